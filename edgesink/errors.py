@@ -1,0 +1,46 @@
+"""What a user can get wrong, one class per failure that a user can fix.
+
+Every message says what was found, what was expected and what to do. The command line prints it without a
+traceback and exits with 1. Anything else that escapes is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class EdgesinkError(Exception):
+    """A failure that the user can mend.
+
+    Args:
+        found: what was met, as a clause without a full stop.
+        expected: what would have been right; may be empty where it goes without saying.
+        remedy: what to do now; may be empty.
+    """
+
+    def __init__(self, found: str, expected: str = "", remedy: str = "") -> None:
+        self.found, self.expected, self.remedy = found, expected, remedy
+        parts = [found, f"expected {expected}" if expected else "", remedy]
+        super().__init__("; ".join(part for part in parts if part))
+
+
+class BadBundle(EdgesinkError):
+    """A bundle folder is missing, truncated, altered or of another format version."""
+
+
+class BadCheckpoint(EdgesinkError):
+    """A model to export cannot be found or read, or is of an architecture we do not know."""
+
+
+class BadOption(EdgesinkError):
+    """A value given by the user lies outside what the model or the bundle allows."""
+
+
+class BadSession(EdgesinkError):
+    """A session file is damaged or belongs to another bundle."""
+
+
+class MissingPackage(EdgesinkError):
+    """An optional dependency is needed for what was asked."""
+
+
+class NoSpace(EdgesinkError):
+    """The disk cannot hold the output."""
