@@ -1,0 +1,1 @@
+"""Runs bundles: numpy, onnxruntime, tokenizers and jinja2, never torch."""

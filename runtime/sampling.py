@@ -1,0 +1,123 @@
+"""From logits to the next token: a sampler is a function value, and the decode loop has no sampling branches.
+
+Owns the order of the filters and the seeded generator. The Swift package does the same in the same order and is held
+to the same golden file, so that a seed gives one answer on a laptop and on a phone:
+
+1. repetition penalty on the ids seen lately (Keskar et al. 2019, CTRL: divide positive logits, multiply negative);
+2. temperature; 3. top-k; 4. top-p (Holtzman et al. 2019); 5. min-p (Nguyen et al. 2024), each over the probabilities
+   that the temperature left, ties going to the lower id;
+6. one uniform number picks from what is kept, walked in ascending id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgesink.errors import BadOption
+
+Sampler = Callable[[np.ndarray, Sequence[int]], int]
+"""(logits float32 [V], ids seen lately) -> next id."""
+
+_MASK64 = (1 << 64) - 1
+_FIRST_CANDIDATES = 256  # sorted before more are asked for
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How the next token is chosen; the default is greedy."""
+
+    temperature: float = 0.0  # 0 is greedy
+    top_k: int = 0  # 0 keeps all
+    top_p: float = 1.0  # (0, 1], 1 keeps all
+    min_p: float = 0.0  # [0, 1), of the largest probability; 0 keeps all
+    repetition_penalty: float = 1.0  # > 0, 1 is none
+    repetition_window: int = 64  # ids looked back on
+    seed: int | None = None  # None: a fresh one
+
+    def __post_init__(self) -> None:
+        checks = {
+            "temperature": (self.temperature >= 0, "0 or more"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
+            "min_p": (0 <= self.min_p < 1, "0 or more, below 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
+            "repetition_window": (self.repetition_window >= 0, "0 or more"),
+        }
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise BadOption(f"{name} = {getattr(self, name)}", expected)
+
+
+class SplitMix64:
+    """The seeded generator (Steele, Lea, Flood 2014): five lines in any language, the same numbers in all."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = seed & _MASK64
+
+    def uniform(self) -> float:
+        """The next number in [0, 1), 53 bits."""
+        self.state = (self.state + 0x9E3779B97F4A7C15) & _MASK64
+        z = self.state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK64
+        return ((z ^ (z >> 31)) >> 11) * 2.0**-53
+
+
+def make_sampler(spec: SamplingSpec) -> Sampler:
+    """The sampler that `spec` describes; one for each stream, as it holds the generator's state."""
+    if spec.temperature == 0:
+        return lambda logits, recent: int(np.argmax(_penalised(logits, recent, spec)))
+    seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if spec.seed is None else spec.seed
+    generator = SplitMix64(seed)
+
+    def sample(logits: np.ndarray, recent: Sequence[int]) -> int:
+        scaled = _penalised(logits, recent, spec).astype(np.float64) / spec.temperature  # [V]
+        weights = np.exp(scaled - scaled.max())  # [V], the largest is 1
+        kept = _kept(weights, spec)  # ids, ascending
+        cumulative = np.cumsum(weights[kept])
+        pick = np.searchsorted(cumulative, generator.uniform() * cumulative[-1], side="right")
+        return int(kept[min(int(pick), len(kept) - 1)])
+
+    return sample
+
+
+def _penalised(logits: np.ndarray, recent: Sequence[int], spec: SamplingSpec) -> np.ndarray:
+    """The logits with the ids seen lately made less likely; the argument is left as it is."""
+    if spec.repetition_penalty == 1 or not spec.repetition_window:
+        return logits
+    ids = np.unique(np.asarray(recent[-spec.repetition_window :], np.int64))
+    logits = logits.copy()
+    chosen = logits[ids]
+    penalty = np.float32(spec.repetition_penalty)
+    logits[ids] = np.where(chosen > 0, chosen / penalty, chosen * penalty)
+    return logits
+
+
+def _kept(weights: np.ndarray, spec: SamplingSpec) -> np.ndarray:
+    """Ids that pass top-k, top-p and min-p, ascending. `weights`: unnormalised probabilities, largest 1."""
+    if not spec.top_k and spec.top_p == 1:
+        return np.flatnonzero(weights >= spec.min_p)
+    count = spec.top_k or _FIRST_CANDIDATES
+    while True:
+        ids = _largest(weights, count)
+        mass = np.cumsum(weights[ids])
+        total = mass[-1] if spec.top_k else weights.sum()
+        if spec.top_k or mass[-1] >= spec.top_p * total or len(ids) == len(weights):
+            break
+        count *= 8
+    nucleus = int(np.searchsorted(mass, spec.top_p * total, side="left")) + 1
+    ids = ids[:nucleus]
+    return np.sort(ids[weights[ids] >= spec.min_p])
+
+
+def _largest(weights: np.ndarray, count: int) -> np.ndarray:
+    """The `count` ids of largest weight, descending, ties by ascending id."""
+    if count < len(weights):
+        threshold = np.partition(weights, len(weights) - count)[len(weights) - count]
+        ids = np.flatnonzero(weights >= threshold)
+    else:
+        ids = np.arange(len(weights))
+    return ids[np.lexsort((ids, -weights[ids]))][:count]
