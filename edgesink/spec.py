@@ -124,7 +124,7 @@ class StreamSpec:
         positions: Positions = "cache",
     ) -> StreamSpec:
         """The spec with what was left open fitted to the window: the defaults where they go in, less if not."""
-        chunk = max(1, min(DEFAULT_CHUNK, window)) if chunk is None else chunk
+        chunk = max(1, min(DEFAULT_CHUNK, window // 2)) if chunk is None else chunk
         max_sinks = max(sinks, min(DEFAULT_MAX_SINKS, sinks + window - chunk)) if max_sinks is None else max_sinks
         return cls(sinks, window, max_sinks, chunk, positions)
 

@@ -1,0 +1,44 @@
+"""From what a user names to a bundle on disk: a bundle as it is, a model exported once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from edgesink.errors import BadBundle
+from edgesink.manifest import MANIFEST
+from edgesink.models import MODELS
+from edgesink.paths import cache_folder
+from edgesink.spec import Precision, StreamSpec
+
+CACHED_PRECISION: Precision = "int4"
+
+
+def find_bundle(name: str) -> Path:
+    """The bundle folder for a bundle, an alias, a hub id, a checkpoint folder or a `.gguf` file.
+
+    A model is exported for onnx with the default window the first time it is asked for, and found again later.
+    """
+    path = Path(name).expanduser()
+    if (path / MANIFEST).is_file():
+        return path
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise BadBundle(f"{path} holds no {MANIFEST}", "a bundle or a checkpoint", "make one with `edgesink export`")
+    goal = cache_folder("bundles") / _cache_name(name, path)
+    if not (goal / MANIFEST).is_file():
+        from edgesink.export.bundle import export
+        from edgesink.export.source import find_checkpoint
+
+        print(f"exporting {name} once, to {goal}", file=sys.stderr)
+        export(find_checkpoint(name), goal, "onnx", StreamSpec(), CACHED_PRECISION, progress=True)
+    return goal
+
+
+def _cache_name(name: str, path: Path) -> str:
+    """A folder name that changes when a local checkpoint does."""
+    if name in MODELS or not path.exists():
+        return f"{name.replace('/', '--')}-onnx-{CACHED_PRECISION}"
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    stamp = "".join(f"{file.resolve()}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in files)
+    return f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}-onnx-{CACHED_PRECISION}"

@@ -1,0 +1,62 @@
+"""The decoder, defined once: traced by running it on the values of whichever emitter it is given.
+
+Owns the order of a Llama-family forward pass and the vocabulary of operations (`Ops`) that it is written in. An emitter
+gives the vocabulary a meaning: ONNX nodes (`to_onnx`), MIL operations (`to_coreml`), PyTorch tensors (`to_torch`, and
+through it Core AI). How the ring is attended to is `attention`'s; weights are bound by name and never seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from edgesink.spec import ModelSpec
+
+Value = Any
+"""A symbolic or real tensor of the emitter; understands + - * % < <= > >= & | between values and numbers."""
+
+Attention = Callable[[int, Value, Value, Value], Value]
+"""(layer, q [1, H, T, D], k [1, K, T, D], v [1, K, T, D]) -> context [1, H, T, D]."""
+
+
+class Ops(Protocol):
+    """The vocabulary. Weights are named as in `checkpoint.WEIGHTS`; shapes are those of the values."""
+
+    def embed(self, ids: Value) -> Value:
+        """Rows of the embedding: [1, T] -> [1, T, hidden]."""
+
+    def norm(self, x: Value, weight: str) -> Value:
+        """RMSNorm over the last axis, statistics in float32 whatever the type of `x`."""
+
+    def project(self, x: Value, *weights: str) -> tuple[Value, ...]:
+        """x @ w.T for each weight: [1, T, in] -> [1, T, out]; one matrix product where the target likes that."""
+
+    def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
+        """`project`, cut into heads: each (weight, count) gives [1, count, T, D]."""
+
+    def merge(self, context: Value) -> Value:
+        """[1, H, T, D] -> [1, T, H * D]."""
+
+    def silu(self, x: Value) -> Value:
+        """x * sigmoid(x)."""
+
+    def last(self, x: Value) -> Value:
+        """The last real token: [1, T, hidden] -> [1, 1, hidden]."""
+
+    def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
+        """Write rows k, v at `slot` [T] of the layer's state; the whole buffers after it, [1, K, rows, D] each."""
+
+
+def decoder(model: ModelSpec, ops: Ops, attention: Attention, ids: Value) -> Value:
+    """Trace the model over `ids` [1, T]; the logits after the last of them, [1, 1, V]."""
+    x = ops.embed(ids)  # [1, T, hidden]
+    for layer in range(model.layers):
+        of = f"layers.{layer}."
+        h = ops.norm(x, of + "attention_norm")
+        q, k, v = ops.heads(h, (of + "q", model.heads), (of + "k", model.kv_heads), (of + "v", model.kv_heads))
+        context = ops.merge(attention(layer, q, k, v))  # [1, T, H * D]
+        x = x + ops.project(context, of + "o")[0]
+        h = ops.norm(x, of + "mlp_norm")
+        gate, up = ops.project(h, of + "gate", of + "up")  # [1, T, intermediate]
+        x = x + ops.project(ops.silu(gate) * up, of + "down")[0]
+    return ops.project(ops.norm(ops.last(x), "norm"), "head")[0]

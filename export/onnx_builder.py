@@ -1,0 +1,209 @@
+"""An ONNX graph under construction: values with operators, nodes, and weights streamed to external data.
+
+Owns the spelling of ONNX (node and initializer protobufs, constants, the data file). Knows nothing of decoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 24  # the first with Attention whose key/value state the caller owns
+MICROSOFT = "com.microsoft"
+INLINE_BYTES = 1024  # smaller initializers stay in the graph file
+ALIGNMENT = 4096  # of external data, so that it can be mapped
+
+Operand = Any
+"""A `Value`, a number, or an array: what is not a `Value` becomes a constant of the other operand's type."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph: its name and element type. Operators add nodes."""
+
+    graph: Graph
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...] = ()  # of initializers
+
+    def __add__(self, other: Operand) -> Value:
+        return self.graph.node("Add", self, other)
+
+    def __sub__(self, other: Operand) -> Value:
+        return self.graph.node("Sub", self, other)
+
+    def __mul__(self, other: Operand) -> Value:
+        return self.graph.node("Mul", self, other)
+
+    def __mod__(self, other: Operand) -> Value:
+        return self.graph.node("Mod", self, other)
+
+    def __rsub__(self, other: Operand) -> Value:
+        return self.graph.node("Sub", self.graph.like(self, other), self)
+
+    def __lt__(self, other: Operand) -> Value:
+        return self.graph.node("Less", self, other, dtype=np.bool_)
+
+    def __le__(self, other: Operand) -> Value:
+        return self.graph.node("LessOrEqual", self, other, dtype=np.bool_)
+
+    def __gt__(self, other: Operand) -> Value:
+        return self.graph.node("Greater", self, other, dtype=np.bool_)
+
+    def __ge__(self, other: Operand) -> Value:
+        return self.graph.node("GreaterOrEqual", self, other, dtype=np.bool_)
+
+    def __and__(self, other: Operand) -> Value:
+        return self.graph.node("And", self, other)
+
+    def __or__(self, other: Operand) -> Value:
+        return self.graph.node("Or", self, other)
+
+    def __getitem__(self, part: slice) -> Value:
+        """A slice of the first axis."""
+        stop = part.stop if part.stop is not None else np.iinfo(np.int64).max
+        return self.graph.slice(self, part.start or 0, stop, axis=0)
+
+
+class Graph:
+    """Nodes, inputs, outputs and initializers; weights go straight to the data file."""
+
+    def __init__(self, data_path: Path) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._data_name = data_path.name
+        self._data: BinaryIO = data_path.open("wb")
+        self._count = 0
+
+    # ---- values
+
+    def input(self, name: str, dtype: Any, shape: Sequence[int | str]) -> Value:
+        """Declare a graph input; a string dimension is symbolic."""
+        self._inputs.append(helper.make_tensor_value_info(name, _element_type(dtype), shape))
+        return Value(self, name, np.dtype(dtype))
+
+    def output(self, value: Value, name: str, shape: Sequence[int | str]) -> None:
+        """Declare `value` as the graph output `name`."""
+        self._nodes.append(helper.make_node("Identity", [value.name], [name], name=name))
+        self._outputs.append(helper.make_tensor_value_info(name, _element_type(value.dtype), shape))
+
+    def named_output(self, value: Value, shape: Sequence[int | str]) -> None:
+        """Declare `value`, whose node writes it under its output name already, as a graph output."""
+        self._outputs.append(helper.make_tensor_value_info(value.name, _element_type(value.dtype), shape))
+
+    def constant(self, array: Any, dtype: Any = None) -> Value:
+        """A small constant; the same array is stored once."""
+        array = np.asarray(array, dtype)
+        name = f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{hash(array.tobytes()) & (1 << 64) - 1:x}"
+        return self.initializer(name, array)
+
+    def like(self, value: Value, operand: Operand) -> Value:
+        """`operand` as a value of the type of `value`."""
+        return operand if isinstance(operand, Value) else self.constant(operand, value.dtype)
+
+    def initializer(self, name: str, array: np.ndarray) -> Value:
+        """A weight; its bytes are written to the data file at once, the first time that the name is used."""
+        if name not in self._initializers:
+            self._initializers[name] = self._stored(name, array)
+        return Value(self, name, array.dtype, array.shape)
+
+    def alias(self, name: str, of: str, shape: Sequence[int]) -> Value:
+        """The bytes of the initializer `of` under another name and shape, stored once."""
+        tensor = TensorProto()
+        tensor.CopyFrom(self._initializers[of])
+        tensor.name = name
+        tensor.dims[:] = shape
+        self._initializers[name] = tensor
+        return Value(self, name, helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(shape))
+
+    def node(
+        self, op: str, *operands: Operand, dtype: Any = None, domain: str = "", name: str = "", **attributes: Any
+    ) -> Value:
+        """Add a node of one output; its type is that of the first operand unless given."""
+        return self.nodes(op, *operands, count=1, dtype=dtype, domain=domain, name=name, **attributes)[0]
+
+    def nodes(
+        self,
+        op: str,
+        *operands: Operand,
+        count: int,
+        dtype: Any = None,
+        domain: str = "",
+        name: str = "",
+        **attributes: Any,
+    ) -> tuple[Value, ...]:
+        """Add a node of `count` outputs of one type."""
+        first = next(operand for operand in operands if isinstance(operand, Value))
+        inputs = [self.like(first, operand) for operand in operands]
+        self._count += 1
+        names = [name] if name else [f"{op}_{self._count}" + (f"_{i}" if count > 1 else "") for i in range(count)]
+        self._nodes.append(
+            helper.make_node(op, [v.name for v in inputs], names, name=names[0], domain=domain, **attributes)
+        )
+        return tuple(Value(self, n, np.dtype(dtype or first.dtype)) for n in names)
+
+    # ---- shapes
+
+    def reshape(self, x: Value, *shape: int) -> Value:
+        """-1 is what is left."""
+        return self.node("Reshape", x, self.constant(shape, np.int64))
+
+    def slice(self, x: Value, start: Operand, stop: Operand, axis: int) -> Value:
+        """x[start:stop] along `axis`; the bounds may be values [1]."""
+        bound = lambda b: b if isinstance(b, Value) else self.constant([b], np.int64)  # noqa: E731
+        return self.node("Slice", x, bound(start), bound(stop), self.constant([axis], np.int64))
+
+    def split(self, x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
+        """x cut along `axis` into pieces of these sizes."""
+        return self.nodes("Split", x, self.constant(sizes, np.int64), count=len(sizes), axis=axis)
+
+    def unsqueeze(self, x: Value, axis: int) -> Value:
+        return self.node("Unsqueeze", x, self.constant([axis], np.int64))
+
+    def cast(self, x: Value, dtype: Any) -> Value:
+        return x if x.dtype == np.dtype(dtype) else self.node("Cast", x, to=_element_type(dtype), dtype=dtype)
+
+    # ---- finish
+
+    def save(self, path: Path, name: str) -> None:
+        """Close the data file and write the graph file beside it."""
+        self._data.close()
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
+        domains = {node.domain for node in self._nodes}
+        opsets = [helper.make_opsetid("", OPSET)]
+        if MICROSOFT in domains:
+            opsets.append(helper.make_opsetid(MICROSOFT, 1))
+        model = helper.make_model(
+            graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True)
+        )
+        model.producer_name = "edgesink"
+        path.write_bytes(model.SerializeToString())
+
+    def close(self) -> None:
+        """Give up: close the data file."""
+        self._data.close()
+
+    def _stored(self, name: str, array: np.ndarray) -> onnx.TensorProto:
+        if array.nbytes < INLINE_BYTES:
+            return numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
+        tensor = TensorProto(
+            name=name, data_type=_element_type(array.dtype), dims=array.shape, data_location=TensorProto.EXTERNAL
+        )
+        place = {"location": self._data_name, "offset": self._data.tell(), "length": array.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        self._data.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+        return tensor
+
+
+def _element_type(dtype: Any) -> int:
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

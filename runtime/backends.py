@@ -1,0 +1,123 @@
+"""Runs the graph of an ONNX bundle: binds its state once, feeds it chunks.
+
+Owns the ONNX Runtime session and the key/value state; knows token ids and positions, not text and not sampling.
+The state's inputs and outputs are bound to the same memory, so a step copies nothing but its ids.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgesink import names
+from edgesink.errors import BadBundle, BadOption, MissingPackage
+from edgesink.manifest import ONNX_GRAPH, Manifest
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Backend(Protocol):
+    """What a stream needs of whatever runs its graph."""
+
+    logits: np.ndarray  # float32 [V], after the last id fed; overwritten by the next run
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
+        """Run ids (int64 [T], at most a chunk) that stand at `position`, …, position + T - 1."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The state by name, [1, K, rows, D] each; on the CPU the very memory of the graph."""
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Overwrite the state."""
+
+
+class OnnxBackend:
+    """ONNX Runtime on the CPU, or on a GPU with the state resident there."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, threads: int | None = None, provider: str = "cpu") -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError:
+            raise MissingPackage("running a bundle needs onnxruntime", "", "pip install edgesink") from None
+        if provider not in PROVIDERS:
+            raise BadOption(f"provider {provider!r}", " or ".join(PROVIDERS))
+        if PROVIDERS[provider] not in ort.get_available_providers():
+            raise MissingPackage(
+                f"this onnxruntime has no {PROVIDERS[provider]}",
+                f"one of {', '.join(ort.get_available_providers())}",
+                "pip install onnxruntime-gpu in place of onnxruntime, on a machine with an NVIDIA GPU",
+            )
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            if threads < 1:
+                raise BadOption(f"threads = {threads}", "1 or more")
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(bundle / ONNX_GRAPH, options, providers=[PROVIDERS[provider]])
+        except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
+            raise BadBundle(
+                f"onnxruntime {ort.__version__} cannot load {bundle / ONNX_GRAPH} ({_first_line(error)})",
+                f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
+                "update onnxruntime, or export the bundle again",
+            ) from None
+        self._device = "cpu" if provider == "cpu" else "cuda"
+        self._binding = self._session.io_binding()
+        self._ids_value: Any = None
+        self._bind_state(manifest)
+        self._bind_ends(manifest)
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
+        """See `Backend.feed`."""
+        self._position[0], self._sinks[0] = position, sinks
+        if len(ids) == 1:
+            self._one_id[0, 0] = ids[0]
+            self._binding.bind_ortvalue_input(names.IDS, self._one_id_value)
+        else:
+            self._binding.bind_cpu_input(names.IDS, np.ascontiguousarray(ids.reshape(1, -1)))
+        self._session.run_with_iobinding(self._binding)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See `Backend.state`."""
+        return {name: value.numpy() for name, value in self._state.items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """See `Backend.load_state`."""
+        for name, value in self._state.items():
+            value.update_inplace(np.ascontiguousarray(state[name]))
+
+    def _bind_state(self, manifest: Manifest) -> None:
+        model, rows = manifest.model, manifest.stream.rows
+        zeros = np.zeros((1, model.kv_heads, rows, model.head_dim), manifest.state_dtype)
+        self._state: dict[str, Any] = {}
+        for layer in range(model.layers):
+            for name in (names.key(layer), names.value(layer)):
+                value = self._value(zeros.copy(), self._device)
+                self._state[name] = value
+                self._binding.bind_ortvalue_input(name, value)
+                self._binding.bind_ortvalue_output(names.updated(name), value)
+
+    def _bind_ends(self, manifest: Manifest) -> None:
+        """Positions and one id go in, logits come out, through arrays that the graph and we share."""
+        self._position, self._sinks = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        self._one_id = np.zeros((1, 1), np.int64)
+        self._one_id_value = self._value(self._one_id)
+        logits = np.zeros((1, manifest.model.vocab), np.float32)
+        self.logits = logits[0]
+        self._held = [self._value(array) for array in (self._position, self._sinks, logits)]
+        self._binding.bind_ortvalue_input(names.POSITION, self._held[0])
+        self._binding.bind_ortvalue_input(names.SINKS, self._held[1])
+        self._binding.bind_ortvalue_output(names.LOGITS, self._held[2])
+
+    @staticmethod
+    def _value(array: np.ndarray, device: str = "cpu") -> Any:
+        """An OrtValue; on the CPU it shares the array's memory."""
+        import onnxruntime as ort
+
+        return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,90 @@
+"""The decode loop: a generator of tokens, wrapped and never forked.
+
+Owns when to stop (end ids, stop strings, a number of tokens) and how text leaves (whole characters, nothing that may
+yet become a stop string). How the next id is chosen is the sampler's, the stream is the session's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from edgesink.errors import BadOption
+from edgesink.runtime.sampling import SamplingSpec, make_sampler
+from edgesink.runtime.session import Stream
+from edgesink.runtime.tokenizer import Detokenizer, Tokenizer
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token."""
+
+    id: int
+    text: str  # characters that became certain with it; may be empty, or hold those of tokens before
+
+
+def generate(
+    stream: Stream,
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    sampling: SamplingSpec,
+    max_new_tokens: int | None = None,
+    stop: Sequence[str] = (),
+) -> Iterator[Token]:
+    """Feed `ids`, then yield one token at a time until an end id, a stop string or `max_new_tokens`.
+
+    A token is fed when the next one is asked for, so the last token yielded is not in the stream: neither an end id,
+    nor the token at which the caller stopped asking. Feed it first to go on from there.
+    """
+    if max_new_tokens is not None and max_new_tokens < 0:
+        raise BadOption(f"max_new_tokens = {max_new_tokens}", "0 or more")
+    sample = make_sampler(sampling)
+    recent: deque[int] = deque(ids, maxlen=max(1, sampling.repetition_window))
+    end_ids = frozenset(stream.manifest.eos_ids)
+    text = StopFilter(Detokenizer(tokenizer), stop)
+    logits = stream.feed(ids)
+    for made in count(1):
+        if max_new_tokens == 0:
+            return
+        token_id = sample(logits, list(recent) if sampling.repetition_penalty != 1 else ())
+        last = token_id in end_ids or made == max_new_tokens
+        shown = text.push(token_id)
+        yield Token(token_id, shown + text.finish() if last else shown)
+        if last or text.stopped:
+            return
+        recent.append(token_id)
+        logits = stream.feed([token_id])
+
+
+class StopFilter:
+    """Holds text back while it may be the beginning of a stop string."""
+
+    def __init__(self, detokenizer: Detokenizer, stop: Sequence[str]) -> None:
+        if "" in stop:
+            raise BadOption("an empty stop string", "one character or more")
+        self._detokenizer, self._stop = detokenizer, tuple(stop)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """The text that may be shown after this id."""
+        return self._release(self._detokenizer.push(token_id))
+
+    def finish(self) -> str:
+        """What is left at the end."""
+        text = self._release(self._detokenizer.finish()) + self._held
+        self._held = ""
+        return text
+
+    def _release(self, text: str) -> str:
+        self._held += text
+        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            shown, self._held = self._held[: min(found)], ""
+            return shown
+        keep = max((n for stop in self._stop for n in range(1, len(stop)) if self._held.endswith(stop[:n])), default=0)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown

@@ -1,0 +1,161 @@
+"""One endless stream of tokens through a bundle.
+
+Owns the position, the sinks of this stream and the checks on what comes in; the arithmetic is `Ring`'s, the graph and
+its state are the backend's. Knows ids, not text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgesink.errors import BadBundle, BadOption
+from edgesink.manifest import Manifest
+from edgesink.ring import Ring
+from edgesink.runtime.backends import Backend, OnnxBackend
+
+if TYPE_CHECKING:
+    from edgesink.runtime.generate import Token
+
+
+class Stream:
+    """A stream: feed it ids for ever, its memory stays what it was.
+
+    Attributes:
+        manifest: what the bundle says of itself.
+        position: tokens fed since the stream started.
+    """
+
+    def __init__(self, bundle: Path, manifest: Manifest, backend: Backend, sinks: int | None = None) -> None:
+        self.bundle, self.manifest = bundle, manifest
+        self._backend = backend
+        self._ring: Ring = manifest.stream.ring(sinks)
+        self.position = 0
+
+    @property
+    def sinks(self) -> int:
+        """Pinned first tokens of this stream."""
+        return self._ring.sinks
+
+    @property
+    def window(self) -> int:
+        """Most recent tokens that a token sees, itself included."""
+        return self._ring.window
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that a token sees at most."""
+        return self._ring.capacity
+
+    @property
+    def evicted(self) -> int:
+        """Tokens of this stream that the newest one no longer sees."""
+        return self._ring.evicted(self.position)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes held for keys and values, the same from the first token to the last."""
+        return self.manifest.state_bytes
+
+    def prefill(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Feed ids, any number from 1 up.
+
+        Returns:
+            float32 [V]: the logits after the last id.
+        Raises:
+            BadOption: no ids, or one outside the vocabulary; the stream is as it was.
+        """
+        return self.feed(ids).copy()
+
+    def step(self, token_id: int) -> np.ndarray:
+        """Feed one id; float32 [V], the logits after it."""
+        return self.prefill([token_id])
+
+    def feed(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """`prefill` without the copy: the array returned is overwritten by the next call."""
+        array = self._checked(ids)
+        start = 0
+        for size in self._ring.chunks(len(array)):
+            self._backend.feed(array[start : start + size], self.position, self._ring.sinks)
+            start += size
+            self.position += size
+        return self._backend.logits
+
+    def reset(self, sinks: int | None = None) -> None:
+        """Start a new stream; `sinks` None keeps the number. What the buffers held before is never seen."""
+        self._ring = self.manifest.stream.ring(self.sinks if sinks is None else sinks)
+        self.position = 0
+
+    def save(self, path: str | Path) -> None:
+        """Write the stream to a session file, whole or not at all."""
+        from edgesink.runtime.session_file import write_session
+
+        write_session(Path(path), self.manifest.fingerprint, self.position, self.sinks, self._backend.state())
+
+    def restore(self, path: str | Path) -> None:
+        """Go on from a session file; BadSession if it is damaged or of another bundle, the stream left as it was."""
+        from edgesink.runtime.session_file import read_session
+
+        saved = read_session(Path(path), self.manifest.fingerprint, self._backend.state())
+        ring = self.manifest.stream.ring(saved.sinks)
+        self._backend.load_state(saved.state)
+        self._ring, self.position = ring, saved.position
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[Token]:
+        """Feed `ids` and yield tokens until an end id, a stop string or `max_new_tokens` (None: for ever).
+
+        Each token has `.id` and `.text`, the characters that became certain with it.
+        """
+        from edgesink.runtime.generate import generate
+        from edgesink.runtime.sampling import SamplingSpec
+        from edgesink.runtime.tokenizer import Tokenizer
+
+        spec = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+        return generate(self, Tokenizer.of_bundle(self.bundle), ids, spec, max_new_tokens, stop)
+
+    def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        array = np.asarray(ids)
+        if array.ndim != 1 or array.size == 0:
+            raise BadOption(f"ids of shape {array.shape}", "a flat list of one id or more")
+        if array.dtype.kind not in "iu":
+            raise BadOption(f"ids of type {array.dtype}", "whole numbers")
+        vocab = self.manifest.model.vocab
+        if array.min() < 0 or array.max() >= vocab:
+            bad = array[(array < 0) | (array >= vocab)][0]
+            raise BadOption(f"token id {bad}", f"0 to {vocab - 1}", "use the bundle's own tokenizer")
+        return array.astype(np.int64, copy=False)
+
+
+def load(bundle: str | Path, threads: int | None = None, provider: str = "cpu", sinks: int | None = None) -> Stream:
+    """Open a bundle and start a stream.
+
+    Args:
+        bundle: the folder that `edgesink export` wrote, target onnx.
+        threads: for matrix products; None lets ONNX Runtime take every core.
+        provider: "cpu" or "cuda".
+        sinks: pinned first tokens, 0 to the bundle's max_sinks; None takes the bundle's default.
+    Raises:
+        BadBundle, BadOption, MissingPackage: each says what to do.
+    """
+    folder = Path(bundle)
+    manifest = Manifest.read(folder)
+    if manifest.target != "onnx":
+        raise BadBundle(f"{folder} is a bundle for {manifest.target}", "one for onnx", "export with --target onnx")
+    manifest.stream.ring(sinks)
+    manifest.check_files(folder)
+    return Stream(folder, manifest, OnnxBackend(folder, manifest, threads, provider), sinks)
