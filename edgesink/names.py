@@ -6,6 +6,7 @@ IDS = "ids"  # [1, T] integer, the new tokens
 POSITION = "position"  # [1] integer, tokens fed before this run
 SINKS = "sinks"  # [1] integer, sinks of this stream
 LOGITS = "logits"  # [1, V] float32, after the last new token
+LAST = "last_token"  # the node that keeps the last token only; scoring a text cuts it out
 NEXT = "next"  # [1, 1] integer, argmax of the logits: may be bound to `ids`
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from edgesink.errors import EdgesinkError
@@ -90,10 +91,8 @@ def _memory(chat: Chat) -> str:
 
 
 def _line_editing() -> None:
-    try:
+    with suppress(ImportError):
         import readline  # noqa: F401  (its import gives input() history and editing)
-    except ImportError:
-        pass
 
 
 def _say(text: str) -> None:

@@ -21,7 +21,6 @@ from edgesink.export.weights import Weights
 from edgesink.manifest import ONNX_GRAPH
 from edgesink.spec import ModelSpec, StreamSpec
 
-
 ACTIVATION_INT8 = 4  # MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path
 
 
@@ -34,7 +33,7 @@ def write_onnx(folder: Path, model: ModelSpec, stream: StreamSpec, weights: Weig
         sinks = graph.input(names.SINKS, np.int64, [1])
         ops = OnnxOps(graph, model, stream, weights)
         attention = SinkCorrected(ops, model, stream, ids, position, sinks)
-        logits = graph.reshape(decoder(model, ops, attention, ids), 1, model.vocab)
+        logits = graph.reshape(decoder(model, ops, attention, ids), -1, model.vocab)
         graph.output(logits, names.LOGITS, [1, model.vocab])
         following = graph.node("ArgMax", logits, axis=-1, keepdims=1, dtype=np.int64)
         graph.output(following, names.NEXT, [1, 1])
@@ -90,7 +89,7 @@ class OnnxOps:
         return x * self.graph.node("Sigmoid", x)
 
     def last(self, x: Value) -> Value:
-        return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1)
+        return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1, name=names.LAST)
 
     def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
         indices = self._write_indices(slot)
@@ -174,7 +173,7 @@ class OnnxOps:
         table, scales, bits = self._vocabulary
         vocab, hidden = self.model.vocab, self.model.hidden
         if not bits:
-            flat = self.graph.reshape(x, 1, hidden)
+            flat = self.graph.reshape(x, -1, hidden)
             return self.graph.node("Gemm", flat, self._float(table), transB=1)
         codes = self.graph.alias("head.blocks", table.name, [vocab, hidden // BLOCK, BLOCK * bits // 8])
         return self._block_product(x, codes, scales, hidden, bits)

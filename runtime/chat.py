@@ -72,7 +72,7 @@ class ChatTemplate:
         """From the end of an answer's text to where the next one starts."""
         earlier = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _EARLIER}]
         text = self.render([*earlier, {"role": "user", "content": message}], add_generation_prompt=True)
-        before, found, turn = text.partition(_EARLIER)
+        _, found, turn = text.partition(_EARLIER)
         if not found:
             raise BadBundle("the chat template drops earlier answers", "one that keeps them", "use `edgesink generate`")
         return turn
