@@ -37,36 +37,11 @@ class OnnxBackend:
     """ONNX Runtime on the CPU, or on a GPU with the state resident there."""
 
     def __init__(self, bundle: Path, manifest: Manifest, threads: int | None = None, provider: str = "cpu") -> None:
-        try:
-            import onnxruntime as ort
-        except ImportError:
-            raise MissingPackage("running a bundle needs onnxruntime", "", "pip install edgesink") from None
-        if provider not in PROVIDERS:
-            raise BadOption(f"provider {provider!r}", " or ".join(PROVIDERS))
-        if PROVIDERS[provider] not in ort.get_available_providers():
-            raise MissingPackage(
-                f"this onnxruntime has no {PROVIDERS[provider]}",
-                f"one of {', '.join(ort.get_available_providers())}",
-                "pip install onnxruntime-gpu in place of onnxruntime, on a machine with an NVIDIA GPU",
-            )
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            if threads < 1:
-                raise BadOption(f"threads = {threads}", "1 or more")
-            options.intra_op_num_threads = threads
-        try:
-            self._session = ort.InferenceSession(bundle / ONNX_GRAPH, options, providers=[PROVIDERS[provider]])
-        except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
-            raise BadBundle(
-                f"onnxruntime {ort.__version__} cannot load {bundle / ONNX_GRAPH} ({_first_line(error)})",
-                f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
-                "update onnxruntime, or export the bundle again",
-            ) from None
+        self._session = open_session(bundle, manifest, threads, provider)
         self._device = "cpu" if provider == "cpu" else "cuda"
         self._binding = self._session.io_binding()
         self._ids_value: Any = None
-        self._bind_state(manifest)
+        self._state = bind_state(self._binding, manifest, self._device)
         self._bind_ends(manifest)
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
@@ -88,35 +63,75 @@ class OnnxBackend:
         for name, value in self._state.items():
             value.update_inplace(np.ascontiguousarray(state[name]))
 
-    def _bind_state(self, manifest: Manifest) -> None:
-        model, rows = manifest.model, manifest.stream.rows
-        zeros = np.zeros((1, model.kv_heads, rows, model.head_dim), manifest.state_dtype)
-        self._state: dict[str, Any] = {}
-        for layer in range(model.layers):
-            for name in (names.key(layer), names.value(layer)):
-                value = self._value(zeros.copy(), self._device)
-                self._state[name] = value
-                self._binding.bind_ortvalue_input(name, value)
-                self._binding.bind_ortvalue_output(names.updated(name), value)
-
     def _bind_ends(self, manifest: Manifest) -> None:
         """Positions and one id go in, logits come out, through arrays that the graph and we share."""
         self._position, self._sinks = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._one_id = np.zeros((1, 1), np.int64)
-        self._one_id_value = self._value(self._one_id)
+        self._one_id_value = _value(self._one_id)
         logits = np.zeros((1, manifest.model.vocab), np.float32)
         self.logits = logits[0]
-        self._held = [self._value(array) for array in (self._position, self._sinks, logits)]
+        self._held = [_value(array) for array in (self._position, self._sinks, logits)]
         self._binding.bind_ortvalue_input(names.POSITION, self._held[0])
         self._binding.bind_ortvalue_input(names.SINKS, self._held[1])
         self._binding.bind_ortvalue_output(names.LOGITS, self._held[2])
 
-    @staticmethod
-    def _value(array: np.ndarray, device: str = "cpu") -> Any:
-        """An OrtValue; on the CPU it shares the array's memory."""
-        import onnxruntime as ort
 
-        return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
+def open_session(
+    bundle: Path, manifest: Manifest, threads: int | None = None, provider: str = "cpu", graph: bytes | None = None
+) -> Any:
+    """An ONNX Runtime session of the bundle's graph, or of `graph`, which refers to the bundle's weights.
+
+    Raises:
+        BadBundle, BadOption, MissingPackage: each says what to do.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingPackage("running a bundle needs onnxruntime", "", "pip install edgesink") from None
+    if provider not in PROVIDERS:
+        raise BadOption(f"provider {provider!r}", " or ".join(PROVIDERS))
+    if PROVIDERS[provider] not in ort.get_available_providers():
+        raise MissingPackage(
+            f"this onnxruntime has no {PROVIDERS[provider]}",
+            f"one of {', '.join(ort.get_available_providers())}",
+            "pip install onnxruntime-gpu in place of onnxruntime, on a machine with an NVIDIA GPU",
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        if threads < 1:
+            raise BadOption(f"threads = {threads}", "1 or more")
+        options.intra_op_num_threads = threads
+    if graph is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.resolve()))
+    try:
+        return ort.InferenceSession(graph or bundle / ONNX_GRAPH, options, providers=[PROVIDERS[provider]])
+    except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
+        raise BadBundle(
+            f"onnxruntime {ort.__version__} cannot load {bundle / ONNX_GRAPH} ({_first_line(error)})",
+            f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
+            "update onnxruntime, or export the bundle again",
+        ) from None
+
+
+def bind_state(binding: Any, manifest: Manifest, device: str) -> dict[str, Any]:
+    """Zeroed state on `device`, every buffer bound as input and as output; the OrtValues by name."""
+    model, rows = manifest.model, manifest.stream.rows
+    zeros = np.zeros((1, model.kv_heads, rows, model.head_dim), manifest.state_dtype)
+    state = {}
+    for layer in range(model.layers):
+        for name in (names.key(layer), names.value(layer)):
+            value = state[name] = _value(zeros.copy(), device)
+            binding.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_output(names.updated(name), value)
+    return state
+
+
+def _value(array: np.ndarray, device: str = "cpu") -> Any:
+    """An OrtValue; on the CPU it shares the array's memory."""
+    import onnxruntime as ort
+
+    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,142 @@
+"""How likely a bundle finds each token of a text, a chunk at a time: the exported graph with another end.
+
+Owns the graph that is derived from a bundle's: the node that keeps the last token is cut out, and a few nodes turn the
+logits of every token into the negative log likelihood of the token that follows, so that T floats come out and not
+T x V. The layers, the ring and the weights are the bundle's own, and chunk invariance makes the numbers those of
+feeding the text token by token. Knows ids, not text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgesink import names
+from edgesink.errors import BadBundle, MissingPackage
+from edgesink.manifest import ONNX_GRAPH, Manifest
+
+if TYPE_CHECKING:
+    import onnx
+
+TARGETS = "targets"  # [1, T] integer, the token that follows each of the ids
+NLL = "nll"  # [1, T] float32, nats
+
+
+class Scorer:
+    """A stream of the bundle that scores what it is fed; its memory is constant.
+
+    Attributes:
+        position: tokens fed since the stream started.
+    """
+
+    def __init__(self, bundle: Path, threads: int | None = None, provider: str = "cpu") -> None:
+        from edgesink.runtime.backends import bind_state, open_session
+
+        self.manifest = Manifest.read(bundle)
+        if self.manifest.target != "onnx":
+            raise BadBundle(f"a bundle for {self.manifest.target}", "one for onnx", "export with --target onnx")
+        self._session = open_session(bundle, self.manifest, threads, provider, scoring_graph(bundle / ONNX_GRAPH))
+        self._binding = self._session.io_binding()
+        self._state = bind_state(self._binding, self.manifest, "cpu" if provider == "cpu" else "cuda")
+        self.reset(self.manifest.stream.sinks)
+
+    def reset(self, sinks: int) -> None:
+        """Start a new stream with `sinks` pinned tokens."""
+        self.ring = self.manifest.stream.ring(sinks)
+        self.position = 0
+
+    def feed(self, ids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Feed ids [n], any number; float32 [n], the nats by which each of the `targets` [n] surprises."""
+        scores, start = [], 0
+        for size in self.ring.chunks(len(ids)):
+            part = slice(start, start + size)
+            scores.append(self._run(ids[part], targets[part]))
+            start += size
+            self.position += size
+        return np.concatenate(scores)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The key/value buffers by name."""
+        return {name: value.numpy() for name, value in self._state.items()}
+
+    def load_state(self, state: dict[str, np.ndarray], position: int, sinks: int) -> None:
+        """Go on from a saved stream."""
+        self.reset(sinks)
+        for name, value in self._state.items():
+            value.update_inplace(np.ascontiguousarray(state[name]))
+        self.position = position
+
+    def _run(self, ids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        inputs = {names.IDS: ids[None], TARGETS: targets[None], names.POSITION: [self.position]}
+        for name, value in {**inputs, names.SINKS: [self.ring.sinks]}.items():
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(value, np.int64))
+        self._binding.bind_output(NLL)
+        self._session.run_with_iobinding(self._binding)
+        outputs = dict(zip((o.name for o in self._session.get_outputs()), self._binding.get_outputs(), strict=True))
+        nll: np.ndarray = outputs[NLL].numpy()[0]
+        return nll
+
+
+def scoring_graph(path: Path) -> bytes:
+    """The graph file `path` with `logits` replaced by the negative log likelihood of `targets`."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingPackage("scoring needs the package onnx", "", "pip install 'edgesink[eval]'") from None
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    logits = _without_the_end(graph)
+    vocab = next(output for output in graph.output if output.name == names.LOGITS).type.tensor_type.shape.dim[-1]
+    for output in [o for o in graph.output if o.name in (names.LOGITS, names.NEXT)]:
+        graph.output.remove(output)
+    _append_nll(graph, logits, vocab.dim_value)
+    model_bytes: bytes = model.SerializeToString()
+    return model_bytes
+
+
+def _without_the_end(graph: onnx.GraphProto) -> str:
+    """Cut out what keeps the last token and what names the ends; the tensor that holds every token's logits."""
+    last = next((node for node in graph.node if node.name == names.LAST), None)
+    if last is None:
+        raise BadBundle(f"the graph has no node {names.LAST}", "", "export the model again")
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == last.output[0]:
+                node.input[index] = last.input[0]
+    ends = [node for node in graph.node if set(node.output) & {names.LOGITS, names.NEXT}]
+    logits = next(node for node in ends if names.LOGITS in node.output).input[0]
+    dropped = {_producer(graph, name) for name in _inputs_of(ends, names.NEXT)} - {_producer(graph, logits)}
+    for node in [last, *ends, *[n for n in graph.node if n.name in dropped]]:
+        graph.node.remove(node)
+    return str(logits)
+
+
+def _inputs_of(nodes: list[Any], output: str) -> list[str]:
+    return [name for node in nodes if output in node.output for name in node.input]
+
+
+def _producer(graph: onnx.GraphProto, tensor: str) -> str:
+    return next(node.name for node in graph.node if tensor in node.output)
+
+
+def _append_nll(graph: onnx.GraphProto, logits: str, vocab: int) -> None:
+    """logsumexp(logits) - logits[target], as [1, T]."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    flat = numpy_helper.from_array(np.array([-1, vocab], np.int64), "nll_flat")
+    column = numpy_helper.from_array(np.array([-1, 1], np.int64), "nll_column")
+    row = numpy_helper.from_array(np.array([1, -1], np.int64), "nll_row")
+    graph.initializer.extend([flat, column, row])
+    graph.input.append(helper.make_tensor_value_info(TARGETS, TensorProto.INT64, [1, "T"]))
+    graph.output.append(helper.make_tensor_value_info(NLL, TensorProto.FLOAT, [1, "T"]))
+    steps = [
+        ("Reshape", [logits, "nll_flat"], "nll_logits", {}),  # [T, V]
+        ("LogSoftmax", ["nll_logits"], "nll_log_probability", {"axis": -1}),  # [T, V]
+        ("Reshape", [TARGETS, "nll_column"], "nll_index", {}),  # [T, 1]
+        ("GatherElements", ["nll_log_probability", "nll_index"], "nll_chosen", {"axis": 1}),  # [T, 1]
+        ("Neg", ["nll_chosen"], "nll_each", {}),
+        ("Reshape", ["nll_each", "nll_row"], NLL, {}),  # [1, T]
+    ]
+    graph.node.extend(helper.make_node(op, ins, [out], name=out, **more) for op, ins, out, more in steps)
