@@ -104,7 +104,8 @@ class Reference:
         v = torch.stack(values)  # [n, K, D]
         q = self._rotate(q[None], places[-1:])[0].view(k.shape[1], -1, D)  # [K, G, D]
         scores = torch.einsum("kgd,nkd->kgn", q, k) * attention.scaling
-        weights = scores.float().softmax(-1).to(v.dtype)
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        weights = scores.to(wide).softmax(-1).to(v.dtype)
         return torch.einsum("kgn,nkd->kgd", weights, v).reshape(1, -1)
 
     def _rotate(self, x: torch.Tensor, places: list[int]) -> torch.Tensor:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from edgesink.errors import BadOption
 from edgesink.export.graph import Ops, Value
 from edgesink.spec import ModelSpec, StreamSpec
 
@@ -117,7 +118,16 @@ class SinkCorrected:
 
 
 class BoundedFrameOps(IntegerOps, Protocol):
-    """What `BoundedFrame` needs more: table look-ups, stacked queries, and the choice among three scores."""
+    """What `BoundedFrame` needs more: table look-ups, queries turned several ways, the choice among their scores."""
+
+    rows: int
+    """Rows of a state buffer: those of the stream, or more; what is beyond is never written and never seen."""
+
+    masked: float
+    """What is added to the score of a row that is not seen: far below any score, and finite."""
+
+    def concatenate(self, *parts: Value) -> Value:
+        """Integers [n] one behind the other."""
 
     def table(self, array: np.ndarray, row: Value) -> Value:
         """Rows [n] of a float table [rows, D/2]: [n, D/2]."""
@@ -125,8 +135,8 @@ class BoundedFrameOps(IntegerOps, Protocol):
     def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
         """Rotary embedding, halves paired; cos and sin [T, D/2]: [1, heads, T, D]."""
 
-    def scores(self, q: Value, keys: Value, scale: float) -> Value:
-        """scale q k^T, grouped queries: [1, H, T, rows]."""
+    def scores(self, q: Value, cos: Value, sin: Value, keys: Value, scale: float) -> tuple[Value, ...]:
+        """scale q k^T, grouped queries, for q turned by each T rows of cos and sin [n T, D/2]: n x [1, H, T, rows]."""
 
     def weigh(self, scores: Value, mask: Value, values: Value) -> Value:
         """softmax(scores + mask) v: [1, H, T, D]."""
@@ -147,8 +157,10 @@ class BoundedFrame:
         ids: Value,
         position: Value,
         sinks: Value,
-        length: Value,
+        length: Value | int,
     ) -> None:
+        if stream.positions != "cache":
+            raise BadOption("positions 'original' on this target", "cache: a distance that grows has no bounded frame")
         self.ops = ops
         self.scale = model.head_dim**-0.5
         slots = stream.rows - sinks  # [1], R
@@ -158,31 +170,30 @@ class BoundedFrame:
         two_laps = ops.where(token >= end + slots, slots, 0)
         self.slot = token - one_lap - two_laps  # [T]
 
-        row = ops.constant(np.arange(stream.rows))
+        numbers = np.arange(ops.rows)
+        never = 8 * stream.rows  # later than any token: rows beyond the stream's are not seen
+        row = ops.constant(np.where(numbers < stream.rows, numbers, never))
         newest = position + length - 1  # [1]
         later = ops.where(row + slots <= newest, slots, 0) + ops.where(row + slots + slots <= newest, slots, 0)
         is_sink = row < sinks
         held = ops.where(is_sink, row, row + later)  # [rows]; above `newest`: never written
         query = ops.column(token)
         visible = (held <= query) & (is_sink | (held > query - (stream.capacity - sinks)))  # [T, rows]
-        self.mask = ops.where(visible, 0.0, MASKED)
+        self.mask = ops.where(visible, 0.0, ops.masked)
         self.same_lap = row <= ops.column(self.slot)  # [T, rows]
         self.is_sink = is_sink
 
         frequencies = model.rope.inverse_frequencies(model.head_dim)
         angle = np.arange(2 * stream.rows)[:, None] * frequencies  # [2 rows, D/2]
         cos, sin = np.cos(angle), np.sin(angle)
-        at = lambda where: (ops.table(cos, where), ops.table(sin, where))  # noqa: E731
-        self.here, self.lap_later = at(self.slot), at(self.slot + slots)
-        self.before_sinks = at(ops.minimum(token, stream.capacity - 1))
+        queries = ops.concatenate(self.slot, self.slot + slots, ops.minimum(token, stream.capacity - 1))  # [3 T]
+        self.key_phase = ops.table(cos, self.slot), ops.table(sin, self.slot)
+        self.query_phases = ops.table(cos, queries), ops.table(sin, queries)
 
     def __call__(self, layer: int, q: Value, k: Value, v: Value) -> Value:
         """The context of one layer, [1, H, T, D]; its state is written on the way."""
         ops = self.ops
-        keys, values = ops.update(layer, self.slot, ops.rotate(k, *self.here), v)
-        here, later, sink = (
-            ops.scores(ops.rotate(q, *phase), keys, self.scale)
-            for phase in (self.here, self.lap_later, self.before_sinks)
-        )  # [1, H, T, rows] each
-        scores = ops.where(self.is_sink, sink, ops.where(self.same_lap, here, later))
+        keys, values = ops.update(layer, self.slot, ops.rotate(k, *self.key_phase), v)
+        here, lap_later, sink = ops.scores(q, *self.query_phases, keys, self.scale)  # [1, H, T, rows] each
+        scores = ops.where(self.is_sink, sink, ops.where(self.same_lap, here, lap_later))
         return ops.weigh(scores, self.mask, values)

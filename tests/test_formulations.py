@@ -1,0 +1,150 @@
+"""Both formulations of the ring are exact: the decoder in float64 against the oracle, rounding apart."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from edgesink.errors import BadOption
+from edgesink.export.attention import BoundedFrame, SinkCorrected
+from edgesink.export.checkpoint import HF_NAMES, open_checkpoint, weight_names, weight_shape
+from edgesink.export.to_torch import RingDecoder
+from edgesink.reference import Reference
+from edgesink.spec import ModelSpec, RopeSpec, StreamSpec
+
+MODEL = ModelSpec("toy", "llama", 2, 32, 4, 2, 16, 48, 61, 1e-5, RopeSpec(10000.0), False, 4096)
+STREAM = StreamSpec(sinks=2, window=9, max_sinks=6, chunk=5)
+LAPS = 4  # of the ring
+EXACT = 1e-9  # of logits about 1 in float64: many roundings of 1e-16, and no slot or angle off
+
+CHUNKS = {
+    "one by one": [1],
+    "whole chunks": [5],  # rows 15: they cross the wrap at changing places
+    "ragged": [1, 4, 2, 5, 3, 5, 1],
+}
+
+
+def model_of(spec: ModelSpec, tensor: Callable[[str], np.ndarray]):
+    """A transformers Llama of the spec with these weights, float64 throughout."""
+    config = transformers.LlamaConfig(
+        vocab_size=spec.vocab, hidden_size=spec.hidden, intermediate_size=spec.intermediate,
+        num_hidden_layers=spec.layers, num_attention_heads=spec.heads, num_key_value_heads=spec.kv_heads,
+        head_dim=spec.head_dim, rms_norm_eps=spec.norm_eps, rope_theta=spec.rope.theta,
+        max_position_embeddings=spec.context, tie_word_embeddings=spec.tied,
+    )  # fmt: skip
+    with torch.device("meta"):
+        loaded = transformers.LlamaForCausalLM(config)
+    loaded = loaded.to_empty(device="cpu").double().eval()
+    loaded.model.rotary_emb.inv_freq = torch.from_numpy(spec.rope.inverse_frequencies(spec.head_dim))
+    for layer in loaded.model.layers:
+        layer.input_layernorm, layer.post_attention_layernorm = wide_norm(spec), wide_norm(spec)
+    loaded.model.norm = wide_norm(spec)
+    loaded.load_state_dict({checkpoint_key(name): torch.from_numpy(tensor(name)) for name in weight_names(spec)}, False)
+    loaded.tie_weights()
+    return loaded
+
+
+def wide_norm(spec: ModelSpec) -> torch.nn.RMSNorm:
+    """transformers' own norm rounds to float32 whatever the model is held in."""
+    return torch.nn.RMSNorm(spec.hidden, spec.norm_eps, dtype=torch.float64)
+
+
+def checkpoint_key(weight: str) -> str:
+    layer, _, name = weight.rpartition(".")
+    return f"model.{layer}.{HF_NAMES[name]}" if layer else HF_NAMES[name]
+
+
+def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
+    """Large enough for attention to matter."""
+    rng = np.random.default_rng(seed)
+    shapes = {name: weight_shape(spec, name) for name in weight_names(spec)}
+    return {
+        name: 1 + 0.1 * rng.normal(size=shape) if len(shape) == 1 else 2 * rng.normal(size=shape) / shape[1] ** 0.5
+        for name, shape in shapes.items()
+    }
+
+
+def streamed(module: RingDecoder, ids: np.ndarray, sinks: int, sizes: list[int], padded: bool) -> dict[int, np.ndarray]:
+    """The logits after every chunk, by the number of tokens fed."""
+    ring, bounded = module.stream.ring(sinks), module.formulation is BoundedFrame
+    at, turn, logits = 0, 0, {}
+    while at < len(ids):
+        piece = ids[at : at + sizes[turn % len(sizes)]]
+        length = None
+        if padded:
+            length = torch.tensor([len(piece)])
+            piece = np.pad(piece, (0, ring.chunk - len(piece)), constant_values=7)
+        position = torch.tensor([ring.frame(at) if bounded else at])
+        with torch.inference_mode():
+            out = module(torch.from_numpy(piece[None]), position, torch.tensor([sinks]), length)
+        at += len(piece) if length is None else int(length)
+        turn += 1
+        logits[at] = out[0].numpy()
+    return logits
+
+
+def truth(loaded, ids: np.ndarray, sinks: int, capacity: int) -> list[np.ndarray]:
+    """The oracle's logits after every token."""
+    reference = Reference(loaded, sinks, capacity - sinks)
+    with torch.inference_mode():
+        return [reference._forward(int(id_)).numpy() for id_ in ids]  # step() would round to float32
+
+
+def compare(logits: dict[int, np.ndarray], expected: list[np.ndarray], tolerance: float) -> None:
+    differences = np.array([np.abs(row - expected[count - 1]).max() for count, row in logits.items()])
+    assert differences.max() < tolerance, f"max {differences.max():.2e}, mean {differences.mean():.2e}"
+
+
+@pytest.fixture(scope="module")
+def toy_model():
+    weights = random_weights(MODEL)
+    ids = np.random.default_rng(1).integers(0, MODEL.vocab, LAPS * STREAM.rows + 3)
+    return model_of(MODEL, weights.__getitem__), {name: torch.from_numpy(w) for name, w in weights.items()}, ids
+
+
+@pytest.mark.parametrize("sinks", range(STREAM.max_sinks + 1))
+def test_both_formulations_are_the_oracle_in_chunks_of_any_sizes(toy_model, sinks):
+    loaded, weights, ids = toy_model
+    expected = truth(loaded, ids, sinks, STREAM.capacity)
+    for formulation in (SinkCorrected, BoundedFrame):
+        for sizes in CHUNKS.values():
+            module = RingDecoder(MODEL, STREAM, weights, formulation)
+            compare(streamed(module, ids, sinks, sizes, padded=False), expected, EXACT)
+
+
+@pytest.mark.parametrize("sinks", [0, 1, 6])
+def test_padding_behind_a_ragged_chunk_changes_nothing(toy_model, sinks):
+    loaded, weights, ids = toy_model
+    module = RingDecoder(MODEL, STREAM, weights, BoundedFrame)
+    expected = truth(loaded, ids, sinks, STREAM.capacity)
+    compare(streamed(module, ids, sinks, CHUNKS["ragged"], padded=True), expected, EXACT)
+
+
+def test_a_slot_off_by_one_would_be_seen(toy_model):
+    loaded, weights, ids = toy_model
+    expected = truth(loaded, ids, 2, STREAM.capacity)
+    module = RingDecoder(MODEL, STREAM, weights, BoundedFrame)
+    wrong = streamed(module, ids, 3, [1], padded=False)  # another number of sinks: slots and mask differ by one
+    assert max(np.abs(wrong[n] - expected[n - 1]).max() for n in wrong) > 1e-3
+
+
+def test_a_growing_distance_has_no_bounded_frame(toy_model):
+    _, weights, ids = toy_model
+    module = RingDecoder(MODEL, StreamSpec(2, 9, 6, 5, "original"), weights, BoundedFrame)
+    with pytest.raises(BadOption, match="original"):
+        streamed(module, ids[:1], 2, [1], padded=False)
+
+
+def test_the_formulations_are_exact_on_real_weights_without_sinks(smollm2: Path):
+    """Without sinks the real model is ill-conditioned in float32; in float64 nothing hides."""
+    checkpoint = open_checkpoint(smollm2)
+    model, stream = checkpoint.model, StreamSpec(sinks=0, window=20, max_sinks=4, chunk=7)
+    weights = {name: checkpoint.tensor(name).astype(np.float64) for name in weight_names(model)}
+    ids = np.random.default_rng(2).integers(0, model.vocab, 60)
+    expected = truth(model_of(model, weights.__getitem__), ids, 0, stream.capacity)
+    for formulation in (SinkCorrected, BoundedFrame):
+        module = RingDecoder(model, stream, {name: torch.from_numpy(w) for name, w in weights.items()}, formulation)
+        compare(streamed(module, ids, 0, [7], padded=False), expected, EXACT)
