@@ -80,7 +80,7 @@ def make_toy(folder: Path, architecture: str = "llama", shard_size: str = "1GB",
 
     torch.manual_seed(seed)
     values = {
-        "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+        "vocab_size": 258, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
         "initializer_range": 0.2, "eos_token_id": 0, "bos_token_id": 1, "tie_word_embeddings": True,
     }  # fmt: skip
@@ -96,7 +96,7 @@ def write_toy_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"<end>": 0, "<begin>": 1} | {letter: i + 2 for i, letter in enumerate(letters[:254])}
+    vocabulary = {"<end>": 0, "<begin>": 1} | {letter: i + 2 for i, letter in enumerate(letters)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
