@@ -15,30 +15,39 @@ from edgesink.spec import Precision, StreamSpec
 CACHED_PRECISION: Precision = "int4"
 
 
-def find_bundle(name: str) -> Path:
+def find_bundle(name: str, stream: StreamSpec | None = None, precision: Precision | None = None) -> Path:
     """The bundle folder for a bundle, an alias, a hub id, a checkpoint folder or a `.gguf` file.
 
-    A model is exported for onnx with the default window the first time it is asked for, and found again later.
+    A model is exported for onnx with the default window the first time it is asked for, and found again later; so it
+    is for any other `stream` and `precision`. A bundle has its own.
     """
     path = Path(name).expanduser()
     if (path / MANIFEST).is_file():
         return path
     if path.is_dir() and not (path / "config.json").is_file():
         raise BadBundle(f"{path} holds no {MANIFEST}", "a bundle or a checkpoint", "make one with `edgesink export`")
-    goal = cache_folder("bundles") / _cache_name(name, path)
+    stream, precision = stream or StreamSpec(), precision or CACHED_PRECISION
+    goal = cache_folder("bundles") / (_cache_name(name, path) + f"-onnx-{precision}{_stream_name(stream)}")
     if not (goal / MANIFEST).is_file():
         from edgesink.export.bundle import export
         from edgesink.export.source import find_checkpoint
 
         print(f"exporting {name} once, to {goal}", file=sys.stderr)
-        export(find_checkpoint(name), goal, "onnx", StreamSpec(), CACHED_PRECISION, progress=True)
+        export(find_checkpoint(name), goal, "onnx", stream, precision, progress=True)
     return goal
 
 
 def _cache_name(name: str, path: Path) -> str:
     """A folder name that changes when a local checkpoint does."""
     if name in MODELS or not path.exists():
-        return f"{name.replace('/', '--')}-onnx-{CACHED_PRECISION}"
+        return name.replace("/", "--")
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     stamp = "".join(f"{file.resolve()}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in files)
-    return f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}-onnx-{CACHED_PRECISION}"
+    return f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+
+
+def _stream_name(stream: StreamSpec) -> str:
+    """Nothing for the default stream."""
+    if stream == StreamSpec():
+        return ""
+    return f"-{stream.sinks}-{stream.window}-{stream.max_sinks}-{stream.chunk}-{stream.positions}"

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
+from edgesink.cli_evidence import eval_app
 from edgesink.errors import BadOption, EdgesinkError
 from edgesink.models import DEFAULT_MODEL, MODELS
-from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, POSITIONS, PRECISIONS, TARGETS, StreamSpec
+from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, KV_WRITES, POSITIONS, PRECISIONS, TARGETS, StreamSpec
 from edgesink.version import __version__
 
 app = typer.Typer(
@@ -30,7 +31,10 @@ app = typer.Typer(
 TargetChoice = StrEnum("TargetChoice", {name: name for name in TARGETS})
 PrecisionChoice = StrEnum("PrecisionChoice", {name: name for name in PRECISIONS})
 PositionsChoice = StrEnum("PositionsChoice", {name: name for name in POSITIONS})
+KvWriteChoice = StrEnum("KvWriteChoice", {name: name for name in KV_WRITES})
 ProviderChoice = StrEnum("ProviderChoice", {"cpu": "cpu", "cuda": "cuda"})
+
+app.add_typer(eval_app, name="eval")
 
 BundleOrModel = Annotated[str, typer.Argument(help="A bundle folder, or a model: alias, hub id, folder, .gguf file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -73,17 +77,34 @@ def export(
     max_sinks: Annotated[
         int | None, typer.Option(help="Most sinks a stream may choose; default 128 if they fit.")
     ] = None,
-    chunk: Annotated[int | None, typer.Option(help="Most tokens fed at once; default 64 if they fit.")] = None,
+    chunk: Annotated[
+        int | None, typer.Option(help="Most tokens fed at once; default 64, on Apple's targets 32, if they fit.")
+    ] = None,
     positions: Annotated[PositionsChoice, typer.Option(help="Where sinks seem to stand.")] = PositionsChoice("cache"),
+    kv_write: Annotated[
+        KvWriteChoice | None, typer.Option(help="Core ML: how keys and values reach the state; default slice.")
+    ] = None,
+    vocabulary_bits: Annotated[
+        int | None, typer.Option(min=4, max=8, help="4 or 8, of the embedding and the head in int4 and pal4.")
+    ] = None,
 ) -> None:
     """Write a bundle: a graph with the sink + window ring inside, its tokenizer and its manifest."""
-    stream = StreamSpec.fitted(sinks, window, max_sinks, chunk, positions.value)
+    stream = StreamSpec.fitted(sinks, window, max_sinks, chunk, positions.value, target.value)
     from edgesink.export.bundle import export as write_bundle
     from edgesink.export.source import find_checkpoint
 
     name = model if model in MODELS else Path(model).stem if Path(model).exists() else model.rpartition("/")[2]
     goal = out or Path(f"{name}-{target}-{precision}")
-    manifest = write_bundle(find_checkpoint(model), goal, target.value, stream, precision.value, progress=True)
+    manifest = write_bundle(
+        find_checkpoint(model),
+        goal,
+        target.value,
+        stream,
+        precision.value,
+        progress=True,
+        kv_write=kv_write and kv_write.value,
+        vocabulary_bits=vocabulary_bits,
+    )
     _say(f"{_megabytes(manifest.weight_bytes)} of weights, {_megabytes(manifest.state_bytes)} of state, for ever")
     print(goal)
 

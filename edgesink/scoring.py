@@ -131,7 +131,7 @@ def _append_nll(graph: onnx.GraphProto, logits: str, vocab: int) -> None:
     graph.initializer.extend([flat, column, row])
     graph.input.append(helper.make_tensor_value_info(TARGETS, TensorProto.INT64, [1, "T"]))
     graph.output.append(helper.make_tensor_value_info(NLL, TensorProto.FLOAT, [1, "T"]))
-    steps = [
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("Reshape", [logits, "nll_flat"], "nll_logits", {}),  # [T, V]
         ("LogSoftmax", ["nll_logits"], "nll_log_probability", {"axis": -1}),  # [T, V]
         ("Reshape", [TARGETS, "nll_column"], "nll_index", {}),  # [T, 1]

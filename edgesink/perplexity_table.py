@@ -1,0 +1,75 @@
+"""Perplexity curves as a table for people, as data for programs and as a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgesink.perplexity import Curve, paired_ratio
+
+
+def as_table(curves: Sequence[Curve], capacity: int) -> str:
+    """One line a curve: of all tokens, of those after the first eviction, and beside recomputation."""
+    width = max(len(curve.label) for curve in curves)
+    lines = [
+        f"{'':<{width}}  {'tokens':>9}  {'scored':>9}  {'ppl':>9}  {'ppl past ' + str(capacity):>14}  vs recompute"
+    ]
+    for curve in curves:
+        late = curve.perplexity_from(capacity)
+        ratio = _ratio(curve, curves)
+        beside = f"x {ratio[0]:.3f} ± {ratio[1]:.3f} ({ratio[2]} tokens)" if ratio else ""
+        lines.append(
+            f"{curve.label:<{width}}  {curve.position:>9}  {sum(curve.counts):>9}  {curve.perplexity:>9.3f}"
+            f"  {late:>14.3f}  {beside}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def as_data(curves: Sequence[Curve], capacity: int) -> dict[str, Any]:
+    """The same and the rows of every curve, fit for JSON: what was not scored is null."""
+    return {"capacity": capacity, "curves": [_curve_data(curve, curves, capacity) for curve in curves]}
+
+
+def draw(path: Path, curves: Sequence[Curve], capacity: int) -> None:
+    """Running perplexity on a log axis, like the paper's figure 3."""
+    from edgesink import plots
+
+    series = {}
+    for curve in curves:
+        ends = [(row + 1) * curve.every for row in range(len(curve.nats))]
+        series[curve.label] = ([*ends[:-1], curve.position], curve.running())
+    plots.curves(path, series, "tokens read", "perplexity so far", f"capacity {capacity}")
+
+
+def _curve_data(curve: Curve, curves: Sequence[Curve], capacity: int) -> dict[str, Any]:
+    ratio = _ratio(curve, curves)
+    return {
+        "label": curve.label,
+        "mode": curve.mode,
+        "sinks": curve.sinks,
+        "positions": curve.positions,
+        "tokens": curve.position,
+        "scored": sum(curve.counts),
+        "perplexity": _finite(curve.perplexity),
+        "perplexity_past_capacity": _finite(curve.perplexity_from(capacity)),
+        "vs_recompute": ratio and dict(zip(("ratio", "standard_error", "tokens"), ratio, strict=True)),
+        "every": curve.every,
+        "row_perplexity": [_finite(x) for x in curve.rows()],
+        "running_perplexity": [_finite(x) for x in curve.running()],
+        "row_seconds": curve.seconds,
+        "row_resident_bytes": curve.resident,
+    }
+
+
+def _ratio(curve: Curve, curves: Sequence[Curve]) -> tuple[float, float, int] | None:
+    """Beside recomputation on its sampled tokens, where both scored some."""
+    baseline = next((other for other in curves if other.mode == "recompute"), None)
+    if baseline is None or baseline is curve or min(len(curve.sample), len(baseline.sample)) < 2:
+        return None
+    return paired_ratio(curve, baseline)
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

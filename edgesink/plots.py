@@ -1,0 +1,67 @@
+"""Figures as PNG files: curves, bars and maps; numbers in, a file out. Needs matplotlib, opens no window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgesink.errors import MissingPackage
+
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+"""Legend -> (x, y)."""
+
+DPI = 100
+
+
+def curves(path: Path, series: Series, x: str, y: str, title: str, log: bool = True) -> None:
+    """Lines over a common x axis; `log` is of the y axis."""
+    figure, axes = _figure(7.2, 4.2)
+    for label, (xs, ys) in series.items():
+        axes.plot(xs, ys, label=label, linewidth=1.4, marker="." if len(xs) < 30 else None)
+    if log:
+        axes.set_yscale("log")
+    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def maps(path: Path, arrays: np.ndarray, titles: Sequence[Sequence[str]], title: str) -> None:
+    """A grid of square maps [rows, columns, n, n], dark is much; on a logarithmic colour scale."""
+    rows, columns = arrays.shape[:2]
+    figure, axes = _figure(0.85 * columns + 0.6, 0.85 * rows + 0.8, rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            cell = axes[row][column]
+            cell.imshow(np.log10(np.maximum(arrays[row, column], 1e-4)), cmap="viridis", vmin=-4, vmax=0)
+            cell.set_title(titles[row][column], fontsize=5, pad=1.5)
+            cell.set_xticks([])
+            cell.set_yticks([])
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float, rows: int = 0, columns: int = 0) -> tuple[Any, Any]:
+    """A figure that no screen is needed for, and its axes: one, or [rows][columns]."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingPackage("a figure needs matplotlib", "", "pip install 'edgesink[eval]'") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False) if rows else figure.subplots()
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Beside, then renamed: a reader never meets half a picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}")
+    try:
+        figure.savefig(aside, format="png", dpi=DPI)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

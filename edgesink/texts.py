@@ -1,0 +1,93 @@
+"""A text of any length as ids, read piece by piece: what is held does not grow with it.
+
+Owns the cutting of files into pieces (at blank lines, so that a word is never cut) and of ids into blocks to score.
+A text that is too short is read again from its start. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgesink.errors import BadOption
+
+PIECE = 1 << 16  # characters, about
+
+
+class Encoder(Protocol):
+    """What a text needs of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, no special ones."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Ids that stand at `start`, … of the text, and the ids that follow each of them."""
+
+    start: int
+    ids: np.ndarray  # int64 [n]
+    targets: np.ndarray  # int64 [n]
+
+
+class Text:
+    """Files one after the other, as ids; `first` (a begin-of-sequence id) stands before them once."""
+
+    def __init__(self, files: Sequence[Path], encoder: Encoder, first: int | None = None) -> None:
+        for file in files:
+            if not file.is_file():
+                raise BadOption(f"no file {file}", "a text file")
+        self.files, self._encoder, self._first = list(files), encoder, first
+
+    def count(self) -> int:
+        """Ids that follow another in one reading."""
+        return sum(len(ids) for ids in self._pieces(again=False)) - 1
+
+    def blocks(self, tokens: int, size: int, start: int = 0) -> Iterator[Block]:
+        """The first `tokens` ids that have a follower, from `start` on, `size` at a time; read again as needed."""
+        held, place = np.empty(0, np.int64), 0  # ids not yet handed out, and where the first of them stands
+        for piece in self._pieces(again=True):
+            held = np.concatenate([held, piece])
+            if place < start:
+                skipped = min(start - place, len(held))
+                held, place = held[skipped:], place + skipped
+            while len(held) > min(size, tokens - place) and place < tokens and place >= start:
+                length = min(size, tokens - place)
+                yield Block(place, held[:length], held[1 : length + 1])
+                held, place = held[length:], place + length
+            if place >= tokens:
+                return
+
+    def _pieces(self, again: bool) -> Iterator[np.ndarray]:
+        if self._first is not None:
+            yield np.array([self._first], np.int64)
+        for file in itertools.cycle(self.files) if again else self.files:
+            empty = True
+            for text in _paragraphs(file):
+                empty = False
+                yield np.array(self._encoder.encode(text), np.int64)
+            if empty:
+                raise BadOption(f"{file} is empty", "a text")
+
+
+def _paragraphs(file: Path) -> Iterator[str]:
+    """The text of `file` in pieces of at least PIECE characters that end with a blank line."""
+    lines: list[str] = []
+    held = 0
+    try:
+        with file.open(encoding="utf-8") as source:
+            for line in source:
+                lines.append(line)
+                held += len(line)
+                if held >= PIECE and not line.strip():
+                    yield "".join(lines)
+                    lines, held = [], 0
+    except UnicodeDecodeError as error:
+        raise BadOption(f"{file} is not UTF-8 text ({error})", "a text file") from None
+    if lines:
+        yield "".join(lines)
