@@ -32,8 +32,9 @@ def find_bundle(name: str, stream: StreamSpec | None = None, precision: Precisio
         from edgesink.export.bundle import export
         from edgesink.export.source import find_checkpoint
 
+        checkpoint = find_checkpoint(name)
         print(f"exporting {name} once, to {goal}", file=sys.stderr)
-        export(find_checkpoint(name), goal, "onnx", stream, precision, progress=True)
+        export(checkpoint, goal, "onnx", stream, precision, progress=True)
     return goal
 
 

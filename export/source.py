@@ -28,7 +28,7 @@ def find_checkpoint(model: str) -> Path:
     if path.exists():
         return path
     alias = MODELS.get(model)
-    if alias is None and (path.suffix == ".gguf" or model.count("/") != 1 or path.is_absolute()):
+    if alias is None and (path.suffix == ".gguf" or model.count("/") != 1 or model.startswith((".", "~", "/"))):
         raise BadCheckpoint(
             f"no model {model!r}", f"an alias ({', '.join(MODELS)}), a hub id owner/name, a folder or a .gguf file"
         )

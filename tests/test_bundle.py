@@ -1,0 +1,154 @@
+"""An export is whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgesink import load
+from edgesink.errors import BadBundle, BadCheckpoint, BadOption, NoSpace
+from edgesink.export import bundle as bundle_module
+from edgesink.export.bundle import export
+from edgesink.manifest import Manifest
+from edgesink.spec import StreamSpec
+
+SPEC = StreamSpec(3, 13, 8, 5)
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_bundle_holds_what_its_manifest_says(toy, tmp_path):
+    out = tmp_path / "bundle"
+    manifest = export(toy.path, out, "onnx", SPEC, "fp32")
+    assert Manifest.read(out) == manifest
+    assert contents(out) == [
+        "README.md", "chat_template.jinja", "manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json",
+    ]  # fmt: skip
+    assert contents(tmp_path) == ["bundle"]
+    manifest.check_files(out)
+    assert (manifest.model.layers, manifest.stream, manifest.eos_ids) == (3, SPEC, (0,))
+
+
+def test_two_exports_of_one_model_are_the_same_bundle(toy, tmp_path):
+    first = export(toy.path, tmp_path / "a", "onnx", SPEC, "int4")
+    second = export(toy.path, tmp_path / "b", "onnx", SPEC, "int4")
+    assert first.files == second.files
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, RuntimeError, BadCheckpoint("broken")], ids=str)
+def test_an_interrupted_export_leaves_nothing_and_harms_no_older_bundle(toy, tmp_path, monkeypatch, trouble):
+    out = tmp_path / "bundle"
+    export(toy.path, out, "onnx", SPEC, "fp32")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+
+    def fail(*_):
+        raise trouble
+
+    monkeypatch.setattr(bundle_module, "write_tokenizer", fail)
+    with pytest.raises(trouble if isinstance(trouble, type) else type(trouble)):
+        export(toy.path, out, "onnx", SPEC, "int4")
+    assert contents(tmp_path) == ["bundle"]
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    with pytest.raises(trouble if isinstance(trouble, type) else type(trouble)):
+        export(toy.path, tmp_path / "new", "onnx", SPEC, "int4")
+    assert contents(tmp_path) == ["bundle"]
+
+
+def test_an_older_bundle_is_replaced_and_other_folders_are_not(toy, tmp_path):
+    out = tmp_path / "bundle"
+    export(toy.path, out, "onnx", SPEC, "fp32")
+    export(toy.path, out, "onnx", SPEC, "int8")
+    assert Manifest.read(out).precision == "int8"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(BadOption, match="is no bundle"):
+        export(toy.path, tmp_path / "mine", "onnx", SPEC, "fp32")
+    assert contents(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_too_small_a_disk_is_noticed_before_anything_is_written(toy, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1 << 20})
+    monkeypatch.setattr(bundle_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(NoSpace, match="1 MiB free"):
+        export(toy.path, tmp_path / "bundle", "onnx", SPEC, "fp32")
+    assert contents(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+def test_a_disk_that_fills_up_half_way_leaves_nothing(toy, tmp_path, monkeypatch):
+    import errno
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bundle_module, "write_tokenizer", full)
+    with pytest.raises(NoSpace, match="is full"):
+        export(toy.path, tmp_path / "bundle", "onnx", SPEC, "fp32")
+    assert contents(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: (out / "model.onnx.data").unlink(), "is missing"),
+        (lambda out: (out / "tokenizer.json").write_text("{}"), "bytes"),
+        (lambda out: os.truncate(out / "model.onnx.data", 1000), "has 1000 bytes"),
+        (lambda out: (out / "manifest.json").write_text("{}"), "format None"),
+    ],
+)
+def test_a_damaged_bundle_does_not_load(toy, tmp_path, damage, message):
+    out = tmp_path / "bundle"
+    export(toy.path, out, "onnx", SPEC, "fp32")
+    damage(out)
+    with pytest.raises(BadBundle, match=message):
+        load(out)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window": 4, "chunk": 5},
+        {"window": 0},
+        {"sinks": 9, "max_sinks": 8},
+        {"sinks": -1},
+        {"chunk": 0},
+        {"window": 20, "max_sinks": 24, "chunk": 2},
+    ],
+    ids=str,
+)
+def test_a_stream_that_cannot_be_is_refused(options):
+    with pytest.raises(BadOption):
+        StreamSpec.fitted(**options)
+
+
+def test_what_is_left_open_is_fitted_to_the_window():
+    assert StreamSpec.fitted() == StreamSpec(4, 1020, 128, 64)
+    assert StreamSpec.fitted(window=28) == StreamSpec(4, 28, 18, 14)
+    assert StreamSpec.fitted(window=1, sinks=0) == StreamSpec(0, 1, 0, 1)
+    assert StreamSpec.fitted(sinks=300).max_sinks == 300
+
+
+def test_peak_memory_follows_the_largest_tensor_and_not_the_model(toy_maker, tmp_path):
+    """A model of 12 times more layers costs the exporter a few megabytes more, not its weights."""
+    import subprocess
+    import sys
+
+    def peak(layers: int) -> int:
+        path = toy_maker(
+            tmp_path / f"m{layers}", num_hidden_layers=layers, hidden_size=512, intermediate_size=1536,
+            num_attention_heads=8, num_key_value_heads=8, head_dim=64, shard_size="20MB",
+        ).path  # fmt: skip
+        script = (
+            "import sys, resource; from pathlib import Path; from edgesink.export.bundle import export;"
+            "from edgesink.spec import StreamSpec;"
+            "export(Path(sys.argv[1]), Path(sys.argv[2]), 'onnx', StreamSpec(3, 13, 8, 5), 'int8');"
+            "print([l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')][0])"
+        )
+        out = tmp_path / f"b{layers}"
+        done = subprocess.run([sys.executable, "-c", script, path, out], capture_output=True, text=True, check=True)
+        return int(done.stdout) * 1024
+
+    weights = 4 * (4 * 512 * 512 + 3 * 512 * 1536)  # bytes of one layer in float32
+    assert peak(26) - peak(2) < 8 * weights, "24 layers more ought to cost less than 8 of them"

