@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgesink.cli_evidence import eval_app
+from edgesink import cli_timing
 from edgesink.errors import BadOption, EdgesinkError
 from edgesink.models import DEFAULT_MODEL, MODELS
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, KV_WRITES, POSITIONS, PRECISIONS, TARGETS, StreamSpec
@@ -34,7 +34,7 @@ PositionsChoice = StrEnum("PositionsChoice", {name: name for name in POSITIONS})
 KvWriteChoice = StrEnum("KvWriteChoice", {name: name for name in KV_WRITES})
 ProviderChoice = StrEnum("ProviderChoice", {"cpu": "cpu", "cuda": "cuda"})
 
-app.add_typer(eval_app, name="eval")
+app.add_typer(cli_timing.eval_app, name="eval")  # all of `eval`: the timing commands are added by their module
 
 BundleOrModel = Annotated[str, typer.Argument(help="A bundle folder, or a model: alias, hub id, folder, .gguf file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

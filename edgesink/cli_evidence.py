@@ -60,13 +60,13 @@ def ppl(
     from edgesink.runtime.tokenizer import Tokenizer
     from edgesink.texts import Text
 
-    planned = plan(_words(modes), _numbers(sinks), _words(positions))
+    planned = plan(words(modes), numbers(sinks), words(positions))
     bundles = {
-        place: _bundle(model, place, window, precision.value) for place in sorted({p.positions for p in planned})
+        place: bundle_of(model, place, window, precision.value) for place in sorted({p.positions for p in planned})
     }
     first = next(iter(bundles.values()))
     manifest = Manifest.read(first)
-    source = Text(_some(text), Tokenizer.of_bundle(first), manifest.bos_id)
+    source = Text(some(text), Tokenizer.of_bundle(first), manifest.bos_id)
     total = tokens or source.count()
     measurement = Measurement(
         bundles=bundles,
@@ -74,7 +74,7 @@ def ppl(
         sampling=Sampling(total, stride, manifest.stream.capacity),
         every=every or max(1, total // 50),
         dense_limit=dense_limit,
-        dense_model=lambda: held_model(_checkpoint(model), manifest.precision, device.value),
+        dense_model=lambda: held_model(checkpoint_of(model), manifest.precision, device.value),
         threads=threads,
         provider=device.value,
     )
@@ -83,7 +83,7 @@ def ppl(
         "texts": [file.name for file in source.files], "tokens": total, "every": measurement.every, "stride": stride,
     }  # fmt: skip
     kept = Progress(progress, identity)
-    with _Bar() as bar:
+    with Bar() as bar:
         found = measurement.run(planned, kept, lambda curve: bar.show(curve.label, curve.position, total))
     _show_perplexity(found, manifest.stream.capacity, plot, as_json)
 
@@ -96,7 +96,7 @@ def _show_perplexity(found: list[Curve], capacity: int, plot: Path | None, as_js
     print(json.dumps(as_data(found, capacity), indent=2) if as_json else as_table(found, capacity))
 
 
-def _bundle(model: str, positions: str, window: int, precision: Any) -> Path:
+def bundle_of(model: str, positions: str, window: int, precision: Any) -> Path:
     """The bundle itself, or one made of the model with these options."""
     from edgesink.bundles import find_bundle
     from edgesink.manifest import MANIFEST, Manifest
@@ -111,30 +111,30 @@ def _bundle(model: str, positions: str, window: int, precision: Any) -> Path:
     return find_bundle(model, StreamSpec.fitted(DEFAULT_SINKS, window, positions=positions), precision)
 
 
-def _checkpoint(model: str) -> Path:
+def checkpoint_of(model: str) -> Path:
     from edgesink.export.source import find_checkpoint
 
     return find_checkpoint(model)
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
     try:
-        return [int(word) for word in _words(text)]
+        return [int(word) for word in words(text)]
     except ValueError:
         raise BadOption(f"{text!r}", "whole numbers with commas between, as 0,4") from None
 
 
-def _some(texts: list[Path]) -> list[Path]:
+def some(texts: list[Path]) -> list[Path]:
     if not texts:
         raise BadOption("no text", "--text FILE")
     return texts
 
 
-class _Bar:
+class Bar:
     """A progress bar on a terminal, nothing elsewhere."""
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class _Bar:
         self._bar = tqdm(unit="tok", disable=None, leave=False, file=sys.stderr)
         self._name = ""
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *_: object) -> None:

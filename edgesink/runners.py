@@ -1,0 +1,84 @@
+"""What runs a bundle under examination: a target and a device are values that choose one of these.
+
+Owns the one call that every artefact has in common, `feed`. A target without a runner here cannot be verified on this
+machine; the Core ML program is read by our own evaluator of MIL, which shows what it says and not what a phone does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgesink import names
+from edgesink.errors import BadBundle, BadOption
+from edgesink.manifest import COREML_PACKAGE, Manifest
+
+
+class Runner(Protocol):
+    """An artefact in the hands of something that runs it."""
+
+    name: str  # "onnxruntime 1.32.0 cpu"
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
+        """Run ids (int64 [T], at most a chunk) that stand at `position`, …; float32 [V], after the last."""
+
+
+class OnnxRunner:
+    """ONNX Runtime; the state stays on its device."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, device: str) -> None:
+        from edgesink.runtime.backends import OnnxBackend
+
+        self._backend = OnnxBackend(bundle, manifest, provider=device)
+        self.name = f"onnxruntime {version('onnxruntime')} {device}"
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
+        self._backend.feed(ids, position, sinks)
+        return self._backend.logits.copy()
+
+
+class MilRunner:
+    """Our evaluator of the Core ML program, rounding to fp16 wherever the program does."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, device: str) -> None:
+        from edgesink.mil_evaluator import MilEvaluator
+
+        if device != "cpu":
+            raise BadOption(f"device {device} for target {manifest.target}", "cpu")
+        if manifest.options.get("kv_write") == "host":
+            raise BadBundle(
+                "this Core ML bundle leaves the writing of its state to the host", "kv_write slice or blend"
+            )
+        self._stream = manifest.stream
+        self._evaluator = MilEvaluator(bundle / COREML_PACKAGE, "fp16")
+        self._state = self._evaluator.make_state()
+        self.name = "MIL evaluator fp16"
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
+        inputs = {
+            names.POSITION: np.array([self._stream.ring(sinks).frame(position)], np.int32),
+            names.SINKS: np.array([sinks], np.int32),
+        }
+        function = names.DECODE
+        padded = ids
+        if len(ids) > 1:
+            function = names.PREFILL
+            padded = np.pad(ids, (0, self._stream.chunk - len(ids)))
+            inputs[names.LENGTH] = np.array([len(ids)], np.int32)
+        inputs[names.IDS] = padded[None].astype(np.int32)
+        outputs = self._evaluator.predict(inputs, self._state, function)
+        return np.asarray(outputs[names.LOGITS], np.float32).reshape(-1)
+
+
+RUNNERS: dict[str, Callable[[Path, Manifest, str], Runner]] = {"onnx": OnnxRunner, "coreml": MilRunner}
+
+
+def open_runner(bundle: Path, manifest: Manifest, device: str = "cpu") -> Runner:
+    """The runner of the bundle's target on `device`; MissingPackage where the machine lacks it."""
+    if manifest.target not in RUNNERS:
+        raise BadBundle(f"a bundle for {manifest.target}", f"one for {' or '.join(RUNNERS)}, which can be run here")
+    return RUNNERS[manifest.target](bundle, manifest, device)

@@ -1,0 +1,50 @@
+"""How far an artefact may be from the oracle: one table, a reason a row.
+
+The oracle has the bundle's own weights, so what is left is arithmetic: the order of sums, half precision, activations
+rounded to 8 bits. A fault of the ring (a slot, a phase, a mask) is far larger than the single-precision row, and a
+small one can hide below the rows for quantised weights: verify an fp32 export of the same model too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgesink.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Limits over all tokens that were compared."""
+
+    max_abs: float  # of a logit
+    mean_kl: float  # nats, of the artefact's next-token distribution from the oracle's
+    argmax: float  # least share of tokens with the same argmax
+    reason: str
+
+
+TABLE: dict[tuple[str, bool], Tolerance] = {  # (arithmetic, with sinks)
+    ("single", True): Tolerance(
+        2e-3, 1e-6, 0.99, "float32 both: only the order of sums differs; 1e-4 measured on SmolLM2-135M"
+    ),
+    ("single", False): Tolerance(
+        5e-2, 1e-4, 0.98, "without sinks a trained model is ill-conditioned: the oracle itself moves by 1e-3 in float64"
+    ),
+    ("half", True): Tolerance(1.0, 1e-2, 0.95, "float16 state and activations, rounded after every operation"),
+    ("half", False): Tolerance(3.0, 1e-1, 0.85, "as above, and ill-conditioned without sinks"),
+    ("int8 activations", True): Tolerance(
+        4.0, 3e-2, 0.85, "MatMulNBits rounds activations to 8 bits by block: a KL of about 0.005 that is no fault"
+    ),
+    ("int8 activations", False): Tolerance(8.0, 2e-1, 0.7, "as above, and ill-conditioned without sinks"),
+}
+
+
+def arithmetic(manifest: Manifest, device: str) -> str:
+    """What the artefact computes in: the first half of a key of the table."""
+    if manifest.target == "coreml" or (device == "cuda" and manifest.precision != "fp32"):
+        return "half"
+    return "int8 activations" if manifest.precision in ("int8", "int4") else "single"
+
+
+def tolerance(manifest: Manifest, device: str, sinks: int) -> Tolerance:
+    """The row for this bundle, run on `device` with so many sinks."""
+    return TABLE[arithmetic(manifest, device), sinks > 0]
