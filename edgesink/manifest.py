@@ -30,6 +30,8 @@ COREAI_MODEL = "model.aimodel"
 
 StateDtype = Literal["float32", "float16"]
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
+STATE_ROW_MULTIPLE: dict[Target, int] = {"onnx": 1, "coreml": 32, "coreai": 1}
+"""Rows of a state buffer are rounded up to a multiple of this; those beyond the stream's are never written or seen."""
 
 T = TypeVar("T")
 
@@ -80,10 +82,16 @@ class Manifest:
     format: int = FORMAT
 
     @property
+    def state_rows(self) -> int:
+        """Rows of a state buffer as the target holds it: those of the stream, and maybe a few more."""
+        multiple = STATE_ROW_MULTIPLE[self.target]
+        return -(-self.stream.rows // multiple) * multiple
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of the key/value state: constant from the first token to the last."""
         model = self.model
-        values = 2 * model.layers * model.kv_heads * model.head_dim * self.stream.rows
+        values = 2 * model.layers * model.kv_heads * model.head_dim * self.state_rows
         return values * STATE_ITEM_BYTES[self.state_dtype]
 
     @property

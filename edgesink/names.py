@@ -9,6 +9,13 @@ LOGITS = "logits"  # [1, V] float32, after the last new token
 LAST = "last_token"  # the node that keeps the last token only; scoring a text cuts it out
 NEXT = "next"  # [1, 1] integer, argmax of the logits: may be bound to `ids`
 
+LENGTH = "length"  # [1] integer, how many of the ids are real: where a chunk has a fixed length and is padded
+KV_CACHE = "kv_cache"  # Core ML's one state, float16 [2 L, K, rows, D]: keys of layer i at 2 i, its values behind them
+NEW_KV = "new_kv"  # Core ML with kv_write "host": the rows that the runner writes, float16 [2 L, K, T, D]
+DECODE = "decode"  # function of one id
+PREFILL = "prefill"  # function of a chunk of ids
+MANIFEST_KEY = "org.edgesink.manifest"  # where a Core ML package carries the manifest, its list of files left empty
+
 
 def key(layer: int) -> str:
     """State of the keys of `layer`: [1, K, rows, D], rotated at their absolute positions."""

@@ -16,17 +16,19 @@ from edgesink.errors import BadOption
 from edgesink.ring import Ring
 
 Positions = Literal["cache", "original"]
-Precision = Literal["fp32", "fp16", "int8", "int4"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "pal4"]
 Target = Literal["onnx", "coreml", "coreai"]
+KvWrite = Literal["slice", "blend", "host"]
 
 POSITIONS: tuple[Positions, ...] = ("cache", "original")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4", "pal4")
 TARGETS: tuple[Target, ...] = ("onnx", "coreml", "coreai")
+KV_WRITES: tuple[KvWrite, ...] = ("slice", "blend", "host")
 
 DEFAULT_SINKS = 4
 DEFAULT_WINDOW = 1020
 DEFAULT_MAX_SINKS = 128
-DEFAULT_CHUNK = 64
+DEFAULT_CHUNK: dict[Target, int] = {"onnx": 64, "coreml": 32, "coreai": 32}  # 32: more has failed on the Neural Engine
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class StreamSpec:
     sinks: int = DEFAULT_SINKS  # the default of a stream; chosen anew whenever one starts
     window: int = DEFAULT_WINDOW  # tokens, the current one included, beside the default sinks
     max_sinks: int = DEFAULT_MAX_SINKS
-    chunk: int = DEFAULT_CHUNK  # T, most tokens a run
+    chunk: int = DEFAULT_CHUNK["onnx"]  # T, most tokens a run
     positions: Positions = "cache"  # how far a sink seems: bounded as in the paper, or growing
 
     def __post_init__(self) -> None:
@@ -122,9 +124,10 @@ class StreamSpec:
         max_sinks: int | None = None,
         chunk: int | None = None,
         positions: Positions = "cache",
+        target: Target = "onnx",
     ) -> StreamSpec:
         """The spec with what was left open fitted to the window: the defaults where they go in, less if not."""
-        chunk = max(1, min(DEFAULT_CHUNK, window // 2)) if chunk is None else chunk
+        chunk = max(1, min(DEFAULT_CHUNK[target], window // 2)) if chunk is None else chunk
         max_sinks = max(sinks, min(DEFAULT_MAX_SINKS, sinks + window - chunk)) if max_sinks is None else max_sinks
         return cls(sinks, window, max_sinks, chunk, positions)
 

@@ -6,6 +6,7 @@ end, so an interrupted export leaves nothing and a bundle that exists is never h
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -16,11 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgesink.errors import BadOption, NoSpace
+from edgesink.export.bundle_readme import bundle_readme
 from edgesink.export.checkpoint import Checkpoint, open_checkpoint, weight_names, weight_shape
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import BITS, VOCABULARY_BITS, Weights, describe_weights, held_weights
-from edgesink.manifest import MANIFEST, Manifest, describe_file
-from edgesink.spec import Precision, StreamSpec, Target
+from edgesink.manifest import MANIFEST, BundleFile, Manifest, describe_file
+from edgesink.spec import KvWrite, Precision, StreamSpec, Target
 from edgesink.version import __version__
 
 README = "README.md"
@@ -34,6 +36,8 @@ def export(
     stream: StreamSpec | None = None,
     precision: Precision = "int4",
     progress: bool = False,
+    kv_write: KvWrite | None = None,
+    vocabulary_bits: int | None = None,
 ) -> Manifest:
     """Export a checkpoint to the bundle folder `out`.
 
@@ -44,34 +48,80 @@ def export(
         stream: sinks, window, chunk; None takes the defaults.
         precision: of the weights.
         progress: draw a bar on stderr, if that is a terminal.
+        kv_write: Core ML only, how new keys and values reach the state; None takes "slice".
+        vocabulary_bits: of the embedding and the head in a quantised bundle, 4 or 8; None takes the target's default.
     Raises:
         BadCheckpoint, BadOption, NoSpace: nothing is left behind.
     """
     _check_goal(out)
     checkpoint = open_checkpoint(checkpoint_path)
-    stream = stream or StreamSpec()
+    stream = stream or StreamSpec.fitted(target=target)
+    options = _checked_options(target, stream, precision, kv_write)
+    vocabulary_bits = vocabulary_bits or default_vocabulary_bits(target, precision)
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_space(out.parent, estimated_bytes(checkpoint, precision))
     with _aside(out) as folder:
-        weights = held_weights(checkpoint, precision)
+        weights = held_weights(checkpoint, precision, vocabulary_bits)
         if progress:
             weights = _with_bar(weights, len(weight_names(checkpoint.model)))
-        write_graph(target, folder, checkpoint, stream, weights)
+        manifest = Manifest(
+            target=target,
+            model=checkpoint.model,
+            stream=stream,
+            precision=precision,
+            weights=describe_weights(checkpoint, precision, vocabulary_bits),
+            state_dtype="float16" if target == "coreml" else "float32",
+            bos_id=checkpoint.bos_id,
+            eos_ids=checkpoint.eos_ids,
+            files=(),
+            tools={"edgesink": __version__, **_tool_versions()},
+            options=options,
+        )
+        write_graph(folder, manifest, weights)
         write_tokenizer(checkpoint, folder)
-        manifest = _manifest(folder, target, checkpoint, stream, precision)
-        (folder / README).write_text(_readme(manifest), encoding="utf-8")
+        manifest = dataclasses.replace(manifest, files=_described_files(folder))
+        (folder / README).write_text(bundle_readme(manifest), encoding="utf-8")
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
 
-def write_graph(target: Target, folder: Path, checkpoint: Checkpoint, stream: StreamSpec, weights: Weights) -> None:
-    """Write the graph of the target into `folder`."""
-    if target == "onnx":
+def write_graph(folder: Path, manifest: Manifest, weights: Weights) -> None:
+    """Write the graph that `manifest`, its files not yet known, says into `folder`."""
+    if manifest.target == "onnx":
         from edgesink.export.to_onnx import write_onnx
 
-        write_onnx(folder, checkpoint.model, stream, weights)
+        write_onnx(folder, manifest.model, manifest.stream, weights)
+    elif manifest.target == "coreml":
+        from edgesink.export.to_coreml import write_coreml
+
+        write_coreml(folder, manifest, weights)
     else:
-        raise BadOption(f"target {target!r}", "onnx")
+        raise BadOption(f"target {manifest.target!r}", "onnx or coreml")
+
+
+def default_vocabulary_bits(target: Target, precision: Precision) -> int:
+    """8, but where a phone's bundle is asked for in 4 bits: there the vocabulary is a fifth of a small model."""
+    return 4 if target == "coreml" and precision == "int4" else VOCABULARY_BITS
+
+
+def _checked_options(
+    target: Target, stream: StreamSpec, precision: Precision, kv_write: KvWrite | None
+) -> dict[str, str]:
+    """The options of the target alone; BadOption for what the target cannot do."""
+    if target != "coreml":
+        if kv_write is not None:
+            raise BadOption(f"--kv-write for target {target}", "target coreml", "leave it out")
+        if precision == "pal4":
+            raise BadOption(f"precision pal4 for target {target}", "target coreml", "take int4")
+    if target != "onnx" and stream.positions != "cache":
+        raise BadOption(
+            f"positions {stream.positions!r} for target {target}",
+            "cache: a sink's distance that grows cannot be bounded",
+            "take --target onnx to compare the two",
+        )
+    if target == "coreml" and precision == "fp32":
+        raise BadOption("precision fp32 for target coreml", "fp16, int8, int4 or pal4: its states are float16")
+    return {"kv_write": kv_write or "slice"} if target == "coreml" else {}
 
 
 def estimated_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
@@ -145,22 +195,8 @@ def _with_bar(weights: Weights, total: int) -> Weights:
     return drawn  # type: ignore[return-value]
 
 
-def _manifest(
-    folder: Path, target: Target, checkpoint: Checkpoint, stream: StreamSpec, precision: Precision
-) -> Manifest:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return Manifest(
-        target=target,
-        model=checkpoint.model,
-        stream=stream,
-        precision=precision,
-        weights=describe_weights(checkpoint, precision),
-        state_dtype="float32" if target == "onnx" else "float16",
-        bos_id=checkpoint.bos_id,
-        eos_ids=checkpoint.eos_ids,
-        files=tuple(describe_file(folder, path) for path in files),
-        tools={"edgesink": __version__, **_tool_versions()},
-    )
+def _described_files(folder: Path) -> tuple[BundleFile, ...]:
+    return tuple(describe_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def _tool_versions() -> dict[str, str]:
@@ -171,19 +207,3 @@ def _tool_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def _readme(manifest: Manifest) -> str:
-    model, stream = manifest.model, manifest.stream
-    return f"""# {model.name} for edgesink
-
-A {model.architecture} model of {model.layers} layers as a {manifest.target} graph, weights {manifest.weights}.
-It streams for ever: {stream.sinks} pinned first tokens (up to {stream.max_sinks}) and the most recent {stream.window}
-are remembered, in {manifest.state_bytes} bytes of state from the first token to the last.
-
-    edgesink chat {{this folder}}
-    edgesink inspect {{this folder}}
-    edgesink verify {{this folder}}
-
-`manifest.json` says everything else. It does not remember what the window has left behind.
-"""

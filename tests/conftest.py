@@ -1,4 +1,4 @@
-"""Models that many tests share: SmolLM2-135M as it is, and tiny random Llamas in every shape that the exporter reads."""
+"""Models that many tests share: SmolLM2-135M as it is, and tiny random Llamas of every shape that is exported."""
 
 import dataclasses
 import os
@@ -118,3 +118,41 @@ def toy_maker():
 def toy(tmp_path_factory) -> Toy:
     """A tiny random Llama."""
     return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def model_of():
+    """model_of(spec, tensor): a transformers Llama with the weights tensor(name), float64 throughout."""
+    import torch
+    import transformers
+
+    from edgesink.export.checkpoint import HF_NAMES, weight_names
+
+    def key(weight: str) -> str:
+        layer, _, name = weight.rpartition(".")
+        return f"model.{layer}.{HF_NAMES[name]}" if layer else HF_NAMES[name]
+
+    def wide_norm(spec):
+        """transformers' own norm rounds to float32 whatever the model is held in."""
+        return torch.nn.RMSNorm(spec.hidden, spec.norm_eps, dtype=torch.float64)
+
+    def make(spec, tensor):
+        config = transformers.LlamaConfig(
+            vocab_size=spec.vocab, hidden_size=spec.hidden, intermediate_size=spec.intermediate,
+            num_hidden_layers=spec.layers, num_attention_heads=spec.heads, num_key_value_heads=spec.kv_heads,
+            head_dim=spec.head_dim, rms_norm_eps=spec.norm_eps, rope_theta=spec.rope.theta,
+            max_position_embeddings=spec.context, tie_word_embeddings=spec.tied,
+        )  # fmt: skip
+        with torch.device("meta"):
+            loaded = transformers.LlamaForCausalLM(config)
+        loaded = loaded.to_empty(device="cpu").double().eval()
+        loaded.model.rotary_emb.inv_freq = torch.from_numpy(spec.rope.inverse_frequencies(spec.head_dim))
+        for layer in loaded.model.layers:
+            layer.input_layernorm, layer.post_attention_layernorm = wide_norm(spec), wide_norm(spec)
+        loaded.model.norm = wide_norm(spec)
+        tensors = {key(name): torch.from_numpy(tensor(name)) for name in weight_names(spec)}
+        loaded.load_state_dict(tensors, strict=False)
+        loaded.tie_weights()
+        return loaded
+
+    return make

@@ -1,16 +1,14 @@
 """Both formulations of the ring are exact: the decoder in float64 against the oracle, rounding apart."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from edgesink.errors import BadOption
 from edgesink.export.attention import BoundedFrame, SinkCorrected
-from edgesink.export.checkpoint import HF_NAMES, open_checkpoint, weight_names, weight_shape
+from edgesink.export.checkpoint import open_checkpoint, weight_names, weight_shape
 from edgesink.export.to_torch import RingDecoder
 from edgesink.reference import Reference
 from edgesink.spec import ModelSpec, RopeSpec, StreamSpec
@@ -25,36 +23,6 @@ CHUNKS = {
     "whole chunks": [5],  # rows 15: they cross the wrap at changing places
     "ragged": [1, 4, 2, 5, 3, 5, 1],
 }
-
-
-def model_of(spec: ModelSpec, tensor: Callable[[str], np.ndarray]):
-    """A transformers Llama of the spec with these weights, float64 throughout."""
-    config = transformers.LlamaConfig(
-        vocab_size=spec.vocab, hidden_size=spec.hidden, intermediate_size=spec.intermediate,
-        num_hidden_layers=spec.layers, num_attention_heads=spec.heads, num_key_value_heads=spec.kv_heads,
-        head_dim=spec.head_dim, rms_norm_eps=spec.norm_eps, rope_theta=spec.rope.theta,
-        max_position_embeddings=spec.context, tie_word_embeddings=spec.tied,
-    )  # fmt: skip
-    with torch.device("meta"):
-        loaded = transformers.LlamaForCausalLM(config)
-    loaded = loaded.to_empty(device="cpu").double().eval()
-    loaded.model.rotary_emb.inv_freq = torch.from_numpy(spec.rope.inverse_frequencies(spec.head_dim))
-    for layer in loaded.model.layers:
-        layer.input_layernorm, layer.post_attention_layernorm = wide_norm(spec), wide_norm(spec)
-    loaded.model.norm = wide_norm(spec)
-    loaded.load_state_dict({checkpoint_key(name): torch.from_numpy(tensor(name)) for name in weight_names(spec)}, False)
-    loaded.tie_weights()
-    return loaded
-
-
-def wide_norm(spec: ModelSpec) -> torch.nn.RMSNorm:
-    """transformers' own norm rounds to float32 whatever the model is held in."""
-    return torch.nn.RMSNorm(spec.hidden, spec.norm_eps, dtype=torch.float64)
-
-
-def checkpoint_key(weight: str) -> str:
-    layer, _, name = weight.rpartition(".")
-    return f"model.{layer}.{HF_NAMES[name]}" if layer else HF_NAMES[name]
 
 
 def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
@@ -99,7 +67,7 @@ def compare(logits: dict[int, np.ndarray], expected: list[np.ndarray], tolerance
 
 
 @pytest.fixture(scope="module")
-def toy_model():
+def toy_model(model_of):
     weights = random_weights(MODEL)
     ids = np.random.default_rng(1).integers(0, MODEL.vocab, LAPS * STREAM.rows + 3)
     return model_of(MODEL, weights.__getitem__), {name: torch.from_numpy(w) for name, w in weights.items()}, ids
@@ -138,7 +106,7 @@ def test_a_growing_distance_has_no_bounded_frame(toy_model):
         streamed(module, ids[:1], 2, [1], padded=False)
 
 
-def test_the_formulations_are_exact_on_real_weights_without_sinks(smollm2: Path):
+def test_the_formulations_are_exact_on_real_weights_without_sinks(smollm2: Path, model_of):
     """Without sinks the real model is ill-conditioned in float32; in float64 nothing hides."""
     checkpoint = open_checkpoint(smollm2)
     model, stream = checkpoint.model, StreamSpec(sinks=0, window=20, max_sinks=4, chunk=7)

@@ -1,0 +1,48 @@
+"""The README of a bundle: what it is, how to use it, and what of it is verified, in four fixed labels.
+
+"verified" means run by the runtime that will run it. "checked by an independent evaluator" means computed from the
+saved file by something that did not write it and is not that runtime. "parsed, not compiled" means read and found
+well formed. "not verified" means none of these. Nothing here is stronger than its label.
+"""
+
+from __future__ import annotations
+
+from edgesink.manifest import Manifest
+from edgesink.spec import Target
+
+VERIFICATION: dict[Target, str] = {
+    "onnx": """\
+- The graph's logits: verified by `edgesink verify`, which runs this very file in ONNX Runtime against the PyTorch
+  oracle and writes the result into `manifest.json`; not verified where `manifest.json` has no parity.
+- Phones: not verified.""",
+    "coreml": """\
+- The program's logits: checked by an independent evaluator (`edgesink verify`), which reads the saved package and
+  computes it operation by operation against the PyTorch oracle; on a Mac, `edgesink verify` runs Core ML itself.
+- The package: parsed, not compiled. Its states, types and weights are read back and held against the structure of a
+  ring; Apple's compiler sees it first on a Mac or a phone.
+- Speed, memory and rounding on a device, the Neural Engine above all: not verified.""",
+    "coreai": """\
+- The program's logits: verified in Apple's interpreter of Core AI, which also runs on Linux, by `edgesink verify`.
+- Speed, memory and rounding on a device: not verified.""",
+}
+
+
+def bundle_readme(manifest: Manifest) -> str:
+    """The text of the bundle's README.md."""
+    model, stream = manifest.model, manifest.stream
+    return f"""# {model.name} for edgesink
+
+A {model.architecture} model of {model.layers} layers as a {manifest.target} graph, weights {manifest.weights}.
+It streams for ever: {stream.sinks} pinned first tokens (up to {stream.max_sinks}) and the most recent {stream.window}
+are remembered, in {manifest.state_bytes} bytes of state from the first token to the last.
+
+    edgesink chat {{this folder}}
+    edgesink inspect {{this folder}}
+    edgesink verify {{this folder}}
+
+`manifest.json` says everything else. It does not remember what the window has left behind.
+
+## What is verified
+
+{VERIFICATION[manifest.target]}
+"""

@@ -1,0 +1,31 @@
+"""What a package says of itself to people and tools: its inputs, outputs and state in words, the manifest inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgesink import names
+from edgesink.manifest import Manifest
+
+DESCRIPTIONS = {
+    names.IDS: "Token ids, [1, T]; behind `length` of them, padding.",
+    names.POSITION: "Tokens fed before this run, as edgesink's Ring.frame of that number: bounded for ever.",
+    names.SINKS: "How many first tokens of this stream are never forgotten; the same from its start to its end.",
+    names.LENGTH: "How many of the ids are real, 1 to T.",
+    names.LOGITS: "Logits after the last real id, [1, V].",
+    names.KV_CACHE: "Keys and values of every layer, [2 L, K, rows, D]: keys of layer i at 2 i, values at 2 i + 1.",
+    names.NEW_KV: "Rows of the ids, [2 L, K, T, D], to be written to the state at their slots before the next run.",
+}
+
+
+def describe_model(description: Any, manifest: Manifest) -> None:
+    """Fill in a ModelDescription protobuf."""
+    for function in description.functions:
+        for feature in (*function.input, *function.output, *function.state):
+            feature.shortDescription = DESCRIPTIONS[feature.name]
+    metadata = description.metadata
+    metadata.shortDescription = (
+        f"{manifest.model.name}: streams for ever in constant memory, {manifest.stream.capacity} tokens remembered"
+    )
+    metadata.versionString = manifest.tools["edgesink"]
+    metadata.userDefined[names.MANIFEST_KEY] = manifest.to_json()

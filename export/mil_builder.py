@@ -1,0 +1,238 @@
+"""A MIL program under construction: values with operators, weights held in mapped files, the package they become.
+
+Owns the spelling of MIL through coremltools' builder, and the saving of a program of several functions that share
+their weights. Knows nothing of decoders. No pass of the converter touches the program: what is built is what is
+saved. The writer that is called is internal to coremltools, which is therefore pinned.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgesink.export.palettize import Palette
+from edgesink.export.quantize import Blocks
+
+_log = logging.getLogger("coremltools")
+_enabled, _log.disabled = not _log.disabled, True  # off a Mac it warns at import that it cannot run models
+import coremltools as ct  # noqa: E402, TID253  (the exporter of this format is imported when it is asked for)
+from coremltools.converters.mil import Builder as mb  # noqa: E402, N813, TID253
+from coremltools.converters.mil.backend.mil.load import load as as_model  # noqa: E402, TID253
+from coremltools.converters.mil.mil import Function, Placeholder, Program, types  # noqa: E402, TID253
+from coremltools.converters.mil.mil.program import StateTensorPlaceholder  # noqa: E402, TID253
+from coremltools.models.utils import _create_mlpackage  # noqa: E402, TID253
+
+_log.disabled = not _enabled
+
+TARGET = ct.target.iOS18  # and macOS 15: the first with states, int4 and several functions
+MAPPED_BYTES = 1 << 16  # smaller arrays stay in memory
+
+Operand = Any
+"""A `Value`, or a number, which becomes a constant of the other operand's type."""
+
+_MIL_TYPES = {"float16": types.fp16, "int32": types.int32, "bool": types.bool}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the function that is being built. Operators add operations and broadcast as numpy does."""
+
+    var: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.var.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(types.nptype_from_builtin(self.var.dtype))
+
+    def __add__(self, other: Operand) -> Value:
+        return _binary(mb.add, self, other)
+
+    def __sub__(self, other: Operand) -> Value:
+        return _binary(mb.sub, self, other)
+
+    def __rsub__(self, other: Operand) -> Value:
+        return _binary(mb.sub, constant(np.array([other], self.dtype)), self)
+
+    def __mul__(self, other: Operand) -> Value:
+        return _binary(mb.mul, self, other)
+
+    def __truediv__(self, other: Operand) -> Value:
+        return _binary(mb.real_div, self, other)
+
+    def __lt__(self, other: Operand) -> Value:
+        return _binary(mb.less, self, other)
+
+    def __le__(self, other: Operand) -> Value:
+        return _binary(mb.less_equal, self, other)
+
+    def __gt__(self, other: Operand) -> Value:
+        return _binary(mb.greater, self, other)
+
+    def __ge__(self, other: Operand) -> Value:
+        return _binary(mb.greater_equal, self, other)
+
+    def __and__(self, other: Value) -> Value:
+        return _binary(mb.logical_and, self, other)
+
+    def __or__(self, other: Value) -> Value:
+        return _binary(mb.logical_or, self, other)
+
+    def equals(self, other: Value) -> Value:
+        """Elementwise; `==` compares the objects."""
+        return _binary(mb.equal, self, other)
+
+
+def _binary(op: Any, a: Value, b: Operand) -> Value:
+    b = b if isinstance(b, Value) else constant(np.array([b], a.dtype))
+    rank = max(len(a.shape), len(b.shape))
+    return Value(op(x=ranked(a, rank).var, y=ranked(b, rank).var))
+
+
+def constant(array: np.ndarray) -> Value:
+    """A small constant; integers as int32, floats as float16."""
+    kinds: dict[str, type] = {"i": np.int32, "f": np.float16}
+    return Value(mb.const(val=np.asarray(array, kinds.get(array.dtype.kind, array.dtype.type))))
+
+
+def whole(numbers: list[int]) -> np.ndarray:
+    """Shapes and bounds as operations take them."""
+    return np.array(numbers, np.int32)
+
+
+def reshape(x: Value, *shape: int) -> Value:
+    return x if x.shape == shape else Value(mb.reshape(x=x.var, shape=whole(list(shape))))
+
+
+def ranked(x: Value, rank: int) -> Value:
+    """x with axes of length 1 in front; compilers are surer of operands of one rank."""
+    return reshape(x, *[1] * (rank - len(x.shape)), *x.shape)
+
+
+def concatenate(values: list[Value], axis: int) -> Value:
+    return values[0] if len(values) == 1 else Value(mb.concat(values=[value.var for value in values], axis=axis))
+
+
+def split(x: Value, pieces: int, axis: int) -> tuple[Value, ...]:
+    return tuple(Value(var) for var in mb.split(x=x.var, num_splits=pieces, axis=axis))
+
+
+class WeightStore:
+    """The weights as the package will hold them, each asked for once and kept in a mapped file of `folder`.
+
+    The builder keeps every constant until the program is saved; mapped, they are the page cache's and not ours, and
+    memory follows the largest tensor.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[str, dict[str, np.ndarray]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._held
+
+    def keep(self, name: str, weight: np.ndarray | Blocks | Palette) -> None:
+        """Hold a weight under `name`."""
+        self._held[name] = {part: self._mapped(f"{name}.{part}", array) for part, array in _parts(weight).items()}
+
+    def value(self, name: str) -> Value:
+        """The weight as a value, float16, in the function being built; every function means the same bytes."""
+        arrays = self._held[name]
+        if "value" in arrays:
+            var = mb.const(val=arrays["value"], name=name)
+            var.op.weight_id = name
+            return Value(var)
+        typed = {part: array.view(_sub_byte(part, array)) for part, array in arrays.items()}
+        plain = {part.partition(":")[0]: array for part, array in typed.items()}
+        op = mb.constexpr_lut_to_dense if "lut" in plain else mb.constexpr_blockwise_shift_scale
+        var = op(**plain, name=name)
+        for part in plain:
+            var.op.inputs[part].op.weight_id = f"{name}.{part}"
+        return Value(var)
+
+    def zeros(self, count: int) -> Value:
+        """float16 [count]; stored once, where `linear` would store its own for every call."""
+        name = f"zeros.{count}"
+        if name not in self:
+            self.keep(name, np.zeros(count, np.float16))
+        return self.value(name)
+
+    def _mapped(self, name: str, array: np.ndarray) -> np.ndarray:
+        array = np.ascontiguousarray(array)
+        if array.nbytes < MAPPED_BYTES:
+            return array
+        path = self._folder / f"{name}.npy"
+        np.save(path, array)
+        mapped: np.ndarray = np.load(path, mmap_mode="r")
+        return mapped
+
+
+def _parts(weight: np.ndarray | Blocks | Palette) -> dict[str, np.ndarray]:
+    """The arrays that MIL holds a weight in; "data:uint4" is an array of that type, one value a byte."""
+    if isinstance(weight, np.ndarray):
+        return {"value": weight.astype(np.float16)}
+    if isinstance(weight, Palette):
+        lut = weight.table.astype(np.float16)[:, None, :, None]  # [N / group, 1, 2 ** bits, 1]
+        return {f"indices:uint{weight.bits}": weight.codes, "lut": lut}
+    scale = weight.scale.astype(np.float16)
+    if weight.symmetric:
+        codes = (weight.codes.astype(np.int16) - weight.middle).astype(np.int8)
+        return {f"data:int{weight.bits}": codes, "scale": scale}
+    if weight.whole_zeros:
+        zero = weight.zero.astype(np.uint8)
+        return {f"data:uint{weight.bits}": weight.codes, "scale": scale, f"offset:uint{weight.bits}": zero}
+    return {f"data:uint{weight.bits}": weight.codes, "scale": scale, "offset": weight.zero.astype(np.float16)}
+
+
+def _sub_byte(part: str, array: np.ndarray) -> np.dtype:
+    """numpy's type with coremltools' mark; only a view carries it."""
+    marked = {"int4": types.np_int4_dtype, "uint4": types.np_uint4_dtype, "uint6": types.np_uint6_dtype}
+    return marked.get(part.partition(":")[2], array.dtype)
+
+
+@contextmanager
+def function(program: Program, name: str, inputs: Mapping[str, tuple[tuple[int, ...], str]], state: Any) -> Any:
+    """Build a function of `program` in the body.
+
+    Args:
+        inputs: name -> shape and numpy type name.
+        state: name and shape of the one float16 state.
+    Yields:
+        The inputs as values, by name; the state's variable under its own; a list to put the output variables in.
+    """
+    placeholders: dict[str, Any] = {
+        input_: Placeholder(sym_shape=shape, dtype=_MIL_TYPES[dtype], name=input_)
+        for input_, (shape, dtype) in inputs.items()
+    }
+    placeholders[state[0]] = StateTensorPlaceholder(sym_shape=state[1], dtype=types.fp16, name=state[0])
+    outputs: list[Value] = []
+    with Function(placeholders, opset_version=TARGET) as made:
+        yield {input_: Value(var) for input_, var in made.inputs.items()}, outputs
+        made.set_outputs([value.var for value in outputs])
+    program.add_function(name, made)
+
+
+def save_program(program: Program, default: str, package: Path, scratch: Path, describe: Callable[[Any], None]) -> None:
+    """Write `program` as a package whose default function is `default`.
+
+    `describe` fills in the model's description, a protobuf. The weights are written in `scratch`, on the same disk.
+    """
+    program.default_function_name = default
+    program.export_as_multifunction = True
+    program.validate()
+    weights = scratch / "weights"
+    weights.mkdir()
+    model = as_model(program, weights_dir=str(weights), specification_version=TARGET)
+    describe(model.description)
+    written = [path.rename(scratch / path.name) for path in sorted(weights.iterdir())]
+    _create_mlpackage(model, str(weights), str(package))  # an empty folder: the library would copy what is in it
+    for path in written:
+        path.rename(package / "Data" / "com.apple.CoreML" / weights.name / path.name)
