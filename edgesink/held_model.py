@@ -13,7 +13,9 @@ import numpy as np
 from edgesink.spec import Precision
 
 
-def held_model(checkpoint_path: Path, precision: Precision, device: str = "cpu", dtype: Any = None) -> Any:
+def held_model(
+    checkpoint_path: Path, precision: Precision, device: str = "cpu", dtype: Any = None, vocabulary_bits: int = 8
+) -> Any:
     """The causal model of transformers, for inference, on `device`.
 
     Args:
@@ -21,29 +23,29 @@ def held_model(checkpoint_path: Path, precision: Precision, device: str = "cpu",
         precision: of the bundle.
         device: "cpu" or "cuda".
         dtype: PyTorch type of the weights and the arithmetic; None is float32.
+        vocabulary_bits: of the bundle's embedding and head, if it is quantised.
     """
     from edgesink.reference import load_model
 
     model = load_model(checkpoint_path, device, dtype)
-    _overwrite(model, checkpoint_path, precision)
+    _overwrite(model, checkpoint_path, precision, vocabulary_bits)
     return model
 
 
-def _overwrite(model: Any, checkpoint_path: Path, precision: Precision) -> None:
+def _overwrite(model: Any, checkpoint_path: Path, precision: Precision, vocabulary_bits: int) -> None:
     """Put what `held_weights` holds into the modules, one weight at a time."""
     import torch
 
     from edgesink.export.checkpoint import HF_NAMES, open_checkpoint, weight_names
-    from edgesink.export.quantize import Blocks
     from edgesink.export.weights import held_weights
 
     checkpoint = open_checkpoint(checkpoint_path)
-    held = held_weights(checkpoint, precision)
+    held = held_weights(checkpoint, precision, vocabulary_bits)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name in weight_names(checkpoint.model):
             layer, _, short = name.rpartition(".")
             weight = held(name)
-            array = weight.dequantized() if isinstance(weight, Blocks) else weight.astype(np.float32)
+            array = weight.astype(np.float32) if isinstance(weight, np.ndarray) else weight.dequantized()
             parameter = parameters[f"model.{layer}.{HF_NAMES[short]}" if layer else HF_NAMES[short]]
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))

@@ -78,7 +78,7 @@ class Manifest:
     files: tuple[BundleFile, ...]
     tools: dict[str, str]  # versions of what made the bundle
     parity: Parity | None = None
-    options: dict[str, str] = field(default_factory=dict)  # of the target alone: {"kv_write": "slice"}
+    options: dict[str, str] = field(default_factory=dict)  # of the target: {"kv_write": "slice"}; "vocabulary_bits"
     format: int = FORMAT
 
     @property

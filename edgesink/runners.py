@@ -49,18 +49,15 @@ class MilRunner:
 
         if device != "cpu":
             raise BadOption(f"device {device} for target {manifest.target}", "cpu")
-        if manifest.options.get("kv_write") == "host":
-            raise BadBundle(
-                "this Core ML bundle leaves the writing of its state to the host", "kv_write slice or blend"
-            )
         self._stream = manifest.stream
         self._evaluator = MilEvaluator(bundle / COREML_PACKAGE, "fp16")
         self._state = self._evaluator.make_state()
         self.name = "MIL evaluator fp16"
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
+        ring = self._stream.ring(sinks)
         inputs = {
-            names.POSITION: np.array([self._stream.ring(sinks).frame(position)], np.int32),
+            names.POSITION: np.array([ring.frame(position)], np.int32),
             names.SINKS: np.array([sinks], np.int32),
         }
         function = names.DECODE
@@ -71,6 +68,9 @@ class MilRunner:
             inputs[names.LENGTH] = np.array([len(ids)], np.int32)
         inputs[names.IDS] = padded[None].astype(np.int32)
         outputs = self._evaluator.predict(inputs, self._state, function)
+        if names.NEW_KV in outputs:  # kv_write "host": the runner writes the state
+            slots = [ring.slot(position + i) for i in range(len(ids))]
+            self._state[names.KV_CACHE][:, :, slots] = outputs[names.NEW_KV][:, :, : len(ids)]
         return np.asarray(outputs[names.LOGITS], np.float32).reshape(-1)
 
 

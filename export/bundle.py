@@ -56,10 +56,10 @@ def export(
     _check_goal(out)
     checkpoint = open_checkpoint(checkpoint_path)
     stream = stream or StreamSpec.fitted(target=target)
-    options = _checked_options(target, stream, precision, kv_write)
     vocabulary_bits = vocabulary_bits or default_vocabulary_bits(target, precision)
+    options = _checked_options(target, stream, precision, kv_write, vocabulary_bits)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(out.parent, estimated_bytes(checkpoint, precision))
+    _check_space(out.parent, estimated_bytes(checkpoint, precision, target))
     with _aside(out) as folder:
         weights = held_weights(checkpoint, precision, vocabulary_bits)
         if progress:
@@ -105,7 +105,7 @@ def default_vocabulary_bits(target: Target, precision: Precision) -> int:
 
 
 def _checked_options(
-    target: Target, stream: StreamSpec, precision: Precision, kv_write: KvWrite | None
+    target: Target, stream: StreamSpec, precision: Precision, kv_write: KvWrite | None, vocabulary_bits: int
 ) -> dict[str, str]:
     """The options of the target alone; BadOption for what the target cannot do."""
     if target != "coreml":
@@ -121,11 +121,17 @@ def _checked_options(
         )
     if target == "coreml" and precision == "fp32":
         raise BadOption("precision fp32 for target coreml", "fp16, int8, int4 or pal4: its states are float16")
-    return {"kv_write": kv_write or "slice"} if target == "coreml" else {}
+    if vocabulary_bits not in (4, 8):
+        raise BadOption(f"--vocabulary-bits {vocabulary_bits}", "4 or 8")
+    options = {"vocabulary_bits": str(vocabulary_bits)} if vocabulary_bits != VOCABULARY_BITS else {}
+    return {"kv_write": kv_write or "slice", **options} if target == "coreml" else options
 
 
-def estimated_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
-    """About how large the bundle gets: weights with their scales, and a little for the rest."""
+def estimated_bytes(checkpoint: Checkpoint, precision: Precision, target: Target = "onnx") -> int:
+    """About how much disk the export takes: weights with their scales, and a little for the rest.
+
+    Core ML's weights also lie beside the package while it is made, unpacked.
+    """
     total = 0
     for name in weight_names(checkpoint.model):
         size = 1
@@ -135,6 +141,8 @@ def estimated_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
         if precision in BITS:
             bits = (VOCABULARY_BITS if name in ("embedding", "head") else bits) + 2  # scales and zero points
         total += size * bits // 8
+        if target == "coreml":
+            total += size * (2 if precision == "fp16" else 1)
     return total + (16 << 20)
 
 

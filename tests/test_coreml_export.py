@@ -1,6 +1,8 @@
 """The Core ML package as it was saved, run by the evaluator, against the oracle: laps, chunks, precisions, faults."""
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -314,8 +316,78 @@ def test_what_core_ml_cannot_do_is_refused_before_anything_is_written(toy, tmp_p
 def test_the_bundle_is_whole_and_says_what_is_verified(toy, tmp_path):
     manifest = export(toy.path, tmp_path / "bundle", "coreml", STREAM, "int4", kv_write="host")
     manifest.check_files(tmp_path / "bundle")
-    assert manifest.options == {"kv_write": "host"}
+    assert manifest.options == {"kv_write": "host", "vocabulary_bits": "4"}
     text = (tmp_path / "bundle" / "README.md").read_text()
     for label in ("checked by an independent evaluator", "parsed, not compiled", "not verified"):
         assert label in text
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def perplexity(rows: list[np.ndarray], text: np.ndarray) -> float:
+    """Of text[1:], from the logits after every token."""
+    shifted = np.stack(rows[:-1]) - np.max(rows[:-1], axis=-1, keepdims=True)
+    likelihood = shifted[np.arange(len(text) - 1), text[1:]] - np.log(np.exp(shifted).sum(-1))
+    return float(np.exp(-likelihood.mean()))
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, smollm2, model_of):
+    """real(precision): the whole model."""
+
+    def make(precision: str) -> Case:
+        folder = tmp_path_factory.mktemp("whole") / "bundle"
+        folder.mkdir()
+        return Case(folder, open_checkpoint(smollm2), model_of, REAL_STREAM, precision, "slice")
+
+    return make
+
+
+@pytest.mark.slow
+def test_the_whole_real_model_is_the_oracle_over_three_laps(real, english):
+    made, text = real("fp16"), english[: 3 * REAL_STREAM.rows + 9]
+    found = made.difference(text, 4, [8, 1, 1, 5, 8, 1])
+    print(f"fp32: max {found.max():.1e}, mean {found.mean():.1e}")
+    expected = made.truth(text, 4)
+    half = list(Runner(made.package, REAL_STREAM, 4, "fp16").stream(text, [1]).values())
+    agreed = np.mean([a.argmax() == b.argmax() for a, b in zip(half, expected, strict=True)])
+    ratio = perplexity(half, text) / perplexity(expected, text)
+    print(f"fp16: argmax {agreed:.3f}, perplexity x {ratio:.4f} of {perplexity(expected, text):.2f}")
+    assert found.max() <= TOLERANCE["fp32"]
+    assert agreed >= 0.97
+    assert abs(ratio - 1) <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "limit"), [("int8", 1.01), ("int4", 1.25), ("pal4", 4.0)])
+def test_quantising_the_whole_real_model_costs_what_its_rule_costs(real, smollm2, model_of, english, precision, limit):
+    """The checkpoint is Q4_1: its matrices go over as they are in int8 and int4, and are rounded again in pal4."""
+    text = english[: 2 * REAL_STREAM.rows]
+    checkpoint = open_checkpoint(smollm2)
+    dense = RoundedOracle(
+        model_of(checkpoint.model, lambda name: checkpoint.tensor(name).astype(np.float64)), REAL_STREAM, 4
+    )
+    expected = dense.stream(text)
+    made = real(precision)
+    found = list(Runner(made.package, REAL_STREAM, 4, "fp16").stream(text, [1]).values())
+    ratio = perplexity(found, text) / perplexity(expected, text)
+    agreed = np.mean([a.argmax() == b.argmax() for a, b in zip(found, expected, strict=True)])
+    print(f"{precision}: perplexity x {ratio:.3f}, argmax {agreed:.3f}")
+    assert ratio <= limit
+
+
+@pytest.mark.slow
+def test_a_phone_sized_bundle_is_small_and_made_in_little_time_and_memory(smollm2, tmp_path):
+    """SmolLM2-135M, 4 + 1020, int4; in a process of its own, whose peak counts mapped pages too."""
+    script = (
+        "import resource, sys, time; from pathlib import Path; from edgesink.export.bundle import export\n"
+        "start = time.perf_counter(); export(Path(sys.argv[1]), Path(sys.argv[2]), 'coreml', precision='int4')\n"
+        "print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    out = tmp_path / "bundle"
+    done = subprocess.run([sys.executable, "-c", script, str(smollm2), str(out)], capture_output=True, text=True)
+    seconds, peak_bytes = map(float, done.stdout.split())
+    disk_bytes = sum(path.stat().st_size for path in (out / COREML_PACKAGE).rglob("*") if path.is_file())
+    print(f"{seconds:.0f} s, peak {peak_bytes / 1e6:.0f} MB, package {disk_bytes / 1e6:.1f} MB")
+    assert disk_bytes <= 85e6
+    assert seconds < 120
+    assert peak_bytes < 1.5e9
