@@ -1,0 +1,163 @@
+import Foundation
+
+/// One file of a bundle.
+public struct BundleFile: Equatable, Sendable {
+    public let path: String  // relative to the bundle, forward slashes
+    public let bytes: Int
+    public let sha256: String
+}
+
+/// How close the artefact came to the PyTorch oracle, as `edgesink verify` measured it.
+public struct Parity: Equatable, Sendable {
+    public let tokens: Int
+    public let maxAbsDiff: Double  // of logits
+    public let meanAbsDiff: Double
+    public let argmaxAgreement: Double  // 0 … 1
+    public let passed: Bool
+    public let runner: String
+    public let date: String  // ISO
+}
+
+/// What a bundle says of itself: `manifest.json`, read strictly. The twin of `edgesink/manifest.py`.
+public struct Manifest: Equatable, Sendable {
+    public static let format = 1
+    public static let fileName = "manifest.json"
+
+    public let target: Target
+    public let model: ModelSpec
+    public let stream: StreamSpec
+    public let precision: Precision
+    public let weights: String  // how the weights are held, for people
+    public let stateDtype: StateDtype
+    public let bosId: Int?  // put before a text that is not a chat, where the tokenizer does so
+    public let eosIds: [Int]  // every id that ends an answer
+    public let files: [BundleFile]
+    public let tools: [String: String]  // versions of what made the bundle
+    public let parity: Parity?
+    public let options: [String: String]  // of the target alone
+
+    /// Bytes of the key/value state: constant from the first token to the last.
+    public var stateBytes: Int {
+        2 * model.layers * model.kvHeads * model.headDim * stream.rows * stateDtype.itemBytes
+    }
+
+    /// Bytes of the graph's files, weights included.
+    public var weightBytes: Int { files.filter(Self.isModel).reduce(0) { $0 + $1.bytes } }
+
+    /// SHA-256 of what decides the state's meaning; a session file carries it.
+    public var fingerprint: String {
+        let lines = files.filter(Self.isModel).map { "\($0.path) \($0.sha256)" }
+        return SHA256Digest.of(Data(lines.sorted().joined(separator: "\n").utf8))
+    }
+
+    private static func isModel(_ file: BundleFile) -> Bool { file.path.hasPrefix("model.") }
+}
+
+// MARK: - Reading
+
+extension Manifest {
+    /// Read the manifest of the bundle folder.
+    public static func read(_ bundle: URL) throws -> Manifest {
+        let path = bundle.appending(path: fileName)
+        guard let data = try? Data(contentsOf: path) else {
+            throw EdgesinkError(
+                .badBundle, "no \(fileName) in \(bundle.path)", expected: "a bundle folder",
+                remedy: "make one with `edgesink export`")
+        }
+        return try Manifest(json: data)
+    }
+
+    /// Read strictly; the error says what is wrong and what to do.
+    public init(json data: Data) throws {
+        let json: JSON
+        do { json = try JSON.parse(data) } catch {
+            throw EdgesinkError(
+                .badBundle, "\(Self.fileName) is not JSON (\(error))", remedy: "export the model again")
+        }
+        let found = json["format"] ?? .null
+        guard found.int == Self.format else {
+            let newer = (found.int ?? 0) > Self.format
+            throw EdgesinkError(
+                .badBundle, "\(Self.fileName) has format \(found.shown)", expected: "format \(Self.format)",
+                remedy: newer ? "update edgesink" : "export the model again")
+        }
+        try self.init(json, Self.fileName)
+    }
+
+    private init(_ json: JSON, _ place: String) throws {
+        let fields = try StrictFields(
+            json, place,
+            required: [
+                "target", "model", "stream", "precision", "weights", "state_dtype", "bos_id", "eos_ids", "files",
+                "tools",
+            ],
+            optional: ["parity", "options", "format"])
+        target = try fields.choice("target")
+        model = try ModelSpec(fields.json("model"), fields.place("model"))
+        stream = try StreamSpec(fields.json("stream"), fields.place("stream"))
+        precision = try fields.choice("precision")
+        weights = try fields.string("weights")
+        stateDtype = try fields.choice("state_dtype")
+        bosId = fields.isNull("bos_id") ? nil : try fields.int("bos_id")
+        eosIds = try fields.list("eos_ids", StrictFields.int)
+        files = try fields.list("files", BundleFile.init)
+        tools = try fields.strings("tools")
+        parity = fields.isNull("parity") ? nil : try Parity(fields.json("parity"), fields.place("parity"))
+        options = fields.has("options") ? try fields.strings("options") : [:]
+    }
+
+    /// Hold every file of the folder against its size and SHA-256; the error names the first that differs.
+    public func checkFiles(_ bundle: URL) throws {
+        for file in files {
+            let path = bundle.appending(path: file.path)
+            guard let values = try? path.resourceValues(forKeys: [.isRegularFileKey, .fileSizeKey]),
+                values.isRegularFile == true, let size = values.fileSize
+            else {
+                throw EdgesinkError(
+                    .badBundle, "\(path.path) is missing", remedy: "copy or export the bundle again")
+            }
+            guard size == file.bytes else {
+                throw EdgesinkError(
+                    .badBundle, "\(path.path) has \(size) bytes", expected: "\(file.bytes)",
+                    remedy: "copy or export the bundle again")
+            }
+            guard try SHA256Digest.of(file: path) == file.sha256 else {
+                throw EdgesinkError(
+                    .badBundle, "\(path.path) has been altered", expected: "SHA-256 \(file.sha256)",
+                    remedy: "copy or export it again")
+            }
+        }
+    }
+}
+
+extension BundleFile {
+    init(_ json: JSON, _ place: String) throws {
+        let fields = try StrictFields(json, place, required: ["path", "bytes", "sha256"])
+        path = try fields.string("path")
+        bytes = try fields.int("bytes")
+        sha256 = try fields.string("sha256")
+        let parts = path.split(separator: "/").filter { $0 != "." }
+        if path.hasPrefix("/") || path.contains("\\") || parts.isEmpty || parts.contains("..") {
+            throw EdgesinkError(
+                .badBundle, "the manifest names \(JSON.string(path).shown)", expected: "a path inside the bundle",
+                remedy: "do not trust this bundle")
+        }
+    }
+}
+
+extension Parity {
+    init(_ json: JSON, _ place: String) throws {
+        let fields = try StrictFields(
+            json, place,
+            required: [
+                "tokens", "max_abs_diff", "mean_abs_diff", "argmax_agreement", "passed", "runner", "date",
+            ])
+        tokens = try fields.int("tokens")
+        maxAbsDiff = try fields.double("max_abs_diff")
+        meanAbsDiff = try fields.double("mean_abs_diff")
+        argmaxAgreement = try fields.double("argmax_agreement")
+        passed = try fields.bool("passed")
+        runner = try fields.string("runner")
+        date = try fields.string("date")
+    }
+}

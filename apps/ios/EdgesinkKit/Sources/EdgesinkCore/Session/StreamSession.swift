@@ -1,0 +1,130 @@
+import Foundation
+
+/// One endless stream of tokens through a bundle: the twin of `runtime/session.py`.
+///
+/// Owns the position, the sinks of this stream and the checks on what comes in; the arithmetic is `Ring`'s, the graph
+/// and its state are the backend's. Knows ids, not text.
+public actor StreamSession {
+    public nonisolated let manifest: Manifest
+    private let backend: any ModelBackend
+    private var ring: Ring
+    public private(set) var position = 0  // tokens fed since the stream started
+    private var isFeeding = false
+    private var epoch = 0  // which stream: a generation of an earlier one ends
+
+    /// `sinks`: pinned first tokens, 0 to the bundle's most; nil takes the bundle's default.
+    public init(manifest: Manifest, backend: any ModelBackend, sinks: Int? = nil) throws {
+        (self.manifest, self.backend) = (manifest, backend)
+        ring = try manifest.stream.ring(sinks: sinks)
+    }
+
+    public var status: StreamStatus {
+        StreamStatus(ring: ring, position: position, stateBytes: manifest.stateBytes)
+    }
+
+    /// Feed ids, any number from 1 up; float32 [V], the logits after the last.
+    ///
+    /// A cancelled task stops between chunks, the stream then standing at what was fed.
+    public func feed(_ ids: [Int]) async throws -> [Float] {
+        try check(ids)
+        try claim()
+        defer { isFeeding = false }
+        var logits: [Float] = []
+        var start = 0
+        for size in ring.chunks(ids.count) {
+            try Task.checkCancellation()
+            logits = try await backend.feed(Array(ids[start..<(start + size)]), position: position, ring: ring)
+            start += size
+            position += size
+        }
+        return logits
+    }
+
+    /// `feed` for a generation begun in `epoch`; cancelled if another stream has started since.
+    func feed(_ ids: [Int], epoch: Int) async throws -> [Float] {
+        guard epoch == self.epoch else { throw CancellationError() }
+        return try await feed(ids)
+    }
+
+    /// Start a new stream; `sinks` nil keeps the number. What the buffers held before is never seen.
+    public func reset(sinks: Int? = nil) throws {
+        guard !isFeeding else { throw busy }
+        ring = try manifest.stream.ring(sinks: sinks ?? ring.sinks)
+        position = 0
+        epoch += 1
+    }
+
+    /// Write the stream to a session file, whole or not at all.
+    public func save(to file: URL) async throws {
+        try claim()
+        defer { isFeeding = false }
+        let saved = SavedSession(
+            fingerprint: manifest.fingerprint, position: position, sinks: ring.sinks,
+            state: try await backend.state())
+        try saved.write(to: file)
+    }
+
+    /// Go on from a session file; an error leaves the stream as it was.
+    public func restore(from file: URL) async throws {
+        try claim()
+        defer { isFeeding = false }
+        let saved = try SavedSession(
+            reading: file, fingerprint: manifest.fingerprint, like: try await backend.state())
+        let ring = try manifest.stream.ring(sinks: saved.sinks)
+        try await backend.load(saved.state)
+        (self.ring, position) = (ring, saved.position)
+        epoch += 1
+    }
+
+    /// Feed `ids`, then make tokens one by one, each when it is asked for, until an end id, a stop string or
+    /// `maxNewTokens` (nil: for ever).
+    public func generation(
+        _ ids: [Int], tokenizer: Tokenizer, sampling: SamplingSpec = .init(), maxNewTokens: Int? = nil,
+        stop: [String] = []
+    ) throws -> Generation {
+        try check(ids)
+        if let maxNewTokens, maxNewTokens < 0 {
+            throw EdgesinkError(.badOption, "max_new_tokens = \(maxNewTokens)", expected: "0 or more")
+        }
+        return try Generation(
+            session: self, epoch: epoch, ids: ids, endIds: manifest.eosIds, sampler: Sampler(sampling),
+            text: StopFilter(Detokenizer(tokenizer), stop: stop), maxNewTokens: maxNewTokens)
+    }
+
+    /// `generation` as a stream of tokens.
+    public func generate(
+        _ ids: [Int], tokenizer: Tokenizer, sampling: SamplingSpec = .init(), maxNewTokens: Int? = nil,
+        stop: [String] = []
+    ) throws -> AsyncThrowingStream<Token, any Error> {
+        try generation(ids, tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens, stop: stop).tokens
+    }
+
+    private var busy: EdgesinkError {
+        EdgesinkError(.busy, "the stream is being fed", remedy: "stop or await the answer first")
+    }
+
+    private func claim() throws {
+        guard !isFeeding else { throw busy }
+        isFeeding = true
+    }
+
+    private func check(_ ids: [Int]) throws {
+        guard !ids.isEmpty else { throw EdgesinkError(.badOption, "no ids", expected: "one id or more") }
+        let vocab = manifest.model.vocab
+        if let bad = ids.first(where: { !(0..<vocab).contains($0) }) {
+            throw EdgesinkError(
+                .badOption, "token id \(bad)", expected: "0 to \(vocab - 1)", remedy: "use the bundle's own tokenizer")
+        }
+    }
+}
+
+/// Where a stream stands: what a screen shows.
+public struct StreamStatus: Equatable, Sendable {
+    public let ring: Ring
+    public let position: Int  // tokens fed
+    public let stateBytes: Int  // the same from the first token to the last
+
+    public var sinksFilled: Int { min(position, ring.sinks) }
+    public var windowFilled: Int { min(max(0, position - ring.sinks), ring.window) }
+    public var forgotten: Int { ring.evicted(position) }
+}

@@ -1,0 +1,28 @@
+import EdgesinkCore
+import Foundation
+
+/// `inspect`: what a bundle says of itself, its files held against their digests.
+enum Inspect {
+    static let usage = "inspect BUNDLE [--json]"
+
+    static func run(_ words: some Sequence<String>) throws {
+        let arguments = try Arguments(words, options: [], switches: ["json"])
+        let bundle = URL(filePath: try arguments.word("bundle"))
+        let manifest = try Manifest.read(bundle)
+        try manifest.checkFiles(bundle)
+        let facts: [(key: String, value: JSON)] = [
+            ("model", .string(manifest.model.name)), ("target", .string(manifest.target.rawValue)),
+            ("precision", .string(manifest.precision.rawValue)), ("weights", .string(manifest.weights)),
+            ("weight_bytes", .int(manifest.weightBytes)), ("state_bytes", .int(manifest.stateBytes)),
+            ("sinks", .int(manifest.stream.sinks)), ("max_sinks", .int(manifest.stream.maxSinks)),
+            ("window", .int(manifest.stream.window)), ("capacity", .int(manifest.stream.capacity)),
+            ("chunk", .int(manifest.stream.chunk)), ("positions", .string(manifest.stream.positions.rawValue)),
+            ("fingerprint", .string(manifest.fingerprint)),
+        ]
+        if arguments.has("json") {
+            print(JSON.object(facts).text)
+        } else {
+            for (name, value) in facts { print("\(name): \(value.string ?? value.text)") }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+import EdgesinkCore
+import Foundation
+
+/// A model without weights that remembers exactly what a ring remembers: one id a slot. The next id is a hash of what
+/// the newest token sees, so one wrong slot, position or sink changes everything after it.
+actor ToyBackend: ModelBackend {
+    private let vocab: Int
+    private var slots: [Int]
+    private(set) var largestChunk = 0
+    var delay: Duration?  // a run's length, for tests of what happens meanwhile
+
+    init(manifest: Manifest, delay: Duration? = nil) {
+        vocab = manifest.model.vocab
+        slots = Array(repeating: -1, count: manifest.stream.rows)
+        self.delay = delay
+    }
+
+    func feed(_ ids: [Int], position: Int, ring: Ring) async throws -> [Float] {
+        if let delay { try await Task.sleep(for: delay) }
+        largestChunk = max(largestChunk, ids.count)
+        for (offset, id) in ids.enumerated() { slots[ring.slot(position + offset)] = id }
+        let newest = position + ids.count - 1
+        return Self.logits(after: ring.visible(newest).map { slots[ring.slot($0)] }, vocab)
+    }
+
+    func state() -> [StateTensor] {
+        let bytes = slots.map(Float.init).withUnsafeBytes { Data($0) }
+        return [StateTensor(name: "slots", dtype: .float32, shape: [1, 1, slots.count, 1], bytes: bytes)]
+    }
+
+    func load(_ state: [StateTensor]) {
+        slots = state[0].bytes.withUnsafeBytes { bytes in
+            slots.indices.map { Int(bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self)) }
+        }
+    }
+
+    /// The id that follows what is seen, as logits.
+    static func logits(after seen: [Int], _ vocab: Int) -> [Float] {
+        let hash = seen.reduce(UInt64(seen.count)) {
+            ($0 &* 6_364_136_223_846_793_005) &+ UInt64(bitPattern: Int64($1)) &+ 1
+        }
+        var logits = [Float](repeating: 0, count: vocab)
+        logits[Int((hash >> 33) % UInt64(vocab))] = 1
+        return logits
+    }
+
+    /// The same told the slow way: from the whole list of tokens.
+    static func next(after tokens: [Int], _ ring: Ring, _ vocab: Int) -> Int {
+        Sampler.argmax(logits(after: ring.visible(tokens.count - 1).map { tokens[$0] }, vocab))
+    }
+}
+
+/// A manifest for toys: 2 layers, window 28, 4 sinks, at most 16, chunks of 8.
+func toyManifest(eos: [Int] = [], vocab: Int = 256) throws -> Manifest {
+    let text = try Golden.json("manifest.json")["good"]?.text ?? ""
+    let changed = text.replacing("\"eos_ids\": [0, 2]", with: "\"eos_ids\": \(eos)")
+        .replacing("\"vocab\": 256", with: "\"vocab\": \(vocab)")
+    return try Manifest(json: Data(changed.utf8))
+}
+
+/// A tokenizer whose ids are the 256 bytes.
+func byteTokenizer() throws -> Tokenizer {
+    let printable = Array(0x21...0x7E) + Array(0xA1...0xAC) + Array(0xAE...0xFF)
+    var next: UInt32 = 0x100
+    let tokens = (0..<256).map { byte -> String in
+        if printable.contains(byte) { return "\(Unicode.Scalar(UInt8(byte)))" }
+        defer { next += 1 }
+        return Unicode.Scalar(next).map { "\($0)" } ?? ""
+    }
+    let vocab = tokens.enumerated().map { "\(JSON.spelled($1)): \($0)" }.joined(separator: ", ")
+    let json = """
+        {"added_tokens": [], "normalizer": null, "post_processor": null, "decoder": {"type": "ByteLevel"},
+         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+         "model": {"type": "BPE", "vocab": {\(vocab)}, "merges": []}}
+        """
+    return try Tokenizer(json: Data(json.utf8))
+}
