@@ -65,8 +65,8 @@ class SinkCorrectedOps(IntegerOps, Protocol):
     def join_mask(self, sink_columns: Value, ring_columns: Value) -> Value:
         """[1, H, T, S] and [1, H, T, R] -> [1, H, T, rows]."""
 
-    def attend(self, q: Value, keys: Value, values: Value, mask: Value, scale: float) -> Value:
-        """softmax(scale q k^T + mask) v, grouped queries; mask [T, rows] or [1, H, T, rows]."""
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value) -> Value:
+        """softmax(q k^T + mask) v, grouped queries, q scaled already; mask [T, rows] or [1, H, T, rows]."""
 
 
 class SinkCorrected:
@@ -96,6 +96,8 @@ class SinkCorrected:
         frequencies = model.rope.inverse_frequencies(model.head_dim)
         cos, sin = ops.angles(token, frequencies)
         self.phase = ops.phase(cos), ops.phase(sin)
+        # RoPE is linear in its cos and sin: the softmax scale rides on the query's, where it costs nothing a layer
+        self.query_phase = ops.phase(cos * self.scale), ops.phase(sin * self.scale)
         self.corrected = stream.positions == "cache"
         if self.corrected:
             sink_cos, sink_sin = ops.angles(ops.minimum(token, stream.capacity - 1), frequencies)
@@ -109,12 +111,12 @@ class SinkCorrected:
         ops = self.ops
         keys, values = ops.update(layer, self.slot, ops.rotate(k, *self.phase), v)
         if self.corrected:
-            # RoPE is linear in its cos and sin: rotating by the difference gives scale (q_sink - q) at once
+            # and rotating by the difference gives scale (q_sink - q) at once
             correction = ops.sink_scores(ops.rotate(q, *self.shift), keys, self.sinks)  # [1, H, T, S]
             mask = ops.join_mask(correction + self.sink_mask, self.ring_mask)
         else:
             mask = self.mask
-        return ops.attend(ops.rotate(q, *self.phase), keys, values, mask, self.scale)
+        return ops.attend(ops.rotate(q, *self.query_phase), keys, values, mask)
 
 
 class BoundedFrameOps(IntegerOps, Protocol):

@@ -90,13 +90,8 @@ class Graph:
         self._inputs.append(helper.make_tensor_value_info(name, _element_type(dtype), shape))
         return Value(self, name, np.dtype(dtype))
 
-    def output(self, value: Value, name: str, shape: Sequence[int | str]) -> None:
-        """Declare `value` as the graph output `name`."""
-        self._nodes.append(helper.make_node("Identity", [value.name], [name], name=name))
-        self._outputs.append(helper.make_tensor_value_info(name, _element_type(value.dtype), shape))
-
-    def named_output(self, value: Value, shape: Sequence[int | str]) -> None:
-        """Declare `value`, whose node writes it under its output name already, as a graph output."""
+    def output(self, value: Value, shape: Sequence[int | str]) -> None:
+        """Declare `value`, named as its output when its node was made, as a graph output."""
         self._outputs.append(helper.make_tensor_value_info(value.name, _element_type(value.dtype), shape))
 
     def constant(self, array: Any, dtype: Any = None) -> Value:

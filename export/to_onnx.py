@@ -33,10 +33,10 @@ def write_onnx(folder: Path, model: ModelSpec, stream: StreamSpec, weights: Weig
         sinks = graph.input(names.SINKS, np.int64, [1])
         ops = OnnxOps(graph, model, stream, weights)
         attention = SinkCorrected(ops, model, stream, ids, position, sinks)
-        logits = graph.reshape(decoder(model, ops, attention, ids), -1, model.vocab)
-        graph.output(logits, names.LOGITS, [1, model.vocab])
-        following = graph.node("ArgMax", logits, axis=-1, keepdims=1, dtype=np.int64)
-        graph.output(following, names.NEXT, [1, 1])
+        flat = graph.constant([-1, model.vocab], np.int64)
+        logits = graph.node("Reshape", decoder(model, ops, attention, ids), flat, name=names.LOGITS)
+        graph.output(logits, [1, model.vocab])
+        graph.output(graph.node("ArgMax", logits, axis=-1, keepdims=1, dtype=np.int64, name=names.NEXT), [1, 1])
         graph.save(folder / ONNX_GRAPH, model.name)
     finally:
         graph.close()
@@ -51,6 +51,7 @@ class OnnxOps:
         self._vocabulary: tuple[Value, tuple[Value, ...], int]
         self._block_sums: dict[str, Value] = {}
         self._indices: Value | None = None
+        self._sink_shape: Value | None = None
 
     # ---- the decoder's vocabulary
 
@@ -129,9 +130,10 @@ class OnnxOps:
         model, graph = self.model, self.graph
         sink_keys = graph.node("Transpose", graph.slice(keys, 0, sinks, axis=2), perm=[0, 1, 3, 2])  # [1, K, D, S]
         grouped = graph.reshape(q, 1, model.kv_heads, -1, model.head_dim)  # [1, K, G T, D]
-        length = graph.node("Shape", q, start=2, end=3, dtype=np.int64)  # not -1: there may be no sinks
-        shape = graph.node("Concat", graph.constant([1, model.heads], np.int64), length, sinks, axis=0)
-        return graph.node("Reshape", graph.node("MatMul", grouped, sink_keys), shape)  # [1, H, T, S]
+        if self._sink_shape is None:  # -1 will not do for T: there may be no sinks
+            length = graph.node("Shape", q, start=2, end=3, dtype=np.int64)
+            self._sink_shape = graph.node("Concat", graph.constant([1, model.heads], np.int64), length, sinks, axis=0)
+        return graph.node("Reshape", graph.node("MatMul", grouped, sink_keys), self._sink_shape)  # [1, H, T, S]
 
     def split_mask(self, mask: Value, sinks: Value, heads: int) -> tuple[Value, Value]:
         ring = self.graph.slice(mask, sinks, np.iinfo(np.int64).max, axis=1)
@@ -141,8 +143,8 @@ class OnnxOps:
     def join_mask(self, sink_columns: Value, ring_columns: Value) -> Value:
         return self.graph.node("Concat", sink_columns, ring_columns, axis=3)
 
-    def attend(self, q: Value, keys: Value, values: Value, mask: Value, scale: float) -> Value:
-        return self.graph.node("Attention", q, keys, values, mask, scale=scale)
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value) -> Value:
+        return self.graph.node("Attention", q, keys, values, mask, scale=1.0)  # any other scale copies every key
 
     # ---- weights
 
@@ -222,7 +224,7 @@ class OnnxOps:
         shape = [1, self.model.kv_heads, self.stream.rows, self.model.head_dim]
         state = self.graph.input(name, np.float32, shape)
         out = self.graph.node("ScatterND", state, indices, rows, name=names.updated(name))
-        self.graph.named_output(out, shape)
+        self.graph.output(out, shape)
         return out
 
     def _write_indices(self, slot: Value) -> Value:

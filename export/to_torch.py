@@ -137,8 +137,8 @@ class TorchOps:
     def join_mask(self, sink_columns: Tensor, ring_columns: Tensor) -> Tensor:
         return torch.cat([sink_columns, ring_columns], dim=3)
 
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
-        return self.weigh(self._products(q, keys) * scale, mask, values)
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        return self.weigh(self._products(q, keys), mask, values)
 
     def scores(self, q: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, ...]:
         T = q.shape[2]
