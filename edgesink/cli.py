@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edgesink import cli_timing
+from edgesink import cli_attention, cli_recall, cli_timing, cli_verify
+from edgesink.cli_evidence import eval_app
 from edgesink.errors import BadOption, EdgesinkError
 from edgesink.models import DEFAULT_MODEL, MODELS
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, KV_WRITES, POSITIONS, PRECISIONS, TARGETS, StreamSpec
@@ -33,8 +34,6 @@ PrecisionChoice = StrEnum("PrecisionChoice", {name: name for name in PRECISIONS}
 PositionsChoice = StrEnum("PositionsChoice", {name: name for name in POSITIONS})
 KvWriteChoice = StrEnum("KvWriteChoice", {name: name for name in KV_WRITES})
 ProviderChoice = StrEnum("ProviderChoice", {"cpu": "cpu", "cuda": "cuda"})
-
-app.add_typer(cli_timing.eval_app, name="eval")  # all of `eval`: the timing commands are added by their module
 
 BundleOrModel = Annotated[str, typer.Argument(help="A bundle folder, or a model: alias, hub id, folder, .gguf file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -225,6 +224,13 @@ def models(as_json: Json = False) -> None:
     for name, alias in MODELS.items():
         default = "  (default)" if name == DEFAULT_MODEL else ""
         print(f"{name:<16}{alias.parameters:>6}  {alias.hub_id}{default}")
+
+
+cli_timing.add(eval_app)
+cli_recall.add(eval_app)
+app.add_typer(eval_app, name="eval")
+app.command()(cli_verify.verify)
+app.command()(cli_attention.attn)
 
 
 def _print_json(data: Any) -> None:

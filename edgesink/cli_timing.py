@@ -24,7 +24,6 @@ from edgesink.cli_evidence import (
     Window,
     bundle_of,
     checkpoint_of,
-    eval_app,
     numbers,
     some,
 )
@@ -32,7 +31,6 @@ from edgesink.models import DEFAULT_MODEL
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW
 
 
-@eval_app.command()
 def latency(
     model: Model = DEFAULT_MODEL,
     text: Texts = [],  # noqa: B006 - typer copies it
@@ -80,7 +78,6 @@ def latency(
         print(f"{t.window:>7}" + "".join(f"{x:>14.2f}" for x in columns if x is not None))
 
 
-@eval_app.command()
 def endurance(
     model: Model = DEFAULT_MODEL,
     text: Texts = [],  # noqa: B006 - typer copies it
@@ -107,6 +104,12 @@ def endurance(
     print(f"{'tokens':>8}  {'p50 ms':>7}  {'p90 ms':>7}  {'p99 ms':>7}  {'resident MB':>11}")
     for s in found:
         print(f"{s.tokens:>8}  {s.p50_ms:>7.2f}  {s.p90_ms:>7.2f}  {s.p99_ms:>7.2f}  {s.resident_bytes / 1e6:>11.1f}")
+
+
+def add(app: typer.Typer) -> None:
+    """Register both."""
+    app.command()(latency)
+    app.command()(endurance)
 
 
 def _ids(bundle: Path, text: list[Path]) -> Iterator[int]:

@@ -44,3 +44,7 @@ class MissingPackage(EdgesinkError):
 
 class NoSpace(EdgesinkError):
     """The disk cannot hold the output."""
+
+
+class NotFaithful(EdgesinkError):
+    """An artefact computes something else than the oracle."""

@@ -60,17 +60,21 @@ class Report:
     sinks: int
     tolerance: Tolerance
     runner: str
+    laps: float  # times round the ring
     stages: dict[str, Stage] = field(default_factory=lambda: {name: Stage() for name in STAGES})
-    greedy: tuple[list[int], list[int]] = ((), ())  # type: ignore[assignment] # the oracle's ids, the artefact's
+    greedy: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))  # the oracle's ids, the artefact's
 
     @property
     def whole(self) -> Stage:
         """All stages together."""
         stages = self.stages.values()
         total = Stage(
-            *(sum(getattr(s, name) for s in stages) for name in ("compared", "max_abs", "sum_abs", "sum_kl", "agreed"))
+            compared=sum(s.compared for s in stages),
+            max_abs=max(s.max_abs for s in stages),
+            sum_abs=sum(s.sum_abs for s in stages),
+            sum_kl=sum(s.sum_kl for s in stages),
+            agreed=sum(s.agreed for s in stages),
         )
-        total.max_abs = max(s.max_abs for s in stages)
         return total
 
     @property
@@ -119,7 +123,7 @@ def verify(
         tolerance: for the verdict.
         progress: told the number of tokens done.
     """
-    report = Report(len(ids), ring.sinks, tolerance, runner.name)
+    report = Report(len(ids), ring.sinks, tolerance, runner.name, laps(len(ids), ring))
     position = 0
     for size in pieces(len(ids), ring):
         piece = ids[position : position + size]

@@ -1,0 +1,104 @@
+"""The command `verify`: parity of an artefact with the oracle, stage by stage, with the greedy text side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgesink.cli_evidence import Bar, Device, DeviceOption, Json, Model, PrecisionChoice, checkpoint_of
+from edgesink.errors import NotFaithful
+from edgesink.models import DEFAULT_MODEL
+from edgesink.spec import TARGETS, StreamSpec
+
+if TYPE_CHECKING:
+    from edgesink.verify import Report
+
+TargetChoice = StrEnum("TargetChoice", {name: name for name in TARGETS})  # type: ignore[misc]
+
+
+def verify(
+    bundle: Model = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help="The model that the bundle was exported from.")] = DEFAULT_MODEL,
+    device: DeviceOption = Device("cpu"),
+    tokens: Annotated[int | None, typer.Option(help="Feed this many; default twice round the ring.")] = None,
+    sinks: Annotated[int | None, typer.Option(help="Pinned first tokens; default the bundle's.")] = None,
+    target: Annotated[TargetChoice, typer.Option(help="Of a model: what to export for.")] = TargetChoice("onnx"),
+    precision: Annotated[PrecisionChoice, typer.Option(help="Of a model: its weights.")] = PrecisionChoice("fp32"),
+    window: Annotated[int, typer.Option(help="Of a model: small, to go round it often.")] = 60,
+    as_json: Json = False,
+) -> None:
+    """Hold a bundle, or a fresh export of a model, against the PyTorch oracle over many wraps of the ring."""
+    from edgesink.manifest import MANIFEST
+    from edgesink.verify_bundle import verify_bundle
+
+    with tempfile.TemporaryDirectory() as folder, Bar() as bar:
+        folder_of_bundle = Path(bundle)
+        checkpoint = checkpoint_of(model if (folder_of_bundle / MANIFEST).is_file() else bundle)
+        if not (folder_of_bundle / MANIFEST).is_file():
+            from edgesink.export.bundle import export
+
+            folder_of_bundle = Path(folder) / "bundle"
+            goal: Any = target.value
+            stream = StreamSpec.fitted(window=window, target=goal)
+            export(checkpoint, folder_of_bundle, goal, stream, precision.value)
+            tokens = tokens or 6 * stream.rows
+        report = verify_bundle(
+            folder_of_bundle,
+            checkpoint,
+            device.value,
+            tokens,
+            sinks,
+            lambda done, total: bar.show("verify", done, total),
+        )
+        texts = _texts(folder_of_bundle, report)
+    print(json.dumps(_data(report, texts), indent=2) if as_json else _table(report, texts))
+    if report.failures:
+        raise NotFaithful("; ".join(report.failures), "the oracle's logits", "export again; if it stays, report it")
+
+
+def _texts(bundle: Path, report: Report) -> tuple[str, str]:
+    """What the oracle and the artefact went on with."""
+    from edgesink.runtime.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.of_bundle(bundle)
+    right, ours = report.greedy
+    return tokenizer.decode(right), tokenizer.decode(ours)
+
+
+def _table(report: Report, texts: tuple[str, str]) -> str:
+    limit = report.tolerance
+    lines = [
+        f"{report.runner}, {report.sinks} sinks, {report.tokens} tokens, {report.laps:.1f} times round the ring",
+        f"{'stage':<16}{'compared':>9}{'max |Δ|':>11}{'mean |Δ|':>11}{'mean KL':>11}{'argmax':>9}",
+    ]
+    for name, stage in [*report.stages.items(), ("all", report.whole)]:
+        if stage.compared:
+            mean, kl, same = (x / stage.compared for x in (stage.sum_abs, stage.sum_kl, stage.agreed))
+            lines.append(f"{name:<16}{stage.compared:>9}{stage.max_abs:>11.1e}{mean:>11.1e}{kl:>11.1e}{same:>9.1%}")
+    lines += [
+        f"{'allowed':<16}{'':>9}{limit.max_abs:>11.1e}{'':>11}{limit.mean_kl:>11.1e}{limit.argmax:>9.1%}",
+        f"({limit.reason})",
+        f"oracle   {texts[0]!r}",
+        f"artefact {texts[1]!r}",
+        "FAILED" if report.failures else "passed",
+    ]
+    return "\n".join(lines)
+
+
+def _data(report: Report, texts: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "parity": dataclasses.asdict(report.parity()),
+        "sinks": report.sinks,
+        "laps": report.laps,
+        "stages": {name: dataclasses.asdict(stage) for name, stage in report.stages.items()},
+        "allowed": dataclasses.asdict(report.tolerance),
+        "failures": report.failures,
+        "oracle_text": texts[0],
+        "artefact_text": texts[1],
+    }

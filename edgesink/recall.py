@@ -1,0 +1,174 @@
+"""StreamEval, openly: what a stream still knows of a line that went by some lines ago.
+
+Owns the task, after the paper's section 4.4 (its code was never released): numbered lines go by, and every ten lines
+a question asks about one of them. The paper asks a 7B chat model for a number of many digits; a small model can not
+copy one from any distance, so our lines tell who owns a thing and the question ends where the line's name would
+follow. Two scores: `exact`, the likeliest token of all begins the right name; `chosen`, it is the likeliest of the
+twenty names (chance: 1 in 20). Questions stay in the stream with the true answer, whatever the model said. The
+distances asked take turns in one stream. Knows tokens only through the tokenizer it is given.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+EVERY = 10  # lines between two questions
+
+NAMES = (
+    "Anna", "Bob", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Isaac", "Jack",
+    "Kate", "Leo", "Mary", "Nora", "Oscar", "Paul", "Rose", "Sam", "Tom", "Victor",
+)  # fmt: skip
+ADJECTIVES = (
+    "old", "new", "red", "blue", "green", "small", "large", "heavy", "broken", "silver",
+    "golden", "wooden", "yellow", "black", "white", "round", "empty", "cheap", "soft", "bright",
+)  # fmt: skip
+NOUNS = (
+    "clock", "table", "guitar", "bottle", "lamp", "hammer", "basket", "mirror", "ladder", "piano",
+    "bicycle", "camera", "carpet", "ticket", "blanket", "wallet", "kettle", "statue", "engine", "drum",
+)  # fmt: skip
+THINGS = len(ADJECTIVES) * len(NOUNS)  # lines before a thing comes again
+
+
+class Stream(Protocol):
+    """What is asked of `edgesink.runtime.session.Stream`."""
+
+    position: int
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        """Feed ids; float32 [V], the logits after the last."""
+
+
+class Encoder(Protocol):
+    """What is asked of a bundle's tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the text."""
+
+    number: int
+    thing: str
+    owner: str
+
+    @property
+    def text(self) -> str:
+        """As it goes by."""
+        return f"{self.number}. The {self.thing} belongs to {self.owner}.\n"
+
+    @property
+    def question(self) -> str:
+        """What the owner is the answer to."""
+        return f"Question: who does the {self.thing} belong to? Answer: The {self.thing} belongs to"
+
+    @property
+    def answer(self) -> str:
+        """What follows the question."""
+        return f" {self.owner}.\n"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question and how it was answered."""
+
+    lines: int  # how many lines back was asked
+    tokens: int  # from the first token of that line to the end of the question
+    exact: bool
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy at one distance."""
+
+    lines: int
+    tokens: int  # median distance
+    questions: int
+    exact: float  # share
+    chosen: float  # share
+    seen: str  # "inside" the window at every question, "beyond" it at every one, or "edge"
+
+
+def lines(seed: int = 0) -> Iterator[Line]:
+    """Lines for ever; a thing comes again, with another owner perhaps, after THINGS lines."""
+    draw = random.Random(seed)
+    things = [f"{adjective} {noun}" for adjective in ADJECTIVES for noun in NOUNS]
+    draw.shuffle(things)
+    for number, thing in enumerate(itertools.cycle(things), 1):
+        yield Line(number, thing, draw.choice(NAMES))
+
+
+def ask(
+    stream: Stream,
+    encoder: Encoder,
+    distances: Sequence[int],
+    questions: int,
+    seed: int = 0,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[Answer]:
+    """Stream lines, and after every tenth ask for the one so many back, each distance in its turn.
+
+    Args:
+        stream: at its start.
+        encoder: the bundle's tokenizer.
+        distances: lines back, below THINGS.
+        questions: of each distance.
+        seed: of the text.
+        report: told the number of answers.
+    """
+    farthest = max(distances)
+    held: dict[int, tuple[Line, int]] = {}  # by number: the line and where it began
+    waiting: list[int] = []  # ids not fed yet
+    answers: list[Answer] = []
+    turns = itertools.cycle(distances)
+    for line in lines(seed):
+        held[line.number] = line, stream.position + len(waiting)
+        held.pop(line.number - farthest - 1, None)
+        waiting += encoder.encode(line.text)
+        if line.number % EVERY == 0 and line.number > farthest:
+            back = next(turns)
+            asked, began = held[line.number - back]
+            waiting += encoder.encode(asked.question)
+            exact, chosen = _answered(stream, encoder, waiting, asked)
+            answers.append(Answer(back, stream.position - began, exact, chosen))
+            waiting = encoder.encode(asked.answer)[len(_shared(encoder)) :]
+            report(len(answers))
+        if len(answers) == questions * len(distances):
+            break
+    return answers
+
+
+def scores(answers: Sequence[Answer], window: int) -> list[Score]:
+    """Accuracy by distance; `window` is that of the stream."""
+    found = []
+    for lines_back in sorted({answer.lines for answer in answers}):
+        here = [answer for answer in answers if answer.lines == lines_back]
+        distances = sorted(answer.tokens for answer in here)
+        seen = "inside" if distances[-1] <= window else "beyond" if distances[0] > window else "edge"
+        exact, chosen = (sum(column) / len(here) for column in zip(*((a.exact, a.chosen) for a in here), strict=True))
+        found.append(Score(lines_back, distances[len(distances) // 2], len(here), exact, chosen, seen))
+    return found
+
+
+def _answered(stream: Stream, encoder: Encoder, ids: list[int], asked: Line) -> tuple[bool, bool]:
+    """Feed `ids` and what all answers begin with alike; (the right token is the likeliest, … of the names)."""
+    shared = _shared(encoder)
+    logits = stream.prefill([*ids, *shared])
+    first = {name: encoder.encode(f" {name}.\n")[len(shared)] for name in NAMES}
+    right = first[asked.owner]
+    return int(logits.argmax()) == right, max(first.values(), key=lambda token_id: float(logits[token_id])) == right
+
+
+def _shared(encoder: Encoder) -> list[int]:
+    """The ids that every answer begins with: none, or a space where the tokenizer keeps it apart."""
+    first, *others = (encoder.encode(f" {name}.\n") for name in NAMES)
+    length = next(i for i in range(len(first)) if any(other[i] != first[i] for other in others))
+    return first[:length]
