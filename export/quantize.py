@@ -76,7 +76,7 @@ def quantize(weight: np.ndarray, bits: int) -> Blocks:
     scale = np.empty(blocks.shape[:2], np.float32)
     zero = np.empty(blocks.shape[:2], np.float32)
     rule = _symmetric if bits == 8 else _asymmetric
-    step = max(1, (1 << 22) // columns)  # rows at a time: the working memory stays small
+    step = max(1, (1 << 18) // columns)  # rows at a time: what is worked on stays in the processor's cache
     for start in range(0, rows, step):
         part = slice(start, start + step)
         codes[part], scale[part], zero[part] = rule(blocks[part], bits)
@@ -94,6 +94,7 @@ def _symmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, n
 def _asymmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     top = (1 << bits) - 1
     low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)
+    energy = np.einsum("...k,...k->...", blocks, blocks)
     best_error = np.full(low.shape, np.inf, np.float32)
     codes = np.zeros(blocks.shape, np.uint8)
     scale, zero = np.ones(low.shape, np.float32), np.zeros(low.shape, np.float32)
@@ -101,16 +102,18 @@ def _asymmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, 
         candidate = ((high - low) * shrink / top).astype(np.float32)
         candidate[candidate == 0] = 1
         offset = np.clip(np.rint(-low * shrink / candidate), 0, top).astype(np.float32)
-        q = np.clip(np.rint(blocks / candidate[..., None]) + offset[..., None], 0, top)
-        # the scale that fits these codes best, by least squares
-        centred = q - offset[..., None]
-        power = (centred * centred).sum(-1)
-        fitted = np.where(power > 0, (centred * blocks).sum(-1) / np.maximum(power, 1e-12), candidate)
-        fitted = np.where(fitted > 0, fitted, candidate).astype(np.float32)
-        error = ((centred * fitted[..., None] - blocks) ** 2).sum(-1)
+        centred = blocks * (1 / candidate)[..., None]
+        np.rint(centred, out=centred)
+        np.clip(centred, -offset[..., None], (top - offset)[..., None], out=centred)
+        # the scale that fits these codes best, by least squares, and what it leaves
+        power = np.einsum("...k,...k->...", centred, centred)
+        overlap = np.einsum("...k,...k->...", centred, blocks)
+        fitted = np.where(overlap > 0, overlap / np.maximum(power, 1e-12), candidate).astype(np.float32)
+        error = energy - 2 * fitted * overlap + fitted * fitted * power
         better = error < best_error
         best_error = np.where(better, error, best_error)
-        codes = np.where(better[..., None], q, codes).astype(np.uint8)
+        centred += offset[..., None]
+        np.copyto(codes, centred, where=better[..., None], casting="unsafe")
         scale, zero = np.where(better, fitted, scale), np.where(better, offset, zero)
     return codes, scale, zero
 
