@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,16 @@ from edgesink import cli_attention, cli_recall, cli_timing, cli_verify
 from edgesink.cli_evidence import eval_app
 from edgesink.errors import BadOption, EdgesinkError
 from edgesink.models import DEFAULT_MODEL, MODELS
-from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, KV_WRITES, POSITIONS, PRECISIONS, TARGETS, StreamSpec
+from edgesink.spec import (
+    DEFAULT_SINKS,
+    DEFAULT_WINDOW,
+    Device,
+    KvWrite,
+    Positions,
+    Precision,
+    StreamSpec,
+    Target,
+)
 from edgesink.version import __version__
 
 app = typer.Typer(
@@ -29,16 +37,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-TargetChoice = StrEnum("TargetChoice", {name: name for name in TARGETS})
-PrecisionChoice = StrEnum("PrecisionChoice", {name: name for name in PRECISIONS})
-PositionsChoice = StrEnum("PositionsChoice", {name: name for name in POSITIONS})
-KvWriteChoice = StrEnum("KvWriteChoice", {name: name for name in KV_WRITES})
-ProviderChoice = StrEnum("ProviderChoice", {"cpu": "cpu", "cuda": "cuda"})
 
 BundleOrModel = Annotated[str, typer.Argument(help="A bundle folder, or a model: alias, hub id, folder, .gguf file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Threads = Annotated[int | None, typer.Option(help="Threads for matrix products; default every core.")]
-Provider = Annotated[ProviderChoice, typer.Option(help="Where ONNX Runtime runs.")]
+Provider = Annotated[Device, typer.Option(help="Where ONNX Runtime runs.")]
 Sinks = Annotated[int | None, typer.Option(help="Pinned first tokens of this stream; default the bundle's.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
@@ -68,9 +71,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="An alias, a hub id, a checkpoint folder or a .gguf file.")],
-    target: Annotated[TargetChoice, typer.Option(help="What runs it.")] = TargetChoice("onnx"),
+    target: Annotated[Target, typer.Option(help="What runs it.")] = "onnx",
     out: Annotated[Path | None, typer.Option(help="Bundle folder; default NAME-TARGET-PRECISION here.")] = None,
-    precision: Annotated[PrecisionChoice, typer.Option(help="Of the weights.")] = PrecisionChoice("int4"),
+    precision: Annotated[Precision, typer.Option(help="Of the weights.")] = "int4",
     window: Annotated[int, typer.Option(help="Most recent tokens that are seen.")] = DEFAULT_WINDOW,
     sinks: Annotated[int, typer.Option(help="Pinned first tokens, by default.")] = DEFAULT_SINKS,
     max_sinks: Annotated[
@@ -79,16 +82,16 @@ def export(
     chunk: Annotated[
         int | None, typer.Option(help="Most tokens fed at once; default 64, on Apple's targets 32, if they fit.")
     ] = None,
-    positions: Annotated[PositionsChoice, typer.Option(help="Where sinks seem to stand.")] = PositionsChoice("cache"),
+    positions: Annotated[Positions, typer.Option(help="Where sinks seem to stand.")] = "cache",
     kv_write: Annotated[
-        KvWriteChoice | None, typer.Option(help="Core ML: how keys and values reach the state; default slice.")
+        KvWrite | None, typer.Option(help="Core ML: how keys and values reach the state; default slice.")
     ] = None,
     vocabulary_bits: Annotated[
         int | None, typer.Option(min=4, max=8, help="4 or 8, of the embedding and the head in int4 and pal4.")
     ] = None,
 ) -> None:
     """Write a bundle: a graph with the sink + window ring inside, its tokenizer and its manifest."""
-    stream = StreamSpec.fitted(sinks, window, max_sinks, chunk, positions.value, target.value)
+    stream = StreamSpec.fitted(sinks, window, max_sinks, chunk, positions, target)
     from edgesink.export.bundle import export as write_bundle
     from edgesink.export.source import find_checkpoint
 
@@ -97,11 +100,11 @@ def export(
     manifest = write_bundle(
         find_checkpoint(model),
         goal,
-        target.value,
+        target,
         stream,
-        precision.value,
+        precision,
         progress=True,
-        kv_write=kv_write and kv_write.value,
+        kv_write=kv_write,
         vocabulary_bits=vocabulary_bits,
     )
     _say(f"{_megabytes(manifest.weight_bytes)} of weights, {_megabytes(manifest.state_bytes)} of state, for ever")
@@ -126,7 +129,7 @@ def chat(
     seed: Seed = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
-    provider: Provider = ProviderChoice("cpu"),
+    provider: Provider = "cpu",
 ) -> None:
     """Talk with a model, for as long as you like. Ctrl-C stops an answer, Ctrl-D leaves."""
     import edgesink
@@ -136,7 +139,7 @@ def chat(
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    stream = edgesink.load(find_bundle(model), threads=threads, provider=provider.value, sinks=sinks)
+    stream = edgesink.load(find_bundle(model), threads=threads, provider=provider, sinks=sinks)
     talk = Chat(stream, system, sampling, pin_system)
     if session and session.exists():
         talk.restore(session)
@@ -162,7 +165,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given again.")] = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
-    provider: Provider = ProviderChoice("cpu"),
+    provider: Provider = "cpu",
     as_json: Json = False,
 ) -> None:
     """Go on from a text."""
@@ -179,7 +182,7 @@ def generate(
     ids = tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to go on from")
-    stream = edgesink.load(bundle, threads=threads, provider=provider.value, sinks=sinks)
+    stream = edgesink.load(bundle, threads=threads, provider=provider, sinks=sinks)
     tokens = generate_tokens(stream, tokenizer, ids, sampling, max_new_tokens, stop or ())
     if as_json:
         made = list(tokens)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +11,13 @@ import typer
 
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
-from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, POSITIONS, PRECISIONS, StreamSpec
+from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, POSITIONS, Device, Precision, StreamSpec
 
 if TYPE_CHECKING:
     from edgesink.perplexity import Curve
 
 eval_app = typer.Typer(help="Measure what sinks do for a model, on your text.", no_args_is_help=True)
 
-PrecisionChoice = StrEnum("PrecisionChoice", {name: name for name in PRECISIONS})  # type: ignore[misc]
-Device = StrEnum("Device", {"cpu": "cpu", "cuda": "cuda"})
 
 Model = Annotated[str, typer.Argument(help="A bundle folder, or a model: alias, hub id, folder, .gguf file.")]
 Texts = Annotated[list[Path], typer.Option("--text", help="A text file; may be given again.")]
@@ -28,7 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw to this PNG file.")]
 Threads = Annotated[int | None, typer.Option(help="Threads for matrix products; default every core.")]
 Window = Annotated[int, typer.Option(help="Most recent tokens that are seen beside 4 sinks; of a model.")]
-PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="Of the weights; of a model.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Of the weights; of a model.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where the models run.")]
 
 
@@ -40,7 +37,7 @@ def ppl(
     sinks: Annotated[str, typer.Option(help="Numbers of pinned first tokens; 0 is the mode window.")] = "4",
     positions: Annotated[str, typer.Option(help="Of cache, original; original needs a model.")] = "cache",
     window: Window = DEFAULT_WINDOW,
-    precision: PrecisionOption = PrecisionChoice("int4"),
+    precision: PrecisionOption = "int4",
     tokens: Annotated[int | None, typer.Option(help="Read this many, again from the start if need be.")] = None,
     every: Annotated[int | None, typer.Option(help="Tokens a row of the curve; default a fiftieth.")] = None,
     stride: Annotated[int, typer.Option(help="recompute scores one token in so many.")] = 100,
@@ -48,7 +45,7 @@ def ppl(
     progress: Annotated[Path | None, typer.Option(help="Keep the state here; go on from it if it exists.")] = None,
     plot: Plot = None,
     threads: Threads = None,
-    device: DeviceOption = Device("cpu"),
+    device: DeviceOption = "cpu",
     as_json: Json = False,
 ) -> None:
     """Perplexity of a text longer than the memory: dense, window, sinks and recomputation side by side."""
@@ -61,9 +58,7 @@ def ppl(
     from edgesink.texts import Text
 
     planned = plan(words(modes), numbers(sinks), words(positions))
-    bundles = {
-        place: bundle_of(model, place, window, precision.value) for place in sorted({p.positions for p in planned})
-    }
+    bundles = {place: bundle_of(model, place, window, precision) for place in sorted({p.positions for p in planned})}
     first = next(iter(bundles.values()))
     manifest = Manifest.read(first)
     source = Text(some(text), Tokenizer.of_bundle(first), manifest.bos_id)
@@ -74,9 +69,9 @@ def ppl(
         sampling=Sampling(total, stride, manifest.stream.capacity),
         every=every or max(1, total // 50),
         dense_limit=dense_limit,
-        dense_model=lambda: held_model(checkpoint_of(model), manifest.precision, device.value),
+        dense_model=lambda: held_model(checkpoint_of(model), manifest.precision, device),
         threads=threads,
-        provider=device.value,
+        provider=device,
     )
     identity = {
         "bundles": {place: Manifest.read(bundle).fingerprint for place, bundle in sorted(bundles.items())},

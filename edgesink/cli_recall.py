@@ -13,7 +13,6 @@ from edgesink.cli_evidence import (
     Json,
     Model,
     Plot,
-    PrecisionChoice,
     PrecisionOption,
     Threads,
     Window,
@@ -36,7 +35,7 @@ def recall(
     questions: Annotated[int, typer.Option(help="Of each distance.")] = 50,
     sinks: Annotated[int | None, typer.Option(help="Pinned first tokens; default the bundle's.")] = None,
     window: Window = DEFAULT_WINDOW,
-    precision: PrecisionOption = PrecisionChoice("int4"),
+    precision: PrecisionOption = "int4",
     seed: Annotated[int, typer.Option(help="Of the lines.")] = 0,
     plot: Plot = None,
     threads: Threads = None,
@@ -50,7 +49,7 @@ def recall(
     back = numbers(distances)
     if not back or min(back) < 0 or max(back) >= THINGS or questions < 1:
         raise BadOption(f"distances {distances!r}, {questions} questions", f"0 to {THINGS - 1} lines, 1 or more")
-    bundle = bundle_of(model, "cache", window, precision.value)
+    bundle = bundle_of(model, "cache", window, precision)
     stream = edgesink.load(bundle, threads=threads, sinks=sinks)
     with Bar() as bar:
         total = questions * len(back)

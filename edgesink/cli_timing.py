@@ -17,7 +17,6 @@ from edgesink.cli_evidence import (
     Json,
     Model,
     Plot,
-    PrecisionChoice,
     PrecisionOption,
     Texts,
     Threads,
@@ -35,7 +34,7 @@ def latency(
     model: Model = DEFAULT_MODEL,
     text: Texts = [],  # noqa: B006 - typer copies it
     windows: Annotated[str, typer.Option(help="Tokens seen, sinks included.")] = "256,512,1024,2048,4096",
-    precision: PrecisionOption = PrecisionChoice("int4"),
+    precision: PrecisionOption = "int4",
     steps: Annotated[int, typer.Option(help="Single tokens timed at each window.")] = 50,
     repeats: Annotated[int, typer.Option(help="Whole windows recomputed at each window.")] = 3,
     torch: Annotated[bool, typer.Option("--torch", help="Time PyTorch too, in float32.")] = False,
@@ -51,13 +50,13 @@ def latency(
     found = []
     reference = None
     for size in sizes:
-        bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision.value)
+        bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision)
         ids = np.fromiter(_ids(bundle, text), np.int64, size + steps)
         times = time_window(edgesink.load(bundle, threads=threads), ids, steps, repeats)
         if torch:
             from edgesink.held_model import held_model
 
-            reference = reference or held_model(checkpoint_of(model), precision.value)  # type: ignore[arg-type]
+            reference = reference or held_model(checkpoint_of(model), precision)
             times = time_torch(times, reference, ids, steps, repeats)
         found.append(times)
     if plot:
@@ -84,7 +83,7 @@ def endurance(
     tokens: Annotated[int, typer.Option(help="Feed this many, one at a time.")] = 100_000,
     every: Annotated[int, typer.Option(help="Tokens a row.")] = 10_000,
     window: Window = DEFAULT_WINDOW,
-    precision: PrecisionOption = PrecisionChoice("int4"),
+    precision: PrecisionOption = "int4",
     progress: Annotated[Path | None, typer.Option(help="Keep the state here; go on from it if it exists.")] = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -93,7 +92,7 @@ def endurance(
     import edgesink
     from edgesink.latency import Endurance
 
-    bundle = bundle_of(model, "cache", window, precision.value)
+    bundle = bundle_of(model, "cache", window, precision)
     run = Endurance(edgesink.load(bundle, threads=threads), every, progress)
     ids = itertools.islice(_ids(bundle, text), run.stream.position, None)
     with Bar() as bar:

@@ -5,31 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgesink.cli_evidence import Bar, Device, DeviceOption, Json, Model, PrecisionChoice, checkpoint_of
+from edgesink.cli_evidence import Bar, DeviceOption, Json, Model, checkpoint_of
 from edgesink.errors import NotFaithful
 from edgesink.models import DEFAULT_MODEL
-from edgesink.spec import TARGETS, StreamSpec
+from edgesink.spec import Precision, StreamSpec, Target
 
 if TYPE_CHECKING:
     from edgesink.verify import Report
-
-TargetChoice = StrEnum("TargetChoice", {name: name for name in TARGETS})  # type: ignore[misc]
 
 
 def verify(
     bundle: Model = DEFAULT_MODEL,
     model: Annotated[str, typer.Option(help="The model that the bundle was exported from.")] = DEFAULT_MODEL,
-    device: DeviceOption = Device("cpu"),
+    device: DeviceOption = "cpu",
     tokens: Annotated[int | None, typer.Option(help="Feed this many; default twice round the ring.")] = None,
     sinks: Annotated[int | None, typer.Option(help="Pinned first tokens; default the bundle's.")] = None,
-    target: Annotated[TargetChoice, typer.Option(help="Of a model: what to export for.")] = TargetChoice("onnx"),
-    precision: Annotated[PrecisionChoice, typer.Option(help="Of a model: its weights.")] = PrecisionChoice("fp32"),
+    target: Annotated[Target, typer.Option(help="Of a model: what to export for.")] = "onnx",
+    precision: Annotated[Precision, typer.Option(help="Of a model: its weights.")] = "fp32",
     window: Annotated[int, typer.Option(help="Of a model: small, to go round it often.")] = 60,
     as_json: Json = False,
 ) -> None:
@@ -44,14 +41,13 @@ def verify(
             from edgesink.export.bundle import export
 
             folder_of_bundle = Path(folder) / "bundle"
-            goal: Any = target.value
-            stream = StreamSpec.fitted(window=window, target=goal)
-            export(checkpoint, folder_of_bundle, goal, stream, precision.value)
+            stream = StreamSpec.fitted(window=window, target=target)
+            export(checkpoint, folder_of_bundle, target, stream, precision)
             tokens = tokens or 6 * stream.rows
         report = verify_bundle(
             folder_of_bundle,
             checkpoint,
-            device.value,
+            device,
             tokens,
             sinks,
             lambda done, total: bar.show("verify", done, total),

@@ -135,7 +135,7 @@ def load_model(source: str | Path, device: str = "cpu", dtype: Any = None) -> An
         raise MissingPackage("PyTorch finds no GPU here", "an NVIDIA GPU and a CUDA build of torch", "use --device cpu")
     folder, gguf = (path.parent, path.name) if path.suffix == ".gguf" else (path, None)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=gguf, dtype=dtype or torch.float32, local_files_only=True
         )
     except (OSError, ValueError, KeyError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -20,10 +20,12 @@ Precision = Literal["fp32", "fp16", "int8", "int4", "pal4"]
 Target = Literal["onnx", "coreml", "coreai"]
 KvWrite = Literal["slice", "blend", "host"]
 
-POSITIONS: tuple[Positions, ...] = ("cache", "original")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4", "pal4")
-TARGETS: tuple[Target, ...] = ("onnx", "coreml", "coreai")
-KV_WRITES: tuple[KvWrite, ...] = ("slice", "blend", "host")
+Device = Literal["cpu", "cuda"]
+
+POSITIONS: tuple[Positions, ...] = get_args(Positions)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TARGETS: tuple[Target, ...] = get_args(Target)
+KV_WRITES: tuple[KvWrite, ...] = get_args(KvWrite)
 
 DEFAULT_SINKS = 4
 DEFAULT_WINDOW = 1020

@@ -8,7 +8,7 @@ follows the largest tensor.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -196,7 +196,7 @@ class GgufCheckpoint:
             return None
         rows, columns = weight_shape(self.model, weight)
         blocks = from_gguf(np.asarray(tensor.data), tensor.tensor_type.name, rows, columns)
-        return blocks and blocks.rows(self._row_order(weight)) if self._permuted(weight) else blocks
+        return blocks.rows(self._row_order(weight)) if blocks is not None and self._permuted(weight) else blocks
 
     @property
     def kinds(self) -> str:
@@ -364,7 +364,7 @@ def _bos_of_tokenizer(path: Path) -> int | None:
     return ids[0] if ids else None
 
 
-def _ids(*sources: int | list[int | None] | None) -> tuple[int, ...]:
+def _ids(*sources: int | Sequence[int | None] | None) -> tuple[int, ...]:
     """Every id of the sources once, ascending."""
-    flat = [id_ for source in sources for id_ in (source if isinstance(source, list) else [source])]
+    flat = [id_ for source in sources for id_ in (source if isinstance(source, Sequence) else [source])]
     return tuple(sorted({id_ for id_ in flat if id_ is not None}))

@@ -5,6 +5,7 @@ Owns the spelling of ONNX (node and initializer protobufs, constants, the data f
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,8 @@ class Graph:
     def constant(self, array: Any, dtype: Any = None) -> Value:
         """A small constant; the same array is stored once."""
         array = np.asarray(array, dtype)
-        name = f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{hash(array.tobytes()) & (1 << 64) - 1:x}"
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        name = f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{digest}"
         return self.initializer(name, array)
 
     def like(self, value: Value, operand: Operand) -> Value:
@@ -196,7 +198,7 @@ class Graph:
         place = {"location": self._data_name, "offset": self._data.tell(), "length": array.nbytes}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
-        self._data.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+        self._data.write(np.ascontiguousarray(array).data.cast("B"))
         return tensor
 
 

@@ -16,6 +16,7 @@ from edgesink import names
 from edgesink.export.attention import SinkCorrected
 from edgesink.export.graph import decoder
 from edgesink.export.onnx_builder import MICROSOFT, Graph, Value
+from edgesink.export.palettize import Palette
 from edgesink.export.quantize import BLOCK, Blocks, stacked
 from edgesink.export.weights import Weights
 from edgesink.manifest import ONNX_GRAPH
@@ -47,7 +48,7 @@ class OnnxOps:
 
     def __init__(self, graph: Graph, model: ModelSpec, stream: StreamSpec, weights: Weights) -> None:
         self.graph, self.model, self.stream = graph, model, stream
-        self._weight = weights
+        self._weights = weights
         self._vocabulary: tuple[Value, tuple[Value, ...], int]
         self._block_sums: dict[str, Value] = {}
         self._indices: Value | None = None
@@ -147,6 +148,11 @@ class OnnxOps:
         return self.graph.node("Attention", q, keys, values, mask, scale=1.0)  # any other scale copies every key
 
     # ---- weights
+
+    def _weight(self, name: str) -> np.ndarray | Blocks:
+        weight = self._weights(name)
+        assert not isinstance(weight, Palette), "palettes are Core ML's, and refused before anything is written"
+        return weight
 
     def _products(self, x: Value, weights: Sequence[str]) -> tuple[tuple[Value, ...], list[int]]:
         """The products with each weight, or one with all of them stacked where they are held alike; their widths."""

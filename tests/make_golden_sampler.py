@@ -38,7 +38,7 @@ def draws(spec: SamplingSpec) -> list[int]:
 def golden() -> dict:
     generator = SplitMix64(42)
     return {
-        "about": "logits of step s: ((id * 37 + s * 11) % 53 - 26) / 8 for id in 0 ..< vocab; made by make_golden_sampler.py",
+        "about": "logits of step s: ((id * 37 + s * 11) % 53 - 26) / 8 for id in 0 ..< vocab",
         "vocab": VOCAB,
         "splitmix64_seed_42": [generator.uniform() for _ in range(8)],
         "samplers": [{"spec": asdict(spec), "ids": draws(spec)} for spec in SPECS],

@@ -147,7 +147,9 @@ def test_peak_memory_follows_the_largest_tensor_and_not_the_model(toy_maker, tmp
             "print([l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')][0])"
         )
         out = tmp_path / f"b{layers}"
-        done = subprocess.run([sys.executable, "-c", script, path, out], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", script, path, out], capture_output=True, text=True, check=True
+        )
         return int(done.stdout) * 1024
 
     weights = 4 * (4 * 512 * 512 + 3 * 512 * 1536)  # bytes of one layer in float32

@@ -67,7 +67,9 @@ def test_chat_answers_once_and_keeps_a_session(bundle, tmp_path):
 
 def test_chat_reads_messages_and_commands_from_a_pipe(bundle, tmp_path):
     saved = tmp_path / "saved"
-    result = run("chat", bundle, "--max-new-tokens", "4", stdin=f"hello\n/save {saved}\n/status\n/nonsense\n/load no\nbye\n")
+    result = run(
+        "chat", bundle, "--max-new-tokens", "4", stdin=f"hello\n/save {saved}\n/status\n/nonsense\n/load no\nbye\n"
+    )
     assert result.exit_code == 0
     assert saved.is_file()
     assert "of 64 tokens held (3 pinned)" in result.stderr
@@ -122,7 +124,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(bundle):
     """A real terminal: an endless answer is interrupted, and the next message is answered."""
     leader, follower = pty.openpty()
     code = "from edgesink.cli import main; main()"
-    command = [sys.executable, "-c", code, "chat", str(bundle), "--temperature", "0", "--repetition-penalty", "1"]
+    command = [sys.executable, "-P", "-c", code, "chat", str(bundle), "--temperature", "0", "--repetition-penalty", "1"]
     process = subprocess.Popen(command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         os.write(leader, b"hello\n")
@@ -150,7 +152,7 @@ def test_help_imports_nothing_heavy():
         " 'tokenizers'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -159,7 +161,7 @@ def test_a_loaded_stream_never_imports_torch(bundle):
         "import sys, edgesink; stream = edgesink.load(sys.argv[1]); list(stream.generate([5, 6], max_new_tokens=3));"
         "print(sorted({'torch', 'transformers', 'edgesink.export', 'onnx'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code, str(bundle)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -69,9 +69,7 @@ def test_ids_that_mean_nothing_are_refused_and_the_stream_goes_on(stream, ids, m
     assert stream.position == 2
 
 
-@pytest.mark.parametrize(
-    "options", [{"sinks": 9}, {"sinks": -1}, {"threads": 0}, {"provider": "tpu"}], ids=str
-)
+@pytest.mark.parametrize("options", [{"sinks": 9}, {"sinks": -1}, {"threads": 0}, {"provider": "tpu"}], ids=str)
 def test_options_out_of_range_are_refused(bundle, options):
     with pytest.raises(BadOption):
         load(bundle, **options)
