@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import edgesink
+from edgesink.manifest import Manifest
 from edgesink.runtime.sampling import SamplingSpec, make_sampler
 from edgesink.runtime.tokenizer import Tokenizer
 
@@ -17,21 +18,28 @@ PROMPT = "The history of the sea is the history of those who sailed it. In the b
 TOKENS = 100
 
 
-def golden_stream(bundle: Path, tokens: int = TOKENS) -> dict:
-    """Ids of the prompt and the greedy ids after it; end ids are fed like any other, so that the stream has no end."""
-    stream, sample = edgesink.load(bundle), make_sampler(SamplingSpec())
-    prompt = Tokenizer.of_bundle(bundle).encode(PROMPT)
+def sampled(bundle: Path, prompt: list[int], tokens: int, **sampling: float) -> list[int]:
+    """What the runtime goes on with after the prompt; end ids are fed like any other, so that the stream has no end."""
+    spec = SamplingSpec(**sampling)
+    stream, sample = edgesink.load(bundle), make_sampler(spec)
+    made: list[int] = []
     logits = stream.prefill(prompt)
-    expected: list[int] = []
-    while len(expected) < tokens:
-        expected.append(sample(logits, ()))
-        logits = stream.step(expected[-1])
+    while len(made) < tokens:
+        made.append(sample(logits, [*prompt, *made][-spec.repetition_window :]))
+        logits = stream.step(made[-1])
+    return made
+
+
+def golden_stream(bundle: Path, tokens: int = TOKENS) -> dict:
+    """The prompt and the greedy ids after it, as the file holds them."""
+    manifest = Manifest.read(bundle)
+    prompt = Tokenizer.of_bundle(bundle).encode(PROMPT)
     return {
         "format": 1,
-        "fingerprint": stream.manifest.fingerprint,
-        "sinks": stream.sinks,
+        "fingerprint": manifest.fingerprint,
+        "sinks": manifest.stream.sinks,
         "prompt": prompt,
-        "expected": expected,
+        "expected": sampled(bundle, prompt, tokens),
     }
 
 

@@ -11,7 +11,7 @@ enum Generate {
     static let usage = """
         generate BUNDLE (--prompt TEXT | --ids 1,2,3 | --ids-file FILE.json) [--json] [--max-new-tokens N]
                 [--temperature X --top-k N --top-p X --min-p X --repetition-penalty X --seed N] [--stop TEXT]
-                [--sinks S] [--threads N] [--save FILE] [--restore FILE]
+                [--ignore-end] [--sinks S] [--threads N] [--save FILE] [--restore FILE]
         """
 
     private static let options = [
@@ -20,7 +20,7 @@ enum Generate {
     ]
 
     static func run(_ words: some Sequence<String>) async throws {
-        let arguments = try Arguments(words, options: options, switches: ["json"])
+        let arguments = try Arguments(words, options: options, switches: ["json", "ignore-end"])
         let bundle = URL(filePath: try arguments.word("bundle"))
         let tokenizer = try Tokenizer(bundle: bundle)
         let session = try await open(bundle, arguments)
@@ -29,7 +29,8 @@ enum Generate {
         let tokens = try await session.generate(
             ids, tokenizer: tokenizer, sampling: sampling(arguments),
             maxNewTokens: arguments.optional("max-new-tokens", Int.self),
-            stop: arguments.string("stop").map { [$0] } ?? [])
+            stop: arguments.string("stop").map { [$0] } ?? [],
+            ignoresEnd: arguments.has("ignore-end"))
         try await show(tokens, session, asJSON: arguments.has("json"))
         if let file = arguments.string("save") { try await session.save(to: URL(filePath: file)) }
     }

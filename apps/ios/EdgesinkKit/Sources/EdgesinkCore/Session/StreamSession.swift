@@ -77,26 +77,28 @@ public actor StreamSession {
     }
 
     /// Feed `ids`, then make tokens one by one, each when it is asked for, until an end id, a stop string or
-    /// `maxNewTokens` (nil: for ever).
+    /// `maxNewTokens` (nil: for ever). `ignoresEnd`: end ids are tokens like any other, so that nothing ends it.
     public func generation(
         _ ids: [Int], tokenizer: Tokenizer, sampling: SamplingSpec = .init(), maxNewTokens: Int? = nil,
-        stop: [String] = []
+        stop: [String] = [], ignoresEnd: Bool = false
     ) throws -> Generation {
         try check(ids)
         if let maxNewTokens, maxNewTokens < 0 {
             throw EdgesinkError(.badOption, "max_new_tokens = \(maxNewTokens)", expected: "0 or more")
         }
         return try Generation(
-            session: self, epoch: epoch, ids: ids, endIds: manifest.eosIds, sampler: Sampler(sampling),
+            session: self, epoch: epoch, ids: ids, endIds: ignoresEnd ? [] : manifest.eosIds, sampler: Sampler(sampling),
             text: StopFilter(Detokenizer(tokenizer), stop: stop), maxNewTokens: maxNewTokens)
     }
 
     /// `generation` as a stream of tokens.
     public func generate(
         _ ids: [Int], tokenizer: Tokenizer, sampling: SamplingSpec = .init(), maxNewTokens: Int? = nil,
-        stop: [String] = []
+        stop: [String] = [], ignoresEnd: Bool = false
     ) throws -> AsyncThrowingStream<Token, any Error> {
-        try generation(ids, tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens, stop: stop).tokens
+        try generation(
+            ids, tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens, stop: stop, ignoresEnd: ignoresEnd
+        ).tokens
     }
 
     private var busy: EdgesinkError {

@@ -102,10 +102,11 @@ private struct Finder: Sendable {
 
     private func isSpace(_ scalar: UInt32) -> Bool { ScalarKinds(of: scalar).contains(.space) }
 
-    /// Whether there is a word character (letter, mark, digit, connector) at `at`.
+    /// Whether there is a word character at `at` (UTS 18: letters, marks, digits, connectors, joiners).
     private func isWord(_ text: ArraySlice<UInt32>, _ at: Int) -> Bool {
         guard text.indices.contains(at), let scalar = Unicode.Scalar(text[at]) else { return false }
         let word = ScalarKinds.mark.union([.decimalDigit, ScalarKinds(.connectorPunctuation)])
-        return scalar.properties.isAlphabetic || !word.isDisjoint(with: ScalarKinds(of: text[at]))
+        return scalar.properties.isAlphabetic || scalar.properties.isJoinControl
+            || !word.isDisjoint(with: ScalarKinds(of: text[at]))
     }
 }

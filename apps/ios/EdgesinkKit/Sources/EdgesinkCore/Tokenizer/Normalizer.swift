@@ -1,5 +1,3 @@
-import Foundation
-
 /// Rewrites text before it is split, as the `normalizer` of tokenizer.json says.
 enum Normalizer: Sendable {
     case nfc
@@ -22,33 +20,11 @@ enum Normalizer: Sendable {
 
     func normalized(_ text: [UInt32]) -> [UInt32] {
         switch self {
-        case .nfc: Self.composed(text)
+        case .nfc: CanonicalForm.shared.composed(text)
         case .prepend(let front): text.isEmpty ? text : front + text
         case .replace(let pattern, let content): Self.replaced(text, pattern, content)
         case .sequence(let parts): parts.reduce(text) { $1.normalized($0) }
         }
-    }
-
-    /// NFC, run by run between scalars that the library's tables do not know: it takes those for starters.
-    private static func composed(_ text: [UInt32]) -> [UInt32] {
-        if text.allSatisfy({ $0 < 0x300 }) { return text }  // nothing to compose, nothing decomposes
-        var out: [UInt32] = []
-        var run = String.UnicodeScalarView()
-        func flush() {
-            out += scalars(String(run).precomposedStringWithCanonicalMapping)
-            run.removeAll()
-        }
-        for value in text {
-            guard let scalar = Unicode.Scalar(value) else { continue }
-            if UnicodeAge.knownInNormalization(scalar) {
-                run.append(scalar)
-            } else {
-                flush()
-                out.append(value)
-            }
-        }
-        flush()
-        return out
     }
 
     private static func replaced(_ text: [UInt32], _ pattern: Pattern, _ content: [UInt32]) -> [UInt32] {
