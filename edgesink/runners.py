@@ -15,7 +15,7 @@ import numpy as np
 
 from edgesink import names
 from edgesink.errors import BadBundle, BadOption
-from edgesink.manifest import COREML_PACKAGE, Manifest
+from edgesink.manifest import COREAI_MODEL, COREML_PACKAGE, Manifest
 
 
 class Runner(Protocol):
@@ -74,7 +74,26 @@ class MilRunner:
         return np.asarray(outputs[names.LOGITS], np.float32).reshape(-1)
 
 
-RUNNERS: dict[str, Callable[[Path, Manifest, str], Runner]] = {"onnx": OnnxRunner, "coreml": MilRunner}
+class CoreAiRunner:
+    """Apple's interpreter of Core AI programs."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, device: str) -> None:
+        from edgesink.export.to_coreai import CoreAiStream
+
+        if device != "cpu":
+            raise BadOption(f"device {device} for target {manifest.target}", "cpu")
+        self._stream = CoreAiStream(bundle / COREAI_MODEL, manifest)
+        self.name = f"Core AI interpreter {version('coreai-core')}"
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
+        return self._stream.feed(ids, position, sinks)
+
+
+RUNNERS: dict[str, Callable[[Path, Manifest, str], Runner]] = {
+    "onnx": OnnxRunner,
+    "coreml": MilRunner,
+    "coreai": CoreAiRunner,
+}
 
 
 def open_runner(bundle: Path, manifest: Manifest, device: str = "cpu") -> Runner:

@@ -21,7 +21,8 @@ from edgesink.export.bundle_readme import bundle_readme
 from edgesink.export.checkpoint import Checkpoint, open_checkpoint, weight_names, weight_shape
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import BITS, VOCABULARY_BITS, Weights, describe_weights, held_weights
-from edgesink.manifest import MANIFEST, BundleFile, Manifest, describe_file
+from edgesink.manifest import MANIFEST, BundleFile, Manifest, StateDtype, describe_file
+from edgesink.packages import EXPORT, require
 from edgesink.spec import KvWrite, Precision, StreamSpec, Target
 from edgesink.version import __version__
 
@@ -53,6 +54,7 @@ def export(
     Raises:
         BadCheckpoint, BadOption, NoSpace: nothing is left behind.
     """
+    require(EXPORT, "export", "exporting")
     _check_goal(out)
     checkpoint = open_checkpoint(checkpoint_path)
     stream = stream or StreamSpec.fitted(target=target)
@@ -70,7 +72,7 @@ def export(
             stream=stream,
             precision=precision,
             weights=describe_weights(checkpoint, precision, vocabulary_bits),
-            state_dtype="float16" if target == "coreml" else "float32",
+            state_dtype=_state_dtype(target, precision),
             bos_id=checkpoint.bos_id,
             eos_ids=checkpoint.eos_ids,
             files=(),
@@ -96,12 +98,20 @@ def write_graph(folder: Path, manifest: Manifest, weights: Weights) -> None:
 
         write_coreml(folder, manifest, weights)
     else:
-        raise BadOption(f"target {manifest.target!r}", "onnx or coreml")
+        from edgesink.export.to_coreai import write_coreai
+
+        write_coreai(folder, manifest, weights)
 
 
 def default_vocabulary_bits(target: Target, precision: Precision) -> int:
     """8, but where a phone's bundle is asked for in 4 bits: there the vocabulary is a fifth of a small model."""
     return 4 if target == "coreml" and precision == "int4" else VOCABULARY_BITS
+
+
+def _state_dtype(target: Target, precision: Precision) -> StateDtype:
+    """Core ML's states are float16 whatever else; Core AI's follow the weights."""
+    half = target == "coreml" or (target == "coreai" and precision == "fp16")
+    return "float16" if half else "float32"
 
 
 def _checked_options(
@@ -119,6 +129,8 @@ def _checked_options(
             "cache: a sink's distance that grows cannot be bounded",
             "take --target onnx to compare the two",
         )
+    if target == "coreai" and precision not in ("fp32", "fp16"):
+        raise BadOption(f"precision {precision} for target coreai", "fp32 or fp16")
     if target == "coreml" and precision == "fp32":
         raise BadOption("precision fp32 for target coreml", "fp16, int8, int4 or pal4: its states are float16")
     if vocabulary_bits not in (4, 8):

@@ -40,8 +40,6 @@ class TorchOps:
         index: integer type of positions.
     """
 
-    masked = MASKED
-
     def __init__(
         self,
         model: ModelSpec,
@@ -56,6 +54,7 @@ class TorchOps:
         self.rows = stream.rows
         self._write, self._index = write, index
         self._float = weights["norm"].dtype
+        self.masked = -1e4 if self._float == torch.float16 else MASKED
 
     # ---- the decoder's vocabulary
 
@@ -84,7 +83,7 @@ class TorchOps:
         return torch.nn.functional.silu(x)
 
     def last(self, x: Tensor) -> Tensor:
-        return x[:, -1:] if self.length is None else x.index_select(1, self.length - 1)
+        return x[:, -1:] if self.length is None else x[:, (self.length - 1).long()]
 
     def update(self, layer: int, slot: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         for name, rows in ((names.key(layer), k), (names.value(layer), v)):
@@ -121,7 +120,7 @@ class TorchOps:
         return x.to(self._float)[None]
 
     def table(self, array: np.ndarray, row: Tensor) -> Tensor:
-        return torch.from_numpy(array).to(self._float).index_select(0, row)
+        return torch.from_numpy(array).to(self._float)[row.long()]
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
@@ -171,12 +170,19 @@ class RingDecoder(torch.nn.Module):
     Args:
         weights: name -> tensor, as `TorchOps` takes them.
         formulation: `SinkCorrected`, or `BoundedFrame`, whose positions are bounded and whose chunks may be padded.
+        index: integer type of positions.
     """
 
     def __init__(
-        self, model: ModelSpec, stream: StreamSpec, weights: Mapping[str, Tensor], formulation: Any = BoundedFrame
+        self,
+        model: ModelSpec,
+        stream: StreamSpec,
+        weights: Mapping[str, Tensor],
+        formulation: Any = BoundedFrame,
+        index: torch.dtype = torch.int64,
     ) -> None:
         super().__init__()
+        self.index = index
         self.model, self.stream, self.weights, self.formulation = model, stream, weights, formulation
         for name, buffer in empty_state(model, stream, weights["norm"].dtype).items():
             self.register_buffer(name, buffer)
@@ -184,7 +190,7 @@ class RingDecoder(torch.nn.Module):
     def forward(self, ids: Tensor, position: Tensor, sinks: Tensor, length: Tensor | None = None) -> Tensor:
         """ids [1, T], position, sinks and length [1]: the logits after the last real id, [1, V]."""
         state = dict(self.named_buffers())
-        ops = TorchOps(self.model, self.stream, self.weights, state, length)
+        ops = TorchOps(self.model, self.stream, self.weights, state, length, index=self.index)
         common = (ops, self.model, self.stream, ids, position, sinks)
         if self.formulation is SinkCorrected:
             attention: Any = SinkCorrected(*common)
@@ -192,5 +198,5 @@ class RingDecoder(torch.nn.Module):
             attention = BoundedFrame(*common, ids.shape[1] if length is None else length)
         logits = decoder(self.model, ops, attention, ids)
         for name, buffer in state.items():
-            setattr(self, name, buffer)
+            getattr(self, name).copy_(buffer)
         return logits[0]

@@ -1,0 +1,63 @@
+"""The Core AI asset in Apple's own interpreter, which runs on Linux too, against the oracle."""
+
+import numpy as np
+import pytest
+
+from edgesink.errors import BadOption, MissingPackage
+from edgesink.export.bundle import export
+from edgesink.manifest import COREAI_MODEL
+from edgesink.reference import Reference
+from edgesink.spec import StreamSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the converter's own
+
+STREAM = StreamSpec(sinks=4, window=12, max_sinks=8, chunk=5)
+RAGGED = [5, 1, 1, 3, 5, 2, 4, 1]
+TOLERANCE = 1e-3  # float32 on both sides: the order of sums
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, toy):
+    pytest.importorskip("coreai_torch", reason="Apple's coreai-torch is not installed: pip install 'edgesink[coreai]'")
+    out = tmp_path_factory.mktemp("coreai") / "bundle"
+    return out, export(toy.path, out, "coreai", STREAM, "fp32")
+
+
+@pytest.mark.parametrize("sinks", [0, 4, 8])
+def test_both_entry_points_are_the_oracle_over_three_laps_on_one_state(bundle, toy, sinks):
+    from edgesink.export.to_coreai import CoreAiStream
+
+    out, manifest = bundle
+    ids = np.random.default_rng(6).integers(0, manifest.model.vocab, 3 * STREAM.rows + 4)
+    stream = CoreAiStream(out / COREAI_MODEL, manifest)
+    reference = Reference(toy.model, sinks, STREAM.capacity - sinks)
+    position, turn, worst = 0, 0, 0.0
+    while position < len(ids):
+        piece = ids[position : position + RAGGED[turn % len(RAGGED)]]
+        found = stream.feed(piece, position, sinks)
+        worst = max(worst, float(np.abs(found - reference.prefill(piece)).max()))
+        position, turn = position + len(piece), turn + 1
+    stream.close()
+    assert worst <= TOLERANCE, f"max {worst:.1e}"
+
+
+def test_the_bundle_says_what_it_is(bundle):
+    out, manifest = bundle
+    assert manifest.state_dtype == "float32"
+    assert "verified in Apple's interpreter" in (out / "README.md").read_text()
+    manifest.check_files(out)
+
+
+def test_what_core_ai_cannot_do_is_refused(toy, tmp_path):
+    with pytest.raises(BadOption, match="int4"):
+        export(toy.path, tmp_path / "bundle", "coreai", STREAM, "int4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_apples_packages_the_remedy_is_named(toy, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "coreai_torch", None)
+    with pytest.raises(MissingPackage, match="coreai"):
+        export(toy.path, tmp_path / "bundle", "coreai", STREAM, "fp32")
+    assert list(tmp_path.iterdir()) == []
