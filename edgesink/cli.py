@@ -174,16 +174,13 @@ def generate(
     from edgesink.repl import show
     from edgesink.runtime.generate import generate as generate_tokens
     from edgesink.runtime.sampling import SamplingSpec
-    from edgesink.runtime.tokenizer import Tokenizer
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    bundle = find_bundle(model)
-    tokenizer = Tokenizer.of_bundle(bundle)
-    ids = tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
+    stream = edgesink.load(find_bundle(model), threads=threads, provider=provider, sinks=sinks)
+    ids = stream.tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to go on from")
-    stream = edgesink.load(bundle, threads=threads, provider=provider, sinks=sinks)
-    tokens = generate_tokens(stream, tokenizer, ids, sampling, max_new_tokens, stop or ())
+    tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or ())
     if as_json:
         made = list(tokens)
         text = "".join(token.text for token in made)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgesink.errors import BadCheckpoint, MissingPackage
+from edgesink.errors import BadCheckpoint
 from edgesink.export.quantize import Blocks, from_gguf
 from edgesink.spec import Llama3Scaling, ModelSpec, RopeSpec
 
@@ -165,12 +165,8 @@ class GgufCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            from gguf import GGUFReader
-        except ImportError:
-            raise MissingPackage(
-                "reading a GGUF needs the package gguf", "", "pip install 'edgesink[export]'"
-            ) from None
+        from gguf import GGUFReader
+
         try:
             reader = GGUFReader(path)
         except (ValueError, OSError, IndexError, KeyError) as error:

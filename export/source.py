@@ -14,16 +14,18 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from edgesink.errors import BadCheckpoint, MissingPackage
+from edgesink.errors import BadCheckpoint
 from edgesink.manifest import sha256_of
 from edgesink.models import MODELS, PackagedModel
+from edgesink.packages import EXPORT, require
 from edgesink.paths import cache_folder
 
-HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+HUB_PATTERNS = ["*.json", "model*.safetensors", "*.jinja"]  # not a second copy in the authors' own format
 
 
 def find_checkpoint(model: str) -> Path:
     """The local path of `model`, downloaded if it must be; BadCheckpoint says what to do where it cannot."""
+    require(EXPORT, "export", "exporting")
     path = Path(model).expanduser()
     if path.exists():
         return path
@@ -73,17 +75,15 @@ def from_package(model: PackagedModel) -> Path:
 
 
 def _from_hub(hub_id: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
-    except ImportError:
-        raise MissingPackage("exporting needs more packages", "", "pip install 'edgesink[export]'") from None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
     try:
         return Path(snapshot_download(hub_id, allow_patterns=HUB_PATTERNS))
     except GatedRepoError:

@@ -96,9 +96,8 @@ class Chat:
     ) -> None:
         self.stream = stream
         self.sampling = sampling or SamplingSpec()
-        self._tokenizer = Tokenizer.of_bundle(stream.bundle)
         manifest = stream.manifest
-        self._template = ChatTemplate.of_bundle(stream.bundle, self._tokenizer, manifest.bos_id, manifest.eos_ids)
+        self._template = ChatTemplate.of_bundle(stream.bundle, stream.tokenizer, manifest.bos_id, manifest.eos_ids)
         self._system = system
         self._unfed: list[int] = []  # the last token of an answer that was cut short
         if pin_system:
@@ -107,7 +106,7 @@ class Chat:
     def pin_system(self) -> None:
         """Start anew with the whole system prompt as sinks; BadOption if the bundle cannot pin that many."""
         prompt = self._template.system_turn(self._system or "")
-        self.stream.reset(sinks=len(self._tokenizer.encode(prompt)))
+        self.stream.reset(sinks=len(self.stream.tokenizer.encode(prompt)))
 
     def reset(self) -> None:
         """Start a new conversation with the same system prompt and sinks."""
@@ -132,9 +131,9 @@ class Chat:
             text = self._template.first_turn(message, self._system)
         else:
             text = self._template.next_turn(message)
-        ids = [*self._unfed, *self._tokenizer.encode(text)]
+        ids = [*self._unfed, *self.stream.tokenizer.encode(text)]
         self._unfed = []
-        for token in generate(self.stream, self._tokenizer, ids, self.sampling, max_new_tokens):
+        for token in generate(self.stream, ids, self.sampling, max_new_tokens):
             self._unfed = [] if token.id in self.stream.manifest.eos_ids else [token.id]
             yield token
 

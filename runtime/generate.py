@@ -14,7 +14,7 @@ from itertools import count
 from edgesink.errors import BadOption
 from edgesink.runtime.sampling import SamplingSpec, make_sampler
 from edgesink.runtime.session import Stream
-from edgesink.runtime.tokenizer import Detokenizer, Tokenizer
+from edgesink.runtime.tokenizer import Detokenizer
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class Token:
 
 def generate(
     stream: Stream,
-    tokenizer: Tokenizer,
     ids: Sequence[int],
     sampling: SamplingSpec,
     max_new_tokens: int | None = None,
@@ -43,7 +42,7 @@ def generate(
     sample = make_sampler(sampling)
     recent: deque[int] = deque(ids, maxlen=max(1, sampling.repetition_window))
     end_ids = frozenset(stream.manifest.eos_ids)
-    text = StopFilter(Detokenizer(tokenizer), stop)
+    text = StopFilter(Detokenizer(stream.tokenizer), stop)
     logits = stream.feed(ids)
     for made in count(1):
         if max_new_tokens == 0:

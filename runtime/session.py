@@ -7,6 +7,7 @@ its state are the backend's. Knows ids, not text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from edgesink.runtime.backends import Backend, OnnxBackend
 
 if TYPE_CHECKING:
     from edgesink.runtime.generate import Token
+    from edgesink.runtime.tokenizer import Tokenizer
 
 
 class Stream:
@@ -34,6 +36,13 @@ class Stream:
         self._backend = backend
         self._ring: Ring = manifest.stream.ring(sinks)
         self.position = 0
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer, read the first time that text is asked for."""
+        from edgesink.runtime.tokenizer import Tokenizer
+
+        return Tokenizer.of_bundle(self.bundle)
 
     @property
     def sinks(self) -> int:
@@ -123,10 +132,9 @@ class Stream:
         """
         from edgesink.runtime.generate import generate
         from edgesink.runtime.sampling import SamplingSpec
-        from edgesink.runtime.tokenizer import Tokenizer
 
         spec = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-        return generate(self, Tokenizer.of_bundle(self.bundle), ids, spec, max_new_tokens, stop)
+        return generate(self, ids, spec, max_new_tokens, stop)
 
     def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         array = np.asarray(ids)

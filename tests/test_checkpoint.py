@@ -120,3 +120,12 @@ def test_a_package_whose_file_was_altered_is_refused_and_nothing_is_kept(smollm2
 
 def test_every_alias_names_a_model_of_the_hub():
     assert all(alias.hub_id.count("/") == 1 for alias in MODELS.values())
+
+
+def test_a_lack_of_packages_is_one_clear_line(monkeypatch):
+    from edgesink.errors import MissingPackage
+    from edgesink.packages import require
+
+    require(["json"], "export", "exporting")
+    with pytest.raises(MissingPackage, match=r"exporting needs no_such_package; pip install 'edgesink\[export\]'"):
+        require(["json", "no_such_package"], "export", "exporting")
