@@ -1,11 +1,11 @@
 """StreamEval, openly: what a stream still knows of a line that went by some lines ago.
 
 Owns the task, after the paper's section 4.4 (its code was never released): numbered lines go by, and every ten lines
-a question asks about one of them. The paper asks a 7B chat model for a number of many digits; a small model can not
-copy one from any distance, so our lines tell who owns a thing and the question ends where the line's name would
-follow. Two scores: `exact`, the likeliest token of all begins the right name; `chosen`, it is the likeliest of the
-twenty names (chance: 1 in 20). Questions stay in the stream with the true answer, whatever the model said. The
-distances asked take turns in one stream. Knows tokens only through the tokenizer it is given.
+a question asks about one of them. The paper asks a 7B chat model for a number of many digits; a small model cannot
+copy one from any distance, so our lines say whose a thing is and the question ends where the name would follow. Two
+scores: `exact`, the likeliest token of all begins the right name; `chosen`, it is the likeliest of the twenty names
+(chance: 1 in 20). Questions stay in the stream with the true answer, whatever the model said. The distances asked
+take turns in one stream. Knows tokens only through the tokenizer it is given.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ class Line:
     @property
     def text(self) -> str:
         """As it goes by."""
-        return f"{self.number}. The {self.thing} belongs to {self.owner}.\n"
+        return f"line {self.number}, {self.thing}: {self.owner}\n"
 
     @property
     def question(self) -> str:
         """What the owner is the answer to."""
-        return f"Question: who does the {self.thing} belong to? Answer: The {self.thing} belongs to"
+        return f"question, {self.thing}:"
 
     @property
     def answer(self) -> str:
         """What follows the question."""
-        return f" {self.owner}.\n"
+        return f" {self.owner}\n"
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def _answered(stream: Stream, encoder: Encoder, ids: list[int], asked: Line) -> 
     """Feed `ids` and what all answers begin with alike; (the right token is the likeliest, … of the names)."""
     shared = _shared(encoder)
     logits = stream.prefill([*ids, *shared])
-    first = {name: encoder.encode(f" {name}.\n")[len(shared)] for name in NAMES}
+    first = {name: encoder.encode(f" {name}\n")[len(shared)] for name in NAMES}
     right = first[asked.owner]
     return int(logits.argmax()) == right, max(first.values(), key=lambda token_id: float(logits[token_id])) == right
 
 
 def _shared(encoder: Encoder) -> list[int]:
     """The ids that every answer begins with: none, or a space where the tokenizer keeps it apart."""
-    first, *others = (encoder.encode(f" {name}.\n") for name in NAMES)
+    first, *others = (encoder.encode(f" {name}\n") for name in NAMES)
     length = next(i for i in range(len(first)) if any(other[i] != first[i] for other in others))
     return first[:length]

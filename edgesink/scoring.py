@@ -87,17 +87,17 @@ def scoring_graph(path: Path) -> bytes:
         raise MissingPackage("scoring needs the package onnx", "", "pip install 'edgesink[eval]'") from None
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
-    logits = _without_the_end(graph)
+    _keep_every_token(graph)
     vocab = next(output for output in graph.output if output.name == names.LOGITS).type.tensor_type.shape.dim[-1]
-    for output in [o for o in graph.output if o.name in (names.LOGITS, names.NEXT)]:
+    _append_nll(graph, names.LOGITS, vocab.dim_value)
+    for output in [output for output in graph.output if output.name in (names.LOGITS, names.NEXT)]:
         graph.output.remove(output)
-    _append_nll(graph, logits, vocab.dim_value)
     model_bytes: bytes = model.SerializeToString()
     return model_bytes
 
 
-def _without_the_end(graph: onnx.GraphProto) -> str:
-    """Cut out what keeps the last token and what names the ends; the tensor that holds every token's logits."""
+def _keep_every_token(graph: onnx.GraphProto) -> None:
+    """Cut out the node that keeps the last token, and the one that chooses the next."""
     last = next((node for node in graph.node if node.name == names.LAST), None)
     if last is None:
         raise BadBundle(f"the graph has no node {names.LAST}", "", "export the model again")
@@ -105,20 +105,9 @@ def _without_the_end(graph: onnx.GraphProto) -> str:
         for index, name in enumerate(node.input):
             if name == last.output[0]:
                 node.input[index] = last.input[0]
-    ends = [node for node in graph.node if set(node.output) & {names.LOGITS, names.NEXT}]
-    logits = next(node for node in ends if names.LOGITS in node.output).input[0]
-    dropped = {_producer(graph, name) for name in _inputs_of(ends, names.NEXT)} - {_producer(graph, logits)}
-    for node in [last, *ends, *[n for n in graph.node if n.name in dropped]]:
-        graph.node.remove(node)
-    return str(logits)
-
-
-def _inputs_of(nodes: list[Any], output: str) -> list[str]:
-    return [name for node in nodes if output in node.output for name in node.input]
-
-
-def _producer(graph: onnx.GraphProto, tensor: str) -> str:
-    return next(node.name for node in graph.node if tensor in node.output)
+    kept = [node for node in graph.node if node.name != names.LAST and names.NEXT not in node.output]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _append_nll(graph: onnx.GraphProto, logits: str, vocab: int) -> None:

@@ -156,3 +156,18 @@ def model_of():
         return loaded
 
     return make
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """command(*words) -> (exit code, stdout, stderr) of the command line, in this process."""
+    from edgesink.cli import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["edgesink", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        captured = capsys.readouterr()
+        return int(leaving.value.code or 0), captured.out, captured.err
+
+    return run
