@@ -286,12 +286,12 @@ REAL_STREAM = StreamSpec(sinks=4, window=28, max_sinks=8, chunk=8)
 def real_start(tmp_path_factory, smollm2, model_of):
     folder = tmp_path_factory.mktemp("real") / "bundle"
     folder.mkdir()
-    return Case(folder, FirstLayers(open_checkpoint(smollm2), 4), model_of, REAL_STREAM, "fp16", "slice")
+    return Case(folder, FirstLayers(open_checkpoint(smollm2), 3), model_of, REAL_STREAM, "fp16", "slice")
 
 
 def test_real_weights_do_not_overflow_float16(real_start, english):
     """Residuals of SmolLM2 pass 10 000 in its first layers; a plain float16 norm turns them into finite garbage."""
-    text = english[: REAL_STREAM.rows + 9]
+    text = english[: REAL_STREAM.rows + 2]
     spread = np.std(real_start.truth(text, 4))
     exact = real_start.difference(text, 4, [8, 1, 8, 5])
     assert exact.max() <= TOLERANCE["fp32"], f"max {exact.max():.1e}, mean {exact.mean():.1e}"
