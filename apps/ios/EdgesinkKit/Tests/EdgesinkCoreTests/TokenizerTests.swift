@@ -61,7 +61,8 @@ struct TokenizerTests {
     ])
     func refusesUnknownComponentsByName(place: String, component: String, name: String) throws {
         let model = #"{"type": "BPE", "vocab": {"a": 0}, "merges": []}"#
-        let text = place == "model" ? #"{"model": \#(component)}"# : #"{"model": \#(model), "\#(place)": \#(component)}"#
+        let text =
+            place == "model" ? #"{"model": \#(component)}"# : #"{"model": \#(model), "\#(place)": \#(component)}"#
         let error = #expect(throws: EdgesinkError.self) { try Tokenizer(json: Data(text.utf8)) }
         #expect(error?.description.contains(name) == true)
     }

@@ -87,7 +87,8 @@ public actor StreamSession {
             throw EdgesinkError(.badOption, "max_new_tokens = \(maxNewTokens)", expected: "0 or more")
         }
         return try Generation(
-            session: self, epoch: epoch, ids: ids, endIds: ignoresEnd ? [] : manifest.eosIds, sampler: Sampler(sampling),
+            session: self, epoch: epoch, ids: ids, endIds: ignoresEnd ? [] : manifest.eosIds,
+            sampler: Sampler(sampling),
             text: StopFilter(Detokenizer(tokenizer), stop: stop), maxNewTokens: maxNewTokens)
     }
 
@@ -97,7 +98,8 @@ public actor StreamSession {
         stop: [String] = [], ignoresEnd: Bool = false
     ) throws -> AsyncThrowingStream<Token, any Error> {
         try generation(
-            ids, tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens, stop: stop, ignoresEnd: ignoresEnd
+            ids, tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens, stop: stop,
+            ignoresEnd: ignoresEnd
         ).tokens
     }
 

@@ -81,14 +81,18 @@ struct CanonicalForm: Sendable {
     }
 
     private static func combiningClass(_ value: UInt32) -> UInt8 {
-        guard value >= 0x300, let scalar = Unicode.Scalar(value), UnicodeAge.knownInNormalization(scalar) else { return 0 }
+        guard value >= 0x300, let scalar = Unicode.Scalar(value), UnicodeAge.knownInNormalization(scalar) else {
+            return 0
+        }
         return scalar.properties.canonicalCombiningClass.rawValue
     }
 }
 
 /// Hangul syllables by arithmetic (Unicode Standard, section 3.12).
 private enum Hangul {
-    private static let (syllables, leads, vowels, tails): (UInt32, UInt32, UInt32, UInt32) = (0xAC00, 0x1100, 0x1161, 0x11A7)
+    private static let (syllables, leads, vowels, tails): (UInt32, UInt32, UInt32, UInt32) = (
+        0xAC00, 0x1100, 0x1161, 0x11A7
+    )
     private static let (leadCount, vowelCount, tailCount): (UInt32, UInt32, UInt32) = (19, 21, 28)
     private static let syllableCount = leadCount * vowelCount * tailCount
 
