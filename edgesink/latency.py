@@ -80,7 +80,7 @@ def time_torch(times: WindowTimes, model: Any, ids: np.ndarray, steps: int, repe
 
         def step() -> None:
             model(window[:, -1:], past_key_values=cache, logits_to_keep=1)
-            cache.crop(times.window - 1)
+            cache.crop(-1)
 
         stepped = [_milliseconds(step) for _ in range(steps)]
     return dataclasses.replace(
