@@ -30,6 +30,20 @@ from coremltools.models.utils import _create_mlpackage  # noqa: E402, TID253
 
 _log.disabled = not _enabled
 
+__all__ = [
+    "Program",
+    "Value",
+    "WeightStore",
+    "concatenate",
+    "constant",
+    "function",
+    "mb",
+    "reshape",
+    "save_program",
+    "split",
+    "whole",
+]
+
 TARGET = ct.target.iOS18  # and macOS 15: the first with states, int4 and several functions
 MAPPED_BYTES = 1 << 16  # smaller arrays stay in memory
 
@@ -206,7 +220,7 @@ def function(program: Program, name: str, inputs: Mapping[str, tuple[tuple[int, 
         inputs: name -> shape and numpy type name.
         state: name and shape of the one float16 state.
     Yields:
-        The inputs as values, by name; the state's variable under its own; a list to put the output variables in.
+        The inputs as values by name, the state among them; a list to put the outputs in.
     """
     placeholders: dict[str, Any] = {
         input_: Placeholder(sym_shape=shape, dtype=_MIL_TYPES[dtype], name=input_)
