@@ -33,14 +33,15 @@ def as_data(curves: Sequence[Curve], capacity: int) -> dict[str, Any]:
 
 
 def draw(path: Path, curves: Sequence[Curve], capacity: int) -> None:
-    """Running perplexity on a log axis, like the paper's figure 3."""
+    """Running perplexity on a log axis, like the paper's figure 3; the dots are single rows."""
     from edgesink import plots
 
-    series = {}
+    lines, dots = {}, {}
     for curve in curves:
-        ends = [(row + 1) * curve.every for row in range(len(curve.nats))]
-        series[curve.label] = ([*ends[:-1], curve.position], curve.running())
-    plots.curves(path, series, "tokens read", "perplexity so far", f"capacity {capacity}")
+        ends = [*((row + 1) * curve.every for row in range(len(curve.nats) - 1)), curve.position]
+        lines[curve.label] = ends, curve.running()
+        dots[curve.label] = ends, curve.rows()
+    plots.curves(path, lines, "tokens read", "perplexity so far", f"capacity {capacity}", dots=dots)
 
 
 def _curve_data(curve: Curve, curves: Sequence[Curve], capacity: int) -> dict[str, Any]:

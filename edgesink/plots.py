@@ -16,13 +16,22 @@ Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 DPI = 100
 
 
-def curves(path: Path, series: Series, x: str, y: str, title: str, log: bool = True) -> None:
-    """Lines over a common x axis; `log` is of the y axis."""
+def curves(path: Path, lines: Series, x: str, y: str, title: str, log: bool = True, dots: Series | None = None) -> None:
+    """Lines over a common x axis, with pale dots in the colour of the line of that name; `log` is of the y axis."""
+    from matplotlib.ticker import FuncFormatter
+
     figure, axes = _figure(7.2, 4.2)
-    for label, (xs, ys) in series.items():
-        axes.plot(xs, ys, label=label, linewidth=1.4, marker="." if len(xs) < 30 else None)
+    for label, (xs, ys) in lines.items():
+        (line,) = axes.plot(xs, ys, label=label, linewidth=1.4, marker="." if len(xs) < 10 else None)
+        if dots and label in dots:
+            axes.plot(*dots[label], ".", color=line.get_color(), alpha=0.35, markersize=4)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        low, high = axes.get_ylim()
+        if high < 10 * low:  # no room for powers of ten
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)

@@ -8,6 +8,9 @@ transformers' own modules. It shares no code with `ring`, the exporter or the ru
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,10 +137,12 @@ def load_model(source: str | Path, device: str = "cpu", dtype: Any = None) -> An
     if device == "cuda" and not torch.cuda.is_available():
         raise MissingPackage("PyTorch finds no GPU here", "an NVIDIA GPU and a CUDA build of torch", "use --device cpu")
     folder, gguf = (path.parent, path.name) if path.suffix == ".gguf" else (path, None)
+    bars = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=gguf, dtype=dtype or torch.float32, local_files_only=True
-        )
+        with bars:  # transformers draws them wherever it is
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=gguf, dtype=dtype or torch.float32, local_files_only=True
+            )
     except (OSError, ValueError, KeyError) as error:
         raise BadCheckpoint(f"transformers cannot read {path} ({error})", "", "download it again") from None
     return model.to(device).eval()
