@@ -46,6 +46,9 @@ def palettize(weight: np.ndarray, bits: int, group: int) -> Palette:
 def _centres(values: np.ndarray, count: int) -> np.ndarray:
     """k-means of numbers: on sorted values a cluster is a range, and its mean a difference of running sums."""
     ordered = np.sort(values).astype(np.float64)
+    distinct = np.unique(ordered)
+    if len(distinct) <= count:
+        return np.pad(distinct, (0, count - len(distinct)), mode="edge")
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     low, high = ordered[0], ordered[-1]
     centres = (np.quantile(ordered, (np.arange(count) + 0.5) / count) + np.linspace(low, high, count)) / 2

@@ -1,0 +1,38 @@
+"""Weights as small tables and indices, and as blocks that float16 can hold."""
+
+import numpy as np
+import pytest
+
+from edgesink.export.mil_builder import _within_half
+from edgesink.export.palettize import palettize
+from edgesink.export.quantize import Blocks
+
+
+def test_values_that_fit_a_table_are_kept_exactly():
+    values = np.array([-4, -2, -1, 0, 0.5, 1, 3, 8] * 2, np.float32)
+    weight = np.stack([values, values[::-1], 2 * values, -values])  # two groups of two rows
+    made = palettize(weight, 4, 2)
+    assert made.table.shape == (2, 16)
+    np.testing.assert_array_equal(made.dequantized(), weight)
+
+
+def test_each_code_is_the_nearest_value_of_its_table():
+    weight = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+    made = palettize(weight, 4, 4)
+    tables = np.repeat(made.table, 4, axis=0)[:, None, :]  # [8, 1, 16]
+    nearest = np.abs(weight[..., None] - tables).min(-1)
+    np.testing.assert_allclose(np.abs(made.dequantized() - weight), nearest, atol=1e-6)
+    assert np.mean((made.dequantized() - weight) ** 2) < 0.0125  # a uniform grid over the range: 0.03
+
+
+def test_rows_that_no_group_divides_have_a_table_each():
+    assert palettize(np.ones((3, 32), np.float32), 4, 8).table.shape == (3, 16)
+
+
+@pytest.mark.parametrize("zero", [7.25, -1e5])
+def test_a_block_of_nearly_equal_values_survives_float16(zero):
+    codes = np.tile(np.arange(16, dtype=np.uint8), 2)[None]
+    weight = Blocks(codes, np.full((1, 1), 1e-5, np.float32), np.full((1, 1), zero, np.float32), 4)
+    kept = _within_half(weight)
+    assert np.abs(kept.zero).max() <= 2048
+    np.testing.assert_allclose(kept.dequantized(), weight.dequantized(), rtol=1 / 270, atol=1e-12)
