@@ -40,7 +40,7 @@ TABLE: dict[tuple[str, bool], Tolerance] = {  # (arithmetic, with sinks)
 
 def arithmetic(manifest: Manifest, device: str) -> str:
     """What the artefact computes in: the first half of a key of the table."""
-    if manifest.target == "coreml" or (device == "cuda" and manifest.precision != "fp32"):
+    if manifest.state_dtype == "float16" or (device == "cuda" and manifest.precision != "fp32"):
         return "half"
     return "int8 activations" if manifest.precision in ("int8", "int4") else "single"
 
