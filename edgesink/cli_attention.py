@@ -34,13 +34,11 @@ def attn(
     pieces = itertools.islice(pieces_of(checkpoint, some(text), length), samples)
     maps = average_maps(load_eager(checkpoint), pieces)
     shares = first_token_shares(maps)
+    uniform = uniform_share(length)
     if plot:
         from edgesink import plots
 
-        layers, heads = maps.shape[:2]
-        titles = [[f"layer {layer} head {head}" for head in range(heads)] for layer in range(layers)]
-        plots.maps(plot, maps, titles, f"attention, mean of {samples} pieces of {length} tokens, log scale")
-    uniform = uniform_share(length)
+        plots.maps(plot, maps, f"attention by layer (rows) and head, {samples} pieces of {length} tokens, log")
     if as_json:
         data = {
             "length": length,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
-from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, POSITIONS, Device, Precision, StreamSpec
+from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, POSITIONS, Positions, Precision, StreamSpec
 
 if TYPE_CHECKING:
     from edgesink.perplexity import Curve
@@ -91,7 +91,7 @@ def _show_perplexity(found: list[Curve], capacity: int, plot: Path | None, as_js
     print(json.dumps(as_data(found, capacity), indent=2) if as_json else as_table(found, capacity))
 
 
-def bundle_of(model: str, positions: str, window: int, precision: Any) -> Path:
+def bundle_of(model: str, positions: str, window: int, precision: Precision) -> Path:
     """The bundle itself, or one made of the model with these options."""
     from edgesink.bundles import find_bundle
     from edgesink.manifest import MANIFEST, Manifest
@@ -103,7 +103,8 @@ def bundle_of(model: str, positions: str, window: int, precision: Any) -> Path:
         if positions != own:
             raise BadOption(f"positions {positions!r} of a bundle made with {own}", "", "name the model, not a bundle")
         return Path(model)
-    return find_bundle(model, StreamSpec.fitted(DEFAULT_SINKS, window, positions=positions), precision)
+    place: Positions = "original" if positions == "original" else "cache"
+    return find_bundle(model, StreamSpec.fitted(DEFAULT_SINKS, window, positions=place), precision)
 
 
 def checkpoint_of(model: str) -> Path:

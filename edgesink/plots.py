@@ -38,18 +38,20 @@ def curves(path: Path, lines: Series, x: str, y: str, title: str, log: bool = Tr
     _save(figure, path)
 
 
-def maps(path: Path, arrays: np.ndarray, titles: Sequence[Sequence[str]], title: str) -> None:
-    """A grid of square maps [rows, columns, n, n], dark is much; on a logarithmic colour scale."""
-    rows, columns = arrays.shape[:2]
-    figure, axes = _figure(0.85 * columns + 0.6, 0.85 * rows + 0.8, rows, columns)
-    for row in range(rows):
-        for column in range(columns):
-            cell = axes[row][column]
-            cell.imshow(np.log10(np.maximum(arrays[row, column], 1e-4)), cmap="viridis", vmin=-4, vmax=0)
-            cell.set_title(titles[row][column], fontsize=5, pad=1.5)
+def maps(path: Path, arrays: np.ndarray, title: str) -> None:
+    """Square maps [L, H, n, n], a row a layer and a column a head; colours on a logarithmic scale from 1e-4 to 1."""
+    layers, heads = arrays.shape[:2]
+    figure, axes = _figure(0.5 * heads + 0.6, 0.5 * layers + 0.8, layers, heads)
+    for layer in range(layers):
+        for head in range(heads):
+            cell = axes[layer][head]
+            cell.imshow(np.log10(np.maximum(arrays[layer, head], 1e-4)), cmap="viridis", vmin=-4, vmax=0)
             cell.set_xticks([])
             cell.set_yticks([])
-    figure.suptitle(title, fontsize=9)
+            if layer == 0:
+                cell.set_title(f"{head}", fontsize=7)
+        axes[layer][0].set_ylabel(f"{layer}", fontsize=7, rotation=0, labelpad=8, verticalalignment="center")
+    figure.suptitle(title, fontsize=8)
     _save(figure, path)
 
 

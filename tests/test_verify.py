@@ -14,10 +14,12 @@ from onnx import helper, numpy_helper
 from edgesink import names
 from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import ONNX_GRAPH, Manifest, describe_file, replace_manifest
+from edgesink.reference import Reference
 from edgesink.ring import Ring
+from edgesink.runners import open_runner
 from edgesink.spec import RopeSpec, StreamSpec
 from edgesink.tolerances import TABLE, Tolerance, tolerance
-from edgesink.verify import STAGES, Report, Stage, laps, pieces, stage_of
+from edgesink.verify import STAGES, Report, Stage, laps, pieces, stage_of, verify
 from edgesink.verify_bundle import sample_ids, verify_bundle
 
 SPEC = StreamSpec(sinks=3, window=13, max_sinks=8, chunk=5)
@@ -274,13 +276,23 @@ def test_a_gpu_computes_what_the_oracle_computes(toy, tmp_path, precision):
     assert report.failures == [], report.whole
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("int4", marks=pytest.mark.slow)])
-def test_smollm2_passes_from_the_first_token_to_several_wraps(smollm2, smollm2_bundles, tmp_path, precision):
-    """fp32 to 2e-3; int4 to the rounding of its activations."""
-    bundle = shutil.copytree(smollm2_bundles(precision, StreamSpec.fitted(window=12)), tmp_path / precision)
-    report = verify_bundle(bundle, smollm2, tokens=64)
+def test_smollm2_passes_from_the_first_token_to_several_wraps(smollm2_bundles, smollm2_oracle_model):
+    """Real weights: 2e-3 at every stage."""
+    bundle = smollm2_bundles("fp32", StreamSpec.fitted(window=12))
+    manifest = Manifest.read(bundle)
+    ring = manifest.stream.ring()
+    oracle = Reference(smollm2_oracle_model, ring.sinks, ring.window)
+    limit = tolerance(manifest, "cpu", ring.sinks)
+    report = verify(open_runner(bundle, manifest), oracle, ring, sample_ids(bundle, 64), limit)
     assert report.failures == []
     assert report.laps > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sinks", [0, 4])
+def test_smollm2_in_4_bits_passes_by_the_rounding_of_its_activations(smollm2, smollm2_bundles, tmp_path, sinks):
+    bundle = shutil.copytree(smollm2_bundles("int4", StreamSpec.fitted(window=12)), tmp_path / "int4")
+    assert verify_bundle(bundle, smollm2, tokens=120, sinks=sinks).failures == []
 
 
 def test_the_sample_text_needs_no_file_and_is_the_same_each_time(original):
