@@ -11,7 +11,7 @@ import typer
 
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
-from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, POSITIONS, Positions, Precision, StreamSpec
+from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, POSITIONS, Device, Positions, Precision, StreamSpec
 
 if TYPE_CHECKING:
     from edgesink.perplexity import Curve
