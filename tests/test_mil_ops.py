@@ -332,9 +332,7 @@ def test_an_operation_agrees_with_the_value_that_coremltools_infers(case: Case) 
         built = getattr(mb, case.kind)(**inputs)
     variables = list(built) if isinstance(built, (list, tuple)) else [built]
     decoded = case.kind.startswith("constexpr")
-    inferred = [
-        variable.op.materialized_val_inference() if decoded else variable.val for variable in variables
-    ]
+    inferred = [variable.op.materialized_val_inference() if decoded else variable.val for variable in variables]
     assert all(value is not None for value in inferred)
     assert_same(OPS[case.kind].compute(**case.inputs), tuple(inferred))
 
