@@ -41,7 +41,7 @@ def ppl(
     tokens: Annotated[int | None, typer.Option(help="Read this many, again from the start if need be.")] = None,
     every: Annotated[int | None, typer.Option(help="Tokens a row of the curve; default a fiftieth.")] = None,
     stride: Annotated[int, typer.Option(help="recompute scores one token in so many.")] = 100,
-    dense_limit: Annotated[int, typer.Option(help="dense stops here: its memory grows.")] = 12288,
+    dense_limit: Annotated[int, typer.Option(help="dense stops here: its memory grows.")] = 16384,
     progress: Annotated[Path | None, typer.Option(help="Keep the state here; go on from it if it exists.")] = None,
     plot: Plot = None,
     threads: Threads = None,
