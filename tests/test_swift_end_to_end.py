@@ -44,8 +44,8 @@ def opening(bundle: Path, tokens: int) -> list[int]:
 def test_a_hundred_greedy_tokens_are_the_python_runtimes(bundle, tmp_path):
     expected = golden.golden_stream(bundle, 100)
     got = generate(bundle, tmp_path, expected["prompt"], "--max-new-tokens", 100, "--ignore-end")
-    assert got["ids"][:100] == expected["expected"]
-    assert got["position"] == len(expected["prompt"]) + 100
+    assert got["ids"] == expected["expected"]
+    assert got["position"] == len(expected["prompt"]) + 99  # the last one is not fed: nobody asked for the next
     assert got["forgotten"] == got["position"] - 32
 
 
@@ -68,14 +68,14 @@ def test_a_session_goes_from_python_to_swift_and_back(bundle, tmp_path):
         "--restore", tmp_path / "python.session", "--save", tmp_path / "swift.session",
     )  # fmt: skip
     stream.restore(tmp_path / "swift.session")
-    assert (stream.position, stream.sinks) == (95, 2)
-    assert got["position"] == 95
+    assert (stream.position, stream.sinks) == (94, 2)
+    assert got["position"] == 94
     after = stream.step(1)
 
     again = edgesink.load(bundle, sinks=2)
     again.prefill(ids[:50])
     again.prefill(ids[50:])
-    again.prefill(got["ids"][:5])
+    again.prefill(got["ids"][:4])
     assert again.step(1).argmax() == after.argmax()
 
 
@@ -100,7 +100,7 @@ def test_two_thousand_greedy_tokens_are_the_python_runtimes(smollm2_bundles, tmp
     bundle = smollm2_bundles("int4", StreamSpec.fitted(window=252))
     expected = golden.golden_stream(bundle, 2000)
     got = generate(bundle, tmp_path, expected["prompt"], "--max-new-tokens", 2000, "--ignore-end")
-    assert got["ids"][:2000] == expected["expected"]
+    assert got["ids"] == expected["expected"]
 
 
 @pytest.mark.slow
@@ -112,4 +112,4 @@ def test_two_thousand_sampled_tokens_are_the_python_runtimes(smollm2_bundles, tm
     options = [text for name, value in PENALISED.items() for text in (f"--{name.replace('_', '-')}", value)]
     got = generate(bundle, tmp_path, ids, "--max-new-tokens", 2000, "--ignore-end", *options)
     assert len(set(expected)) > 300
-    assert got["ids"][:2000] == expected
+    assert got["ids"] == expected

@@ -12,6 +12,7 @@ public enum GraphNames {
     public static func updated(_ state: String) -> String { "\(state)_out" }
 
     public static let kvCache = "kv_cache"  // Core ML's one state, float16 [2 L, K, rows, D]
+    public static let newKv = "new_kv"  // Core ML with kv_write "host": rows to write, float16 [2 L, K, T, D]
     public static let decode = "decode"  // Core ML function of one id
     public static let prefill = "prefill"  // Core ML function of a whole chunk of ids
 }

@@ -36,9 +36,15 @@ public struct Manifest: Equatable, Sendable {
     public let parity: Parity?
     public let options: [String: String]  // of the target alone
 
+    /// Rows of a state buffer as the target holds it: those of the stream, and maybe a few more.
+    public var stateRows: Int {
+        let multiple = target.stateRowMultiple
+        return (stream.rows + multiple - 1) / multiple * multiple
+    }
+
     /// Bytes of the key/value state: constant from the first token to the last.
     public var stateBytes: Int {
-        2 * model.layers * model.kvHeads * model.headDim * stream.rows * stateDtype.itemBytes
+        2 * model.layers * model.kvHeads * model.headDim * stateRows * stateDtype.itemBytes
     }
 
     /// Bytes of the graph's files, weights included.

@@ -3,8 +3,15 @@
 /// Frequencies and norms are in the graph; what is kept of them here is for `inspect` to show.
 
 public enum Positions: String, Sendable { case cache, original }
-public enum Precision: String, Sendable { case fp32, fp16, int8, int4 }
-public enum Target: String, Sendable { case onnx, coreml, coreai }
+public enum Precision: String, Sendable { case fp32, fp16, int8, int4, pal4 }
+public enum Target: String, Sendable {
+    case onnx, coreml, coreai
+
+    /// Rows of a state buffer are rounded up to a multiple of this; those beyond the stream's are never seen.
+    public var stateRowMultiple: Int { self == .coreml ? 32 : 1 }
+}
+/// Core ML only: how new keys and values reach the state. `host`: the runner writes them.
+public enum KvWrite: String, Sendable { case slice, blend, host }
 public enum StateDtype: String, Sendable {
     case float32, float16
 

@@ -22,7 +22,7 @@ public actor ORTBackend: ModelBackend {
             library: try library ?? ORTLibrary.find(), model: bundle.appending(path: BundleFiles.onnxGraph),
             threads: threads ?? 0)
         let model = manifest.model
-        let shape = [1, model.kvHeads, manifest.stream.rows, model.headDim]
+        let shape = [1, model.kvHeads, manifest.stateRows, model.headDim]
         for layer in 0..<model.layers {
             for name in [GraphNames.key(layer), GraphNames.value(layer)] {
                 try graph.hold(name, EDGESINK_ORT_FLOAT, shape)

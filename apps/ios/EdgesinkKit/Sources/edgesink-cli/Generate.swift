@@ -1,29 +1,26 @@
 import EdgesinkCore
-import EdgesinkORT
 import Foundation
-
-#if canImport(CoreML)
-    import EdgesinkCoreML
-#endif
 
 /// `generate`: go on from a prompt, for ever if so asked. Text goes to stdout as it comes, numbers to stderr.
 enum Generate {
     static let usage = """
         generate BUNDLE (--prompt TEXT | --ids 1,2,3 | --ids-file FILE.json) [--json] [--max-new-tokens N]
                 [--temperature X --top-k N --top-p X --min-p X --repetition-penalty X --seed N] [--stop TEXT]
-                [--ignore-end] [--sinks S] [--threads N] [--save FILE] [--restore FILE]
+                [--ignore-end] [--sinks S] [--threads N] [--units U] [--save FILE] [--restore FILE]
         """
 
     private static let options = [
         "prompt", "ids", "ids-file", "max-new-tokens", "temperature", "top-k", "top-p", "min-p", "repetition-penalty",
-        "seed", "stop", "sinks", "threads", "save", "restore",
+        "seed", "stop", "sinks", "threads", "units", "save", "restore",
     ]
 
     static func run(_ words: some Sequence<String>) async throws {
         let arguments = try Arguments(words, options: options, switches: ["json", "ignore-end"])
         let bundle = URL(filePath: try arguments.word("bundle"))
         let tokenizer = try Tokenizer(bundle: bundle)
-        let session = try await open(bundle, arguments)
+        let session = try await Opening.open(
+            bundle, sinks: arguments.optional("sinks", Int.self), threads: arguments.optional("threads", Int.self),
+            units: arguments.string("units"))
         if let file = arguments.string("restore") { try await session.restore(from: URL(filePath: file)) }
         let ids = try prompt(arguments, tokenizer, isFresh: await session.position == 0)
         let tokens = try await session.generate(
@@ -33,16 +30,6 @@ enum Generate {
             ignoresEnd: arguments.has("ignore-end"))
         try await show(tokens, session, asJSON: arguments.has("json"))
         if let file = arguments.string("save") { try await session.save(to: URL(filePath: file)) }
-    }
-
-    private static func open(_ bundle: URL, _ arguments: Arguments) async throws -> StreamSession {
-        let sinks = try arguments.optional("sinks", Int.self)
-        #if canImport(CoreML)
-            if try Manifest.read(bundle).target == .coreml {
-                return try await StreamSession.coreML(bundle: bundle, sinks: sinks)
-            }
-        #endif
-        return try StreamSession.onnx(bundle: bundle, threads: arguments.optional("threads", Int.self), sinks: sinks)
     }
 
     private static func prompt(_ arguments: Arguments, _ tokenizer: Tokenizer, isFresh: Bool) throws -> [Int] {

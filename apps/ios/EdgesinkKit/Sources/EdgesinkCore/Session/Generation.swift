@@ -6,8 +6,8 @@ public struct Token: Equatable, Sendable {
 
 /// One answer being made: the decode loop, a step a call. The twin of `runtime/generate.py`.
 ///
-/// Owns when to stop and how text leaves. A token is fed when the next is asked for, so a caller that stops early leaves
-/// the stream at the last token that it saw, minus that one: `unfed` tells.
+/// Owns when to stop and how text leaves. A token is fed when the next is asked for, so the last one is not in the stream:
+/// `unfed` has it, unless it is an end id, which the next turn writes itself.
 public actor Generation {
     private let session: StreamSession
     private let epoch: Int
@@ -18,7 +18,6 @@ public actor Generation {
     private var recent: [Int]
     private var toFeed: [Int]  // the prompt, then the token last made
     private var made = 0
-    private var lastId = -1
     private var isOver = false
 
     init(
@@ -32,25 +31,27 @@ public actor Generation {
         toFeed = ids
     }
 
-    /// What was made or asked to be fed and has not been: what the next turn begins with.
+    /// What is not in the stream yet and belongs there: what the next turn begins with.
     public var unfed: [Int] { toFeed }
 
-    /// The next token; nil once the answer is over.
+    /// The next token; nil once the answer is over. An end id is the last token of its answer.
     public func next() async throws -> Token? {
         if isOver { return nil }
         try Task.checkCancellation()
-        let logits = try await session.feed(toFeed, epoch: epoch)
-        toFeed = []
-        guard made != maxNewTokens else { return rest() }
+        let logits = try await feedAll()
+        guard maxNewTokens != 0 else {
+            isOver = true
+            return nil
+        }
         let id = sampler.next(logits, recent: recent)
-        guard !endIds.contains(id) else { return rest() }
-        lastId = id
         made += 1
         remember(id)
-        toFeed = [id]
+        let isEnd = endIds.contains(id)
+        toFeed = isEnd ? [] : [id]
+        let isLast = isEnd || made == maxNewTokens
         let certain = text.push(id)
-        isOver = text.stopped
-        return Token(id: id, text: certain)
+        isOver = isLast || text.stopped
+        return Token(id: id, text: isLast ? certain + text.finish() : certain)
     }
 
     /// The tokens as a stream that makes each when it is asked for; cancelling the reader stops it.
@@ -58,11 +59,17 @@ public actor Generation {
         AsyncThrowingStream { try await self.next() }
     }
 
-    /// What text was held back, with the id of the last token.
-    private func rest() -> Token? {
-        isOver = true
-        let left = text.finish()
-        return left.isEmpty ? nil : Token(id: lastId, text: left)
+    /// Feeds what is to be fed; cancelled in the middle of a prompt, `toFeed` keeps the rest.
+    private func feedAll() async throws -> [Float] {
+        let start = await session.position
+        do {
+            let logits = try await session.feed(toFeed, epoch: epoch)
+            toFeed = []
+            return logits
+        } catch {
+            toFeed.removeFirst(min(toFeed.count, max(0, await session.position - start)))
+            throw error
+        }
     }
 
     private func remember(_ id: Int) {

@@ -1,0 +1,103 @@
+import EdgesinkCore
+import Foundation
+import Testing
+
+@Suite("Conversations, self-test and device check over the toy")
+struct ConversationTests {
+    private static let chatML =
+        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+        + "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+
+    private static func conversation(system: String? = nil) throws -> Conversation {
+        let manifest = try toyManifest()
+        let session = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest))
+        let template = try ChatTemplate(source: chatML, bos: "", eos: "")
+        return try Conversation(session: session, tokenizer: byteTokenizer(), template: template, system: system)
+    }
+
+    @Test func feedsEveryTurnOnceAndWhatWasLeftUnfedFirst() async throws {
+        let conversation = try Self.conversation(system: "S")
+        let first = try await conversation.ask("a", maxNewTokens: 5)
+        var made: [Int] = []
+        for _ in 0..<3 { made.append(try #require(try await first.next()).id) }  // the third is not fed: not asked on
+        let opening = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+        #expect(await conversation.session.position == opening.utf8.count + 2)
+        let second = try await conversation.ask("b", maxNewTokens: 1)
+        let id = try #require(try await second.next()).id
+        let next = "<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n"
+        let whole = opening.utf8.map(Int.init) + made + next.utf8.map(Int.init)
+        #expect(await conversation.session.position == whole.count)
+        #expect(id == ToyBackend.next(after: whole, await conversation.session.status.ring, 256))
+    }
+
+    @Test func pinsAWholeSystemPrompt() async throws {
+        let conversation = try Self.conversation()
+        let tokens = try await conversation.tokens(ofSystem: "S")
+        #expect(tokens == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n".utf8.count)
+        try await conversation.reset(system: "S", sinks: 16)
+        #expect(await conversation.session.status.ring.sinks == 16)
+        await #expect(throws: EdgesinkError.self) { try await conversation.reset(system: "S", sinks: tokens) }
+    }
+
+    @Test func aSavedConversationGoesOn() async throws {
+        let folder = try TemporaryFolder()
+        let conversation = try Self.conversation()
+        let answer = try await conversation.ask("a", maxNewTokens: 4)
+        _ = try await answer.next()
+        try await conversation.save(to: folder.file("talk"))
+        let other = try Self.conversation()
+        try await other.restore(from: folder.file("talk"))
+        #expect(await other.session.position == conversation.session.position)
+        let ids = [try await conversation.ask("b"), try await other.ask("b")]
+        #expect(try await ids[0].next() == ids[1].next())
+    }
+
+    @Test func theSelfTestTellsAWrongMachineFromARightOne() async throws {
+        let manifest = try toyManifest()
+        let session = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest), sinks: 2)
+        let ring = try manifest.stream.ring(sinks: 3)
+        var tokens = [1, 2, 3]
+        for _ in 0..<SelfTest.tokens { tokens.append(ToyBackend.next(after: tokens, ring, 256)) }
+        let right = GoldenStream(fingerprint: nil, sinks: 3, prompt: [1, 2, 3], expected: Array(tokens[3...]))
+        try await SelfTest.run(right, on: session)
+        let wrong = GoldenStream(
+            fingerprint: nil, sinks: 3, prompt: [1, 2, 3], expected: tokens[3...].map { ($0 + 1) % 256 })
+        await #expect(throws: EdgesinkError.self) { try await SelfTest.run(wrong, on: session) }
+        #expect(await session.position == 0)
+        #expect(await session.status.ring.sinks == 2)
+    }
+
+    @Test func theDeviceCheckReportsWhatItMeasured() async throws {
+        let manifest = try toyManifest()
+        let session = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest))
+        var check = DeviceCheck()
+        (check.duration, check.interval, check.prefillTokens) = (.milliseconds(300), .milliseconds(50), 40)
+        let report = try await check.run(
+            session, tokenizer: byteTokenizer(), golden: nil, facts: Machine.facts + [("load_seconds", .double(1))])
+        #expect(report["load_seconds"]?.double == 1)
+        #expect(report["golden"]?.isNull == true)
+        #expect((report["prefill_tokens_per_second"]?.double ?? 0) > 0)
+        #expect((report["tokens"]?.int ?? 0) > 32)
+        let lines = Golden.list(report["intervals"])
+        #expect(lines.count >= 2)
+        #expect(lines.allSatisfy { ($0["tokens_per_second"]?.double ?? 0) > 0 && $0["thermal_state"]?.string != nil })
+        #expect(try JSON.parse(report.text.utf8)["machine"]?.string?.isEmpty == false)
+        #expect(await session.position == 0)
+    }
+
+    @Test func aPromptCancelledHalfwayIsGoneOnWith() async throws {
+        let manifest = try toyManifest()
+        let backend = ToyBackend(manifest: manifest, delay: .milliseconds(30))
+        let session = try StreamSession(manifest: manifest, backend: backend)
+        let generation = try await session.generation(Array(0..<64), tokenizer: byteTokenizer())
+        let reader = Task { try await generation.next() }
+        while await session.position == 0 { try await Task.sleep(for: .milliseconds(1)) }
+        reader.cancel()
+        _ = await reader.result
+        let position = await session.position
+        #expect(position < 64)
+        #expect(await generation.unfed == Array(position..<64))
+        let token = try await generation.next()
+        #expect(token?.id == ToyBackend.next(after: Array(0..<64), await session.status.ring, 256))
+    }
+}

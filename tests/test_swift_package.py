@@ -1,0 +1,53 @@
+"""What of the Swift package can be checked without building it: golden files are current, Apple-only code type-checks
+against our own declarations of the API, and the formatter has nothing to say."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+IOS = HERE.parent / "apps" / "ios"
+KIT, DEMO = IOS / "EdgesinkKit", IOS / "EdgesinkDemo"
+
+
+@pytest.mark.parametrize("name", ["manifest", "chat"])
+def test_the_golden_file_is_current(name):
+    location = importlib.util.spec_from_file_location(f"make_golden_{name}", HERE / f"make_golden_{name}.py")
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    stored = json.loads((HERE / "golden" / f"{name}.json").read_text(encoding="utf-8"))
+    assert stored == json.loads(json.dumps(module.golden()))
+
+
+def swiftc(*arguments: object) -> None:
+    if shutil.which("swiftc") is None:
+        pytest.skip("no Swift toolchain on this machine: Apple-only sources are not type-checked")
+    result = subprocess.run(["swiftc", "-swift-version", "6", *map(str, arguments)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_apple_only_sources_type_check_against_our_declarations_of_the_api(tmp_path):
+    """Not a compilation: the declarations are ours, from Apple's documentation. SwiftUI views are only parsed."""
+
+    def module(name: str, sources: list[Path]) -> None:
+        out = tmp_path / f"{name}.swiftmodule"
+        swiftc("-emit-module", "-parse-as-library", "-module-name", name, "-I", tmp_path, "-o", out, *sources)
+
+    module("CoreML", [HERE / "swift_stubs" / "CoreML.swift"])
+    module("EdgesinkCore", sorted((KIT / "Sources" / "EdgesinkCore").rglob("*.swift")))
+    module("EdgesinkCoreML", sorted((KIT / "Sources" / "EdgesinkCoreML").glob("*.swift")))
+    models = [DEMO / "Sources" / name for name in ("ChatModel.swift", "BundleFolder.swift")]
+    swiftc("-typecheck", "-parse-as-library", "-I", tmp_path, *models)
+
+
+def test_the_formatter_has_nothing_to_say():
+    if shutil.which("swift") is None:
+        pytest.skip("no Swift toolchain on this machine: Swift sources are not linted")
+    folders = [KIT / "Sources", KIT / "Tests", DEMO / "Sources"]
+    command = ["swift", "format", "lint", "--strict", "--recursive", "--configuration", IOS / ".swift-format"]
+    result = subprocess.run([*map(str, command), *map(str, folders)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
