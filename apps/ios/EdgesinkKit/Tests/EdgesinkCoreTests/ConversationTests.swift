@@ -58,10 +58,10 @@ struct ConversationTests {
         let ring = try manifest.stream.ring(sinks: 3)
         var tokens = [1, 2, 3]
         for _ in 0..<SelfTest.tokens { tokens.append(ToyBackend.next(after: tokens, ring, 256)) }
-        let right = GoldenStream(fingerprint: nil, sinks: 3, prompt: [1, 2, 3], expected: Array(tokens[3...]))
+        let right = GoldenStream(sinks: 3, prompt: [1, 2, 3], expected: Array(tokens[3...]))
         try await SelfTest.run(right, on: session)
         let wrong = GoldenStream(
-            fingerprint: nil, sinks: 3, prompt: [1, 2, 3], expected: tokens[3...].map { ($0 + 1) % 256 })
+            sinks: 3, prompt: [1, 2, 3], expected: tokens[3...].map { ($0 + 1) % 256 })
         await #expect(throws: EdgesinkError.self) { try await SelfTest.run(wrong, on: session) }
         #expect(await session.position == 0)
         #expect(await session.status.ring.sinks == 2)

@@ -5,13 +5,12 @@ import Foundation
 public struct GoldenStream: Equatable, Sendable {
     public static let format = 1
 
-    public let fingerprint: String?  // of the bundle that made them; nil where it is another export of the same model
     public let sinks: Int
     public let prompt: [Int]
     public let expected: [Int]
 
-    public init(fingerprint: String?, sinks: Int, prompt: [Int], expected: [Int]) {
-        (self.fingerprint, self.sinks, self.prompt, self.expected) = (fingerprint, sinks, prompt, expected)
+    public init(sinks: Int, prompt: [Int], expected: [Int]) {
+        (self.sinks, self.prompt, self.expected) = (sinks, prompt, expected)
     }
 
     /// Read a golden file.
@@ -21,14 +20,13 @@ public struct GoldenStream: Equatable, Sendable {
         }
         let place = file.lastPathComponent
         let fields = try StrictFields(
-            json, place, required: ["format", "sinks", "prompt", "expected"], optional: ["fingerprint"])
+            json, place, required: ["format", "sinks", "prompt", "expected"])
         guard try fields.int("format") == Self.format else {
             throw EdgesinkError(
                 .badBundle, "\(place) has format \(fields.json("format").shown)", expected: "format \(Self.format)",
                 remedy: "make it again")
         }
         self.init(
-            fingerprint: fields.isNull("fingerprint") ? nil : try fields.string("fingerprint"),
             sinks: try fields.int("sinks"), prompt: try fields.list("prompt", StrictFields.int),
             expected: try fields.list("expected", StrictFields.int))
     }

@@ -1,6 +1,6 @@
 /// A regular expression of the kind that tokenizers split text with, matched by backtracking.
 ///
-/// Not Foundation's: `tokenizers` uses Oniguruma, whose character tables and case folding differ from ICU's. The
+/// Not Foundation's, whose character tables are older than those of `tokenizers` and which is slower (docs/ios.md). The
 /// subset is what the supported families use (see `PatternParser`); anything else is refused by name.
 struct Pattern: Sendable {
     enum Step: Sendable {
