@@ -41,9 +41,7 @@ def affine_dequantize(quantized_data: Array, zero_point: Array, scale: Array, ax
     return scale.astype(np.float32).reshape(along) * (quantized_data.astype(np.float32) - shift)
 
 
-def lut_to_dense(
-    indices: Array, lut: Array, shape: Array | None = None, vector_axis: Array | None = None
-) -> Array:
+def lut_to_dense(indices: Array, lut: Array, shape: Array | None = None, vector_axis: Array | None = None) -> Array:
     """Table entries at `indices`: iOS 16 where `shape` is given, else iOS 18.
 
     iOS 16: indices: uint8, packed bits, lowest first; lut: [palettes]. iOS 18: indices: one element each;

@@ -33,9 +33,7 @@ def matmul(x: Array, y: Array, transpose_x: Array | bool = False, transpose_y: A
     return np.matmul(x, y)
 
 
-def scaled_dot_product_attention(
-    query: Array, key: Array, value: Array, attn_mask: Array | None = None
-) -> Array:
+def scaled_dot_product_attention(query: Array, key: Array, value: Array, attn_mask: Array | None = None) -> Array:
     """softmax(q @ k.T / sqrt(E) + mask) @ v; a bool mask says which keys take part. All inside in fp32."""
     scores = np.matmul(query, key.swapaxes(-1, -2)) / np.sqrt(np.float32(query.shape[-1]))
     if attn_mask is not None and attn_mask.dtype == np.bool_:
@@ -105,9 +103,7 @@ def conv(
     return out if bias is None else out + bias.reshape(-1, *[1] * count)
 
 
-def _conv_padding(
-    pad_type: str, pad: Array | None, extents: list[int], steps: list[int]
-) -> list[tuple[int, int]]:
+def _conv_padding(pad_type: str, pad: Array | None, extents: list[int], steps: list[int]) -> list[tuple[int, int]]:
     if pad_type == "valid":
         return [(0, 0)] * len(extents)
     if pad_type == "custom" and pad is not None:

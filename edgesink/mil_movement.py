@@ -124,16 +124,12 @@ def gather(
     return np.stack(rows).reshape(*x.shape[:batch], *rows[0].shape)
 
 
-def gather_along_axis(
-    x: Array, indices: Array, axis: Array | int = 0, validate_indices: Array | bool = False
-) -> Array:
+def gather_along_axis(x: Array, indices: Array, axis: Array | int = 0, validate_indices: Array | bool = False) -> Array:
     """out[…, i, …] = x[…, indices[…, i, …], …]."""
     return x[_along_axis(x, indices, int(axis))]
 
 
-def gather_nd(
-    x: Array, indices: Array, batch_dims: Array | int = 0, validate_indices: Array | bool = False
-) -> Array:
+def gather_nd(x: Array, indices: Array, batch_dims: Array | int = 0, validate_indices: Array | bool = False) -> Array:
     """Slices of x at the index tuples in the last dimension of `indices`."""
     batch = int(batch_dims)
     if not batch:

@@ -172,9 +172,7 @@ REDUCTION: dict[str, Callable[..., Array]] = {
 }
 
 
-def _argmax(
-    x: Array, axis: Array | int = -1, keep_dims: Array | bool = False, output_dtype: str = "int32"
-) -> Array:
+def _argmax(x: Array, axis: Array | int = -1, keep_dims: Array | bool = False, output_dtype: str = "int32") -> Array:
     """The first of equal maxima; MIL leaves open which."""
     return np.argmax(x, axis=int(axis), keepdims=bool(keep_dims))
 
@@ -196,9 +194,7 @@ def _topk(
     return (values, chosen) if return_indices else (values,)
 
 
-def _cumsum(
-    x: Array, axis: Array | int = 0, exclusive: Array | bool = False, reverse: Array | bool = False
-) -> Array:
+def _cumsum(x: Array, axis: Array | int = 0, exclusive: Array | bool = False, reverse: Array | bool = False) -> Array:
     """Sums of the elements up to each one; exclusive leaves out the element itself."""
     rows = np.moveaxis(x, int(axis), 0)
     rows = rows[::-1] if reverse else rows
@@ -235,9 +231,7 @@ OPS: dict[str, Op] = {
     "conv": _arithmetic(contraction.conv),
     "softmax": _arithmetic(contraction.softmax),
     "layer_norm": _arithmetic(contraction.layer_norm),
-    "scaled_dot_product_attention": _arithmetic(
-        contraction.scaled_dot_product_attention, "query", "key", "value"
-    ),
+    "scaled_dot_product_attention": _arithmetic(contraction.scaled_dot_product_attention, "query", "key", "value"),
     # slices, gathers, scatters
     "slice_by_index": _view(movement.slice_by_index),
     "slice_by_size": _view(movement.slice_by_size),
