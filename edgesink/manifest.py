@@ -27,6 +27,7 @@ CHAT_TEMPLATE = "chat_template.jinja"
 ONNX_GRAPH = "model.onnx"
 COREML_PACKAGE = "model.mlpackage"
 COREAI_MODEL = "model.aimodel"
+GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
 
 StateDtype = Literal["float32", "float16"]
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}

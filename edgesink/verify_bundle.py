@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from edgesink.errors import BadOption
-from edgesink.manifest import Manifest, replace_manifest
+from edgesink.manifest import GOLDEN_STREAM, Manifest, describe_file, replace_manifest
 from edgesink.recall import lines
 from edgesink.runners import open_runner
 from edgesink.tolerances import tolerance
@@ -25,7 +26,7 @@ def verify_bundle(
     sinks: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Hold the bundle against the oracle and write the result into its manifest.
+    """Hold the bundle against the oracle; write the result, and golden tokens for a device, into the bundle.
 
     Args:
         bundle: the folder; its files are checked first.
@@ -57,16 +58,30 @@ def verify_bundle(
     weights = held_model(checkpoint_path, manifest.precision, device, vocabulary_bits=bits)
     oracle = Reference(weights, ring.sinks, ring.window, positions=manifest.stream.positions)
     total = tokens or 2 * ring.rows + ring.chunk
+    ids = sample_ids(bundle, total)
     report = verify(
         runner,
         oracle,
         ring,
-        sample_ids(bundle, total),
+        ids,
         tolerance(manifest, device, ring.sinks),
         lambda done: progress(done, total),
     )
-    replace_manifest(bundle, dataclasses.replace(manifest, parity=report.parity()))
+    _record(bundle, manifest, report, ids)
     return report
+
+
+def _record(bundle: Path, manifest: Manifest, report: Report, ids: np.ndarray) -> None:
+    """Write the result and, if it is good, the golden tokens. Stopped anywhere, the bundle is one that loads."""
+    others = tuple(file for file in manifest.files if file.path != GOLDEN_STREAM)
+    manifest = dataclasses.replace(manifest, parity=report.parity(), files=others)
+    replace_manifest(bundle, manifest)
+    golden = bundle / GOLDEN_STREAM
+    golden.unlink(missing_ok=True)
+    if not report.failures:
+        data = {"format": 1, "sinks": report.sinks, "prompt": ids.tolist(), "expected": report.greedy[1]}
+        golden.write_text(json.dumps(data) + "\n", encoding="utf-8")
+        replace_manifest(bundle, dataclasses.replace(manifest, files=(*others, describe_file(bundle, golden))))
 
 
 def sample_ids(bundle: Path, count: int) -> np.ndarray:

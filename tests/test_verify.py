@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgesink import names
+from edgesink import load, names
 from edgesink.errors import BadBundle, BadOption
-from edgesink.manifest import ONNX_GRAPH, Manifest, describe_file, replace_manifest
+from edgesink.manifest import GOLDEN_STREAM, ONNX_GRAPH, Manifest, describe_file, replace_manifest
 from edgesink.reference import Reference
 from edgesink.ring import Ring
 from edgesink.runners import open_runner
@@ -117,6 +117,13 @@ def test_a_faithful_bundle_passes_and_its_manifest_says_so(bundle, toy, sinks):
     manifest = Manifest.read(bundle)
     assert manifest.parity == report.parity()
     manifest.check_files(bundle)
+    golden = json.loads((bundle / GOLDEN_STREAM).read_text())
+    assert GOLDEN_STREAM in [file.path for file in manifest.files]
+    stream = load(bundle, sinks=golden["sinks"])
+    logits = stream.prefill(golden["prompt"])
+    for expected in golden["expected"]:
+        assert logits.argmax() == expected
+        logits = stream.step(expected)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
@@ -211,7 +218,10 @@ def test_a_planted_fault_is_found_and_ends_with_exit_code_1(bundle, toy, tmp_pat
     assert code == 1, out
     assert "FAILED" in out
     assert "above" in err
-    assert Manifest.read(bundle).parity.passed is False
+    manifest = Manifest.read(bundle)
+    assert manifest.parity.passed is False
+    assert not (bundle / GOLDEN_STREAM).exists(), "golden tokens of a bundle that is wrong"
+    manifest.check_files(bundle)
 
 
 def test_sinks_matter_only_from_the_first_eviction_and_the_stages_show_it(bundle, toy, tmp_path):

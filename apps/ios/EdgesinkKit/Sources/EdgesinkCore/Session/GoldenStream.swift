@@ -1,7 +1,7 @@
 import Foundation
 
 /// Golden tokens of a bundle: a prompt and what a trusted runner goes on with, greedily. Repeating them at load tells a
-/// device that computes silently wrong from one that computes right. Written by `tests/make_golden_stream.py`.
+/// device that computes silently wrong from one that computes right. Written by `edgesink verify`.
 public struct GoldenStream: Equatable, Sendable {
     public static let format = 1
 
