@@ -18,7 +18,7 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads resident memory as Linux gives it")
-@pytest.mark.parametrize(("tokens", "from_token"), [(1_500, 600), pytest.param(20_000, 1_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("tokens", "from_token"), [(800, 400), pytest.param(20_000, 1_000, marks=pytest.mark.slow)])
 def test_resident_memory_is_flat(smollm2_bundles, tokens, from_token):
     stream = load(smollm2_bundles("int4", STREAM))
     logits, early = stream.prefill([1, 2, 3]), 0

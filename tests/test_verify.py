@@ -317,7 +317,8 @@ def test_the_tolerance_follows_from_the_bundle(original):
     assert tolerance(manifest, "cpu", 0) is TABLE["single", False]
     assert tolerance(dataclasses.replace(manifest, precision="int4"), "cpu", 4) is TABLE["int8 activations", True]
     assert tolerance(dataclasses.replace(manifest, precision="fp16"), "cuda", 4) is TABLE["half", True]
-    assert tolerance(dataclasses.replace(manifest, target="coreml"), "cpu", 4) is TABLE["half", True]
+    in_halves = dataclasses.replace(manifest, state_dtype="float16")
+    assert tolerance(in_halves, "cpu", 4) is TABLE["half", True]
 
 
 def test_a_stage_counts_agreement_and_takes_nan_for_a_large_difference():
