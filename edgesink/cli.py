@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from edgesink import cli_attention, cli_recall, cli_timing, cli_verify
-from edgesink.cli_evidence import eval_app
+from edgesink.cli_evidence import Json, Model, Threads, eval_app
 from edgesink.errors import BadOption, EdgesinkError
 from edgesink.models import DEFAULT_MODEL, MODELS
 from edgesink.spec import (
@@ -38,9 +38,6 @@ app = typer.Typer(
 )
 
 
-BundleOrModel = Annotated[str, typer.Argument(help="A bundle folder, or a model: alias, hub id, folder, .gguf file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Threads = Annotated[int | None, typer.Option(help="Threads for matrix products; default every core.")]
 Provider = Annotated[Device, typer.Option(help="Where ONNX Runtime runs.")]
 Sinks = Annotated[int | None, typer.Option(help="Pinned first tokens of this stream; default the bundle's.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
@@ -113,7 +110,7 @@ def export(
 
 @app.command()
 def chat(
-    model: BundleOrModel = DEFAULT_MODEL,
+    model: Model = DEFAULT_MODEL,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Answer this and leave.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     pin_system: Annotated[bool, typer.Option(help="Keep the whole system prompt for ever, as sinks.")] = False,
@@ -153,7 +150,7 @@ def chat(
 
 @app.command()
 def generate(
-    model: BundleOrModel = DEFAULT_MODEL,
+    model: Model = DEFAULT_MODEL,
     prompt: Annotated[str | None, typer.Argument(help="Text to go on from; default stdin.")] = None,
     sinks: Sinks = None,
     temperature: Temperature = 0.0,

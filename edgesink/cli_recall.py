@@ -44,7 +44,6 @@ def recall(
     """StreamEval: numbered lines go by, and every ten lines a question asks about one so many lines back."""
     import edgesink
     from edgesink.recall import THINGS, ask, scores
-    from edgesink.runtime.tokenizer import Tokenizer
 
     back = numbers(distances)
     if not back or min(back) < 0 or max(back) >= THINGS or questions < 1:
@@ -53,9 +52,7 @@ def recall(
     stream = edgesink.load(bundle, threads=threads, sinks=sinks)
     with Bar() as bar:
         total = questions * len(back)
-        answers = ask(
-            stream, Tokenizer.of_bundle(bundle), back, questions, seed, lambda done: bar.show("recall", done, total)
-        )
+        answers = ask(stream, stream.tokenizer, back, questions, seed, lambda done: bar.show("recall", done, total))
     found = scores(answers, stream.window)
     if plot:
         from edgesink import plots

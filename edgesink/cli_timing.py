@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -28,6 +28,9 @@ from edgesink.cli_evidence import (
 )
 from edgesink.models import DEFAULT_MODEL
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW
+
+if TYPE_CHECKING:
+    from edgesink.runtime.session import Stream
 
 
 def latency(
@@ -51,8 +54,9 @@ def latency(
     reference = None
     for size in sizes:
         bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision)
-        ids = np.fromiter(_ids(bundle, text), np.int64, size + steps)
-        times = time_window(edgesink.load(bundle, threads=threads), ids, steps, repeats)
+        stream = edgesink.load(bundle, threads=threads)
+        ids = np.fromiter(_ids(stream, text), np.int64, size + steps)
+        times = time_window(stream, ids, steps, repeats)
         if torch:
             from edgesink.held_model import held_model
 
@@ -94,7 +98,7 @@ def endurance(
 
     bundle = bundle_of(model, "cache", window, precision)
     run = Endurance(edgesink.load(bundle, threads=threads), every, progress)
-    ids = itertools.islice(_ids(bundle, text), run.stream.position, None)
+    ids = itertools.islice(_ids(run.stream, text), run.stream.position, None)
     with Bar() as bar:
         found = run.run(ids, tokens, lambda done: bar.show("endurance", done, tokens))
     if as_json:
@@ -111,10 +115,9 @@ def add(app: typer.Typer) -> None:
     app.command()(endurance)
 
 
-def _ids(bundle: Path, text: list[Path]) -> Iterator[int]:
+def _ids(stream: Stream, text: list[Path]) -> Iterator[int]:
     """The text's ids, over and over."""
-    from edgesink.runtime.tokenizer import Tokenizer
     from edgesink.texts import Text
 
-    for block in Text(some(text), Tokenizer.of_bundle(bundle)).blocks(1 << 62, 1024):
+    for block in Text(some(text), stream.tokenizer).blocks(1 << 62, 1024):
         yield from block.ids.tolist()

@@ -36,8 +36,9 @@ def verify(
 
     with tempfile.TemporaryDirectory() as folder, Bar() as bar:
         folder_of_bundle = Path(bundle)
-        checkpoint = checkpoint_of(model if (folder_of_bundle / MANIFEST).is_file() else bundle)
-        if not (folder_of_bundle / MANIFEST).is_file():
+        given = (folder_of_bundle / MANIFEST).is_file()
+        checkpoint = checkpoint_of(model if given else bundle)
+        if not given:
             from edgesink.export.bundle import export
 
             folder_of_bundle = Path(folder) / "bundle"

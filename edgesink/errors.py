@@ -22,6 +22,11 @@ class EdgesinkError(Exception):
         super().__init__("; ".join(part for part in parts if part))
 
 
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, short enough for one line of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class BadBundle(EdgesinkError):
     """A bundle folder is missing, truncated, altered or of another format version."""
 

@@ -36,7 +36,7 @@ def _overwrite(model: Any, checkpoint_path: Path, precision: Precision, vocabula
     """Put what `held_weights` holds into the modules, one weight at a time."""
     import torch
 
-    from edgesink.export.checkpoint import HF_NAMES, open_checkpoint, weight_names
+    from edgesink.export.checkpoint import hf_name, open_checkpoint, weight_names
     from edgesink.export.weights import held_weights
 
     checkpoint = open_checkpoint(checkpoint_path)
@@ -44,8 +44,6 @@ def _overwrite(model: Any, checkpoint_path: Path, precision: Precision, vocabula
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name in weight_names(checkpoint.model):
-            layer, _, short = name.rpartition(".")
             weight = held(name)
             array = weight.astype(np.float32) if isinstance(weight, np.ndarray) else weight.dequantized()
-            parameter = parameters[f"model.{layer}.{HF_NAMES[short]}" if layer else HF_NAMES[short]]
-            parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+            parameters[hf_name(name)].copy_(torch.from_numpy(np.ascontiguousarray(array)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesink.errors import BadOption
+from edgesink.files import written_whole
 from edgesink.memory import resident_bytes
 
 if TYPE_CHECKING:
@@ -140,9 +140,8 @@ class Endurance:
             "every": self.every,
             "stretches": [vars(s) for s in self.stretches],
         }
-        aside = self.progress.with_name(f".{self.progress.name}.{os.getpid()}")
-        aside.write_text(json.dumps(data), encoding="utf-8")
-        aside.replace(self.progress)
+        with written_whole(self.progress) as aside:
+            aside.write_text(json.dumps(data), encoding="utf-8")
         for other in self.progress.parent.glob(f"{self.progress.name}.*.session"):
             if other != session:
                 other.unlink()

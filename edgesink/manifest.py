@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import types
 import typing
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from edgesink.errors import BadBundle, EdgesinkError
+from edgesink.files import written_whole
 from edgesink.spec import ModelSpec, Precision, StreamSpec, Target
 
 FORMAT = 1
@@ -157,12 +157,8 @@ def sha256_of(path: Path) -> str:
 
 def replace_manifest(bundle: Path, manifest: Manifest) -> None:
     """Write `manifest.json` beside and rename it into place, so that a reader never meets half of it."""
-    aside = bundle / f".{MANIFEST}.{os.getpid()}"
-    try:
+    with written_whole(bundle / MANIFEST) as aside:
         aside.write_text(manifest.to_json(), encoding="utf-8")
-        aside.replace(bundle / MANIFEST)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _decode(kind: Any, data: Any, where: str) -> Any:

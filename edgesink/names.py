@@ -27,6 +27,11 @@ def value(layer: int) -> str:
     return f"value_{layer}"
 
 
+def states(layers: int) -> list[str]:
+    """Every state of a model of so many layers."""
+    return [name(layer) for layer in range(layers) for name in (key, value)]
+
+
 def updated(state: str) -> str:
     """The output that `state` comes back as, bound to the same memory."""
     return f"{state}_out"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgesink.errors import MissingPackage
+from edgesink.files import written_whole
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Legend -> (x, y)."""
@@ -80,9 +81,5 @@ def _save(figure: Any, path: Path) -> None:
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(256)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    try:
+    with written_whole(path) as aside:
         picture.save(aside, format="PNG", optimize=True)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

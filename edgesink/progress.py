@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from edgesink.errors import BadOption
+from edgesink.files import written_whole
 from edgesink.perplexity import Curve
 from edgesink.scoring import Scorer
 
@@ -69,12 +69,8 @@ class Progress:
             self._sessions[curve.label] = name
         curves = {label: dataclasses.asdict(curve) for label, curve in self.curves.items()}
         data = {"format": FORMAT, "identity": self.identity, "curves": curves, "sessions": self._sessions}
-        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
+        with written_whole(self.path) as aside:
             aside.write_text(json.dumps(data), encoding="utf-8")
-            aside.replace(self.path)
-        finally:
-            aside.unlink(missing_ok=True)
         if before is not None and before != self._sessions.get(curve.label):
             self.path.with_name(before).unlink(missing_ok=True)
         self._saved_at = time.monotonic()

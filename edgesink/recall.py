@@ -129,6 +129,8 @@ def ask(
     waiting: list[int] = []  # ids not fed yet
     answers: list[Answer] = []
     turns = itertools.cycle(distances)
+    shared = _shared(encoder)
+    first = {name: encoder.encode(f" {name}\n")[len(shared)] for name in NAMES}
     for line in lines(seed):
         held[line.number] = line, stream.position + len(waiting)
         held.pop(line.number - farthest - 1, None)
@@ -137,9 +139,12 @@ def ask(
             back = next(turns)
             asked, began = held[line.number - back]
             waiting += encoder.encode(asked.question)
-            exact, chosen = _answered(stream, encoder, waiting, asked)
+            logits = stream.prefill([*waiting, *shared])
+            right = first[asked.owner]
+            exact = int(logits.argmax()) == right
+            chosen = max(first.values(), key=lambda token_id: float(logits[token_id])) == right
             answers.append(Answer(back, stream.position - began, exact, chosen))
-            waiting = encoder.encode(asked.answer)[len(_shared(encoder)) :]
+            waiting = encoder.encode(asked.answer)[len(shared) :]
             report(len(answers))
         if len(answers) == questions * len(distances):
             break
@@ -156,15 +161,6 @@ def scores(answers: Sequence[Answer], window: int) -> list[Score]:
         exact, chosen = (sum(column) / len(here) for column in zip(*((a.exact, a.chosen) for a in here), strict=True))
         found.append(Score(lines_back, distances[len(distances) // 2], len(here), exact, chosen, seen))
     return found
-
-
-def _answered(stream: Stream, encoder: Encoder, ids: list[int], asked: Line) -> tuple[bool, bool]:
-    """Feed `ids` and what all answers begin with alike; (the right token is the likeliest, … of the names)."""
-    shared = _shared(encoder)
-    logits = stream.prefill([*ids, *shared])
-    first = {name: encoder.encode(f" {name}\n")[len(shared)] for name in NAMES}
-    right = first[asked.owner]
-    return int(logits.argmax()) == right, max(first.values(), key=lambda token_id: float(logits[token_id])) == right
 
 
 def _shared(encoder: Encoder) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from edgesink import names
+from edgesink.bounded_inputs import bounded_inputs
 from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import COREAI_MODEL, COREML_PACKAGE, Manifest
 
@@ -55,20 +56,10 @@ class MilRunner:
         self.name = "MIL evaluator fp16"
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
-        ring = self._stream.ring(sinks)
-        inputs = {
-            names.POSITION: np.array([ring.frame(position)], np.int32),
-            names.SINKS: np.array([sinks], np.int32),
-        }
-        function = names.DECODE
-        padded = ids
-        if len(ids) > 1:
-            function = names.PREFILL
-            padded = np.pad(ids, (0, self._stream.chunk - len(ids)))
-            inputs[names.LENGTH] = np.array([len(ids)], np.int32)
-        inputs[names.IDS] = padded[None].astype(np.int32)
+        function, inputs = bounded_inputs(self._stream, ids, position, sinks)
         outputs = self._evaluator.predict(inputs, self._state, function)
         if names.NEW_KV in outputs:  # kv_write "host": the runner writes the state
+            ring = self._stream.ring(sinks)
             slots = [ring.slot(position + i) for i in range(len(ids))]
             self._state[names.KV_CACHE][:, :, slots] = outputs[names.NEW_KV][:, :, : len(ids)]
         return np.asarray(outputs[names.LOGITS], np.float32).reshape(-1)

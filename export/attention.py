@@ -85,7 +85,7 @@ class SinkCorrected:
         slots = stream.rows - sinks  # [1], R
         self.slot = ops.where(token < sinks, token, sinks + (token - sinks) % slots)  # [T]
 
-        newest = position + ops.arange(ids)[-1:]  # [1], the last token of this chunk
+        newest = token[-1:]  # [1], the last token of this chunk
         row = ops.constant(np.arange(stream.rows))
         held = ops.where(row < sinks, row, newest - (newest - row) % slots)  # [rows], below sinks: never written
         query = ops.column(token)

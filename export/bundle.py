@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import os
 import shutil
 import tempfile
@@ -146,9 +147,7 @@ def estimated_bytes(checkpoint: Checkpoint, precision: Precision, target: Target
     """
     total = 0
     for name in weight_names(checkpoint.model):
-        size = 1
-        for length in weight_shape(checkpoint.model, name):
-            size *= length
+        size = math.prod(weight_shape(checkpoint.model, name))
         bits = {"fp32": 32, "fp16": 16}.get(precision) or BITS[precision]
         if precision in BITS:
             bits = (VOCABULARY_BITS if name in ("embedding", "head") else bits) + 2  # scales and zero points

@@ -106,6 +106,12 @@ def weight_names(model: ModelSpec) -> list[str]:
     return ["embedding", *layers, "norm", *([] if model.tied else ["head"])]
 
 
+def hf_name(weight: str) -> str:
+    """The weight as transformers spells it."""
+    layer, _, name = weight.rpartition(".")
+    return f"model.{layer}.{HF_NAMES[name]}" if layer else HF_NAMES[name]
+
+
 def _check_family(architecture: str, path: Path) -> None:
     if architecture not in FAMILIES:
         raise BadCheckpoint(
@@ -134,8 +140,7 @@ class SafetensorsCheckpoint:
 
     def tensor(self, weight: str) -> np.ndarray:
         """See `Checkpoint.tensor`."""
-        layer, _, name = weight.rpartition(".")
-        key = f"model.{layer}.{HF_NAMES[name]}" if layer else HF_NAMES[name]
+        key = hf_name(weight)
         if key not in self._shard_of:
             raise BadCheckpoint(f"{self.path} has no tensor {key!r}", "", "download the checkpoint again")
         tensor = self._shard(self._shard_of[key]).get_tensor(key)

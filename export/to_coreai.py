@@ -1,7 +1,7 @@
 """The decoder as a Core AI program (iOS 27, macOS 27): PyTorch's side of the vocabulary, through Apple's converter.
 
 Owns the two entry points, `decode` and `prefill`, over one set of states, and the saving of the asset. The graph is the
-bounded frame of `attention`, traced by `torch.export`; its lowering is Apple's. `run_coreai` drives a saved asset in
+bounded frame of `attention`, traced by `torch.export`; its lowering is Apple's. `CoreAiStream` drives a saved asset in
 Apple's interpreter, which runs on Linux too.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch  # noqa: TID253  (imported when a Core AI export is asked for)
 
 from edgesink import names
+from edgesink.bounded_inputs import bounded_inputs
 from edgesink.errors import MissingPackage
 from edgesink.export.checkpoint import weight_names
 from edgesink.export.to_torch import RingDecoder
@@ -69,22 +70,12 @@ class CoreAiStream:
         loaded = self._loop.run_until_complete(self._executable.__aenter__())
         self._functions = {name: loaded.load_function(name) for name in (names.DECODE, names.PREFILL)}
         shape = (1, model.kv_heads, stream.rows, model.head_dim)
-        buffers = [name(layer) for layer in range(model.layers) for name in (names.key, names.value)]
-        self._state = {name: NDArray(np.zeros(shape, manifest.state_dtype)) for name in buffers}
+        self._state = {name: NDArray(np.zeros(shape, manifest.state_dtype)) for name in names.states(model.layers)}
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
         """Run ids (int [T], at most a chunk) that stand at `position`; float32 [V], after the last."""
-        stream = self._manifest.stream
-        inputs: dict[str, Any] = {
-            names.POSITION: np.array([stream.ring(sinks).frame(position)], np.int32),
-            names.SINKS: np.array([sinks], np.int32),
-        }
-        if len(ids) > 1:
-            inputs[names.LENGTH] = np.array([len(ids)], np.int32)
-        padding = 0 if len(ids) == 1 else stream.chunk - len(ids)
-        inputs[names.IDS] = np.pad(ids, (0, padding))[None].astype(np.int32)
-        function = self._functions[names.DECODE if len(ids) == 1 else names.PREFILL]
-        outputs: Mapping[str, Any] = self._loop.run_until_complete(self._call(function, inputs))
+        function, inputs = bounded_inputs(self._manifest.stream, ids, position, sinks)
+        outputs: Mapping[str, Any] = self._loop.run_until_complete(self._call(self._functions[function], inputs))
         return np.asarray(outputs[names.LOGITS].numpy(), np.float32).reshape(-1)
 
     def close(self) -> None:

@@ -160,12 +160,11 @@ class TorchOps:
 def empty_state(model: ModelSpec, stream: StreamSpec, dtype: torch.dtype) -> dict[str, Tensor]:
     """Zeros for every key and value buffer: name -> [1, K, rows, D]."""
     shape = (1, model.kv_heads, stream.rows, model.head_dim)
-    buffers = [name(layer) for layer in range(model.layers) for name in (names.key, names.value)]
-    return {buffer: torch.zeros(shape, dtype=dtype) for buffer in buffers}
+    return {name: torch.zeros(shape, dtype=dtype) for name in names.states(model.layers)}
 
 
 class RingDecoder(torch.nn.Module):
-    """The decoder of one stream, its state in buffers; `frame` is whether positions come as `Ring.frame` of them.
+    """The decoder of one stream, its state in buffers.
 
     Args:
         weights: name -> tensor, as `TorchOps` takes them.

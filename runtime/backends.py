@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgesink import names
-from edgesink.errors import BadBundle, BadOption, MissingPackage
+from edgesink.errors import BadBundle, BadOption, MissingPackage, first_line
 from edgesink.manifest import ONNX_GRAPH, Manifest
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -40,7 +40,6 @@ class OnnxBackend:
         self._session = open_session(bundle, manifest, threads, provider)
         self._device = "cpu" if provider == "cpu" else "cuda"
         self._binding = self._session.io_binding()
-        self._ids_value: Any = None
         self._state = bind_state(self._binding, manifest, self._device)
         self._bind_ends(manifest)
 
@@ -108,7 +107,7 @@ def open_session(
         return ort.InferenceSession(graph or bundle / ONNX_GRAPH, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
         raise BadBundle(
-            f"onnxruntime {ort.__version__} cannot load {bundle / ONNX_GRAPH} ({_first_line(error)})",
+            f"onnxruntime {ort.__version__} cannot load {bundle / ONNX_GRAPH} ({first_line(error)})",
             f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
             "update onnxruntime, or export the bundle again",
         ) from None
@@ -119,11 +118,10 @@ def bind_state(binding: Any, manifest: Manifest, device: str) -> dict[str, Any]:
     model, rows = manifest.model, manifest.stream.rows
     zeros = np.zeros((1, model.kv_heads, rows, model.head_dim), manifest.state_dtype)
     state = {}
-    for layer in range(model.layers):
-        for name in (names.key(layer), names.value(layer)):
-            value = state[name] = _value(zeros.copy(), device)
-            binding.bind_ortvalue_input(name, value)
-            binding.bind_ortvalue_output(names.updated(name), value)
+    for name in names.states(model.layers):
+        value = state[name] = _value(zeros.copy(), device)
+        binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output(names.updated(name), value)
     return state
 
 
@@ -132,7 +130,3 @@ def _value(array: np.ndarray, device: str = "cpu") -> Any:
     import onnxruntime as ort
 
     return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -6,7 +6,6 @@ refused: its keys and values would mean nothing. Buffers are cut to the rows tha
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from edgesink.errors import BadSession, NoSpace
+from edgesink.files import written_whole
 
 FORMAT = "1"
 
@@ -34,14 +34,11 @@ def write_session(path: Path, fingerprint: str, position: int, sinks: int, state
     header = {
         "edgesink_session": FORMAT, "fingerprint": fingerprint, "position": str(position), "sinks": str(sinks),
     }  # fmt: skip
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(written, aside, header)
-        os.replace(aside, path)
+        with written_whole(path) as aside:
+            save_file(written, aside, header)
     except (OSError, SafetensorError) as error:
         raise NoSpace(f"{path} cannot be written ({error})", "", "choose another place or free some disk") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read_session(path: Path, fingerprint: str, like: dict[str, np.ndarray]) -> SavedSession:

@@ -1,20 +1,14 @@
 """Memory that stays what it was, on the real model."""
 
 import os
-import resource
-from pathlib import Path
 
 import pytest
 
 from edgesink import load
+from edgesink.memory import resident_bytes
 from edgesink.spec import StreamSpec
 
 STREAM = StreamSpec(4, 252, 64, 64)
-
-
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads resident memory as Linux gives it")

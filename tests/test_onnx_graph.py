@@ -54,7 +54,7 @@ def test_the_state_goes_in_and_out_with_one_shape_and_is_written_once_a_layer(to
     shape_of = lambda info: [d.dim_value for d in info.type.tensor_type.shape.dim]  # noqa: E731
     inputs = {i.name: shape_of(i) for i in graph.input}
     outputs = {o.name: shape_of(o) for o in graph.output}
-    states = [name(layer) for layer in range(3) for name in (names.key, names.value)]
+    states = names.states(3)
     for state in states:
         assert inputs[state] == outputs[names.updated(state)] == [1, 2, SPEC.rows, 16]
     writers = [node for node in graph.node if node.op_type == "ScatterND"]

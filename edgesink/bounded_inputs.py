@@ -1,0 +1,26 @@
+"""What the functions of a bounded-frame program are given, on Apple's targets alike: padded chunks, int32, frames.
+
+Owns which function runs a piece of a stream and with which integers; the program itself is `export.attention`'s
+`BoundedFrame`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgesink import names
+from edgesink.spec import StreamSpec
+
+
+def bounded_inputs(stream: StreamSpec, ids: np.ndarray, position: int, sinks: int) -> tuple[str, dict[str, np.ndarray]]:
+    """The function for ids (int [T], at most a chunk) that stand at `position`, and its inputs, int32 each."""
+    single = len(ids) == 1
+    padding = 0 if single else stream.chunk - len(ids)
+    inputs = {
+        names.IDS: np.pad(ids, (0, padding))[None],
+        names.POSITION: np.array([stream.ring(sinks).frame(position)]),
+        names.SINKS: np.array([sinks]),
+        **({} if single else {names.LENGTH: np.array([len(ids)])}),
+    }
+    function = names.DECODE if single else names.PREFILL
+    return function, {name: value.astype(np.int32) for name, value in inputs.items()}
