@@ -14,7 +14,7 @@ from edgesink.models import DEFAULT_MODEL
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, POSITIONS, Device, Positions, Precision, StreamSpec
 
 if TYPE_CHECKING:
-    from edgesink.perplexity import Curve
+    from edgesink.perplexity import Curve, Sampling
 
 eval_app = typer.Typer(help="Measure what sinks do for a model, on your text.", no_args_is_help=True)
 
@@ -40,7 +40,8 @@ def ppl(
     precision: PrecisionOption = "int4",
     tokens: Annotated[int | None, typer.Option(help="Read this many, again from the start if need be.")] = None,
     every: Annotated[int | None, typer.Option(help="Tokens a row of the curve; default a fiftieth.")] = None,
-    stride: Annotated[int, typer.Option(help="recompute scores one token in so many.")] = 100,
+    stride: Annotated[int, typer.Option(help="recompute scores the last --run of so many tokens.")] = 100,
+    run: Annotated[int, typer.Option(help="Tokens that share a recomputed window, which then is longer.")] = 1,
     dense_limit: Annotated[int, typer.Option(help="dense stops here: its memory grows.")] = 16384,
     progress: Annotated[Path | None, typer.Option(help="Keep the state here; go on from it if it exists.")] = None,
     plot: Plot = None,
@@ -60,13 +61,15 @@ def ppl(
     planned = plan(words(modes), numbers(sinks), words(positions))
     bundles = {place: bundle_of(model, place, window, precision) for place in sorted({p.positions for p in planned})}
     first = next(iter(bundles.values()))
+    if any(one.mode == "recompute" for one in planned):
+        bundles["recompute"] = first if run == 1 else longer_bundle(model, window + run - 1, precision)
     manifest = Manifest.read(first)
     source = Text(some(text), Tokenizer.of_bundle(first), manifest.bos_id)
     total = tokens or source.count()
     measurement = Measurement(
         bundles=bundles,
         text=source,
-        sampling=Sampling(total, stride, manifest.stream.capacity),
+        sampling=Sampling(total, stride, manifest.stream.capacity, run),
         every=every or max(1, total // 50),
         dense_limit=dense_limit,
         dense_model=lambda: held_model(checkpoint_of(model), manifest.precision, device),
@@ -76,19 +79,20 @@ def ppl(
     identity = {
         "bundles": {place: Manifest.read(bundle).fingerprint for place, bundle in sorted(bundles.items())},
         "texts": [file.name for file in source.files], "tokens": total, "every": measurement.every, "stride": stride,
+        "run": run,
     }  # fmt: skip
     kept = Progress(progress, identity)
     with Bar() as bar:
         found = measurement.run(planned, kept, lambda curve: bar.show(curve.label, curve.position, total))
-    _show_perplexity(found, manifest.stream.capacity, plot, as_json)
+    _show_perplexity(found, measurement.sampling, plot, as_json)
 
 
-def _show_perplexity(found: list[Curve], capacity: int, plot: Path | None, as_json: bool) -> None:
+def _show_perplexity(found: list[Curve], sampling: Sampling, plot: Path | None, as_json: bool) -> None:
     from edgesink.perplexity_table import as_data, as_table, draw
 
     if plot:
-        draw(plot, found, capacity)
-    print(json.dumps(as_data(found, capacity), indent=2) if as_json else as_table(found, capacity))
+        draw(plot, found, sampling.capacity)
+    print(json.dumps(as_data(found, sampling), indent=2) if as_json else as_table(found, sampling))
 
 
 def bundle_of(model: str, positions: str, window: int, precision: Precision) -> Path:
@@ -105,6 +109,15 @@ def bundle_of(model: str, positions: str, window: int, precision: Precision) -> 
         return Path(model)
     place: Positions = "original" if positions == "original" else "cache"
     return find_bundle(model, StreamSpec.fitted(DEFAULT_SINKS, window, positions=place), precision)
+
+
+def longer_bundle(model: str, window: int, precision: Precision) -> Path:
+    """One made of the model with a longer window than was asked for; a bundle cannot be made longer."""
+    from edgesink.manifest import MANIFEST
+
+    if (Path(model) / MANIFEST).is_file():
+        raise BadOption("--run with a bundle", "--run 1: its window is what it is", "name the model, not a bundle")
+    return bundle_of(model, "cache", window, precision)
 
 
 def checkpoint_of(model: str) -> Path:

@@ -2,9 +2,9 @@
 
 Owns the four ways of reading that the paper compares (section 4.1, figures 3 and 5) and their running curves:
 `sinks` and `window` (no sinks) go through the exported graph; `recompute` fills a fresh stream of that graph with the
-last `capacity` tokens for every token that it scores, so only a sample of them; `dense` keeps every key, in PyTorch,
-and stops at a limit. What is held does not grow with the text, but for one row of numbers every `every` tokens and
-the sampled ones. Draws nothing.
+last `capacity` tokens for every token that it scores, or for every few (`Sampling.run`), so only a sample of them;
+`dense` keeps every key, in PyTorch, and stops at a limit. What is held does not grow with the text, but for one row of
+numbers every `every` tokens and the sampled ones. Draws nothing.
 """
 
 from __future__ import annotations
@@ -33,13 +33,19 @@ class Sampling:
     """Which tokens are scored, and which of them `recompute` scores."""
 
     tokens: int
-    stride: int  # every stride-th token is sampled, once the window is full
+    stride: int  # of every `stride` tokens the last `run` are sampled, once the window is full
     capacity: int
+    run: int = 1  # tokens that share a recomputed window: the first of them sees `capacity` tokens, the others more
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.run <= self.stride:
+            raise BadOption(f"runs of {self.run} tokens", f"1 to the stride, {self.stride}")
 
     def sampled(self, block: Block) -> np.ndarray:
         """Places in `block` of the sampled tokens."""
         places = np.arange(block.start, block.start + len(block.ids))
-        return np.flatnonzero((places % self.stride == self.stride - 1) & (places >= self.capacity))
+        late = places >= self.capacity + self.run - 1
+        return np.flatnonzero((places % self.stride >= self.stride - self.run) & late)
 
 
 @dataclass
@@ -142,7 +148,11 @@ class Streaming:
 
 
 class Recompute:
-    """Every sampled token sees a fresh stream of exactly the last `capacity` tokens: nothing has been evicted."""
+    """Every run of sampled tokens sees a fresh stream of the last tokens, in which nothing has been evicted.
+
+    The first of a run sees exactly `capacity` tokens and the others one more each: beside streaming, a baseline that is
+    helped, never hindered. The scorer's own capacity must hold them all.
+    """
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -150,22 +160,27 @@ class Recompute:
 
     def read(self, block: Block, sampling: Sampling) -> np.ndarray:
         ids = np.concatenate([self._held, block.ids])
+        following = np.append(ids[1:], block.targets[-1])
         before = len(self._held)
-        nats = []
-        for place in sampling.sampled(block):
-            last = before + int(place) + 1
-            window = ids[max(0, last - sampling.capacity) : last]
-            targets = np.append(window[1:], block.targets[place])
+        nats = [np.empty(0, np.float32)]
+        for run in _runs(sampling.sampled(block)):
+            first, last = before + int(run[0]), before + int(run[-1]) + 1
+            window = slice(max(0, first + 1 - sampling.capacity), last)
             self.scorer.reset(self.scorer.ring.sinks)
-            nats.append(self.scorer.feed(window, targets)[-1])
+            nats.append(self.scorer.feed(ids[window], following[window])[-len(run) :])
         self._held = ids[-sampling.capacity :]
-        return np.array(nats, np.float32)
+        return np.concatenate(nats)
 
     def warm(self, text: Text, start: int, capacity: int) -> None:
         """Hold what stands before `start`, to go on from there."""
         before = max(0, start - capacity)
         parts = [block.ids for block in text.blocks(start, BLOCK, before)]
         self._held = np.concatenate(parts) if parts else self._held
+
+
+def _runs(places: np.ndarray) -> list[np.ndarray]:
+    """Ascending places, cut wherever one does not follow the one before."""
+    return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
 
 
 class Dense:
@@ -190,11 +205,17 @@ class Dense:
         return np.concatenate(nats)
 
 
-def paired_ratio(curve: Curve, baseline: Curve) -> tuple[float, float, int]:
-    """Perplexity of `curve` over that of `baseline` on the sampled tokens of both: (ratio, standard error, tokens)."""
-    count = min(len(curve.sample), len(baseline.sample))
-    if count < 2:
-        raise BadOption(f"{count} sampled tokens", "at least 2", "take more --tokens or a smaller --stride")
-    difference = np.array(curve.sample[:count]) - np.array(baseline.sample[:count])
-    ratio = math.exp(difference.mean())
-    return ratio, ratio * float(difference.std(ddof=1)) / math.sqrt(count), count
+def paired_ratio(curve: Curve, baseline: Curve, run: int = 1) -> tuple[float, float, int]:
+    """Perplexity of `curve` over that of `baseline` on the sampled tokens of both: (ratio, standard error, tokens).
+
+    Neighbours are alike, so the error is that of the means of runs of `run` tokens.
+    """
+    runs = min(len(curve.sample), len(baseline.sample)) // run
+    if runs < 2:
+        raise BadOption(
+            f"{runs * run} sampled tokens", f"at least {2 * run}", "take more --tokens or a smaller --stride"
+        )
+    difference = np.array(curve.sample[: runs * run]) - np.array(baseline.sample[: runs * run])
+    means = difference.reshape(runs, run).mean(1)
+    ratio = math.exp(means.mean())
+    return ratio, ratio * float(means.std(ddof=1)) / math.sqrt(runs), runs * run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ class Planned:
     positions: str
 
 
+def bundle_key(one: Planned) -> str:
+    """Which of a measurement's bundles a curve is read with."""
+    return "recompute" if one.mode == "recompute" else one.positions
+
+
 def plan(modes: Iterable[str], sinks: Iterable[int], positions: Sequence[str]) -> list[Planned]:
     """The curves of these options, each once: 0 sinks is `window`, where positions make no difference."""
     planned = []
@@ -41,7 +47,7 @@ def plan(modes: Iterable[str], sinks: Iterable[int], positions: Sequence[str]) -
 class Measurement:
     """A text, the bundles to read it with, and how much of it."""
 
-    bundles: dict[str, Path]  # by positions
+    bundles: dict[str, Path]  # by positions; "recompute", one that evicts nothing of a recomputed window
     text: Text
     sampling: Sampling
     every: int  # tokens a row
@@ -56,12 +62,12 @@ class Measurement:
 
     def _run_one(self, one: Planned, progress: Progress, report: Report) -> Curve:
         limit = min(self.sampling.tokens, self.dense_limit) if one.mode == "dense" else self.sampling.tokens
-        sampling = Sampling(limit, self.sampling.stride, self.sampling.capacity)
+        sampling = dataclasses.replace(self.sampling, tokens=limit)
         fresh = Curve(one.mode, one.sinks, one.positions, self.every)
         known = progress.curves.get(fresh.label)
         if known is not None and known.position >= limit:
             return known
-        scorer = None if one.mode == "dense" else Scorer(self.bundles[one.positions], self.threads, self.provider)
+        scorer = None if one.mode == "dense" else Scorer(self.bundles[bundle_key(one)], self.threads, self.provider)
         resumable = scorer if one.mode in ("window", "sinks") else None
         if one.mode == "dense":
             progress.curves.pop(fresh.label, None)  # its cache is not kept: from the start

@@ -80,6 +80,25 @@ def test_recomputing_is_a_dense_forward_of_the_last_window(bundle, toy, book):
     np.testing.assert_allclose(curve.sample, expected, atol=TOLERANCE)
 
 
+def test_a_run_of_tokens_shares_a_window_in_which_the_first_sees_the_capacity_and_the_others_more(toy, book, tmp_path):
+    import torch
+
+    longer = toy.bundle(tmp_path / "longer", StreamSpec(sinks=3, window=16, max_sinks=8, chunk=5))  # 16 + 4 - 1 - 3 + 3
+    sampling = Sampling(tokens=100, stride=50, capacity=SPEC.capacity, run=4)
+    text = Text([book], Tokenizer.of_bundle(longer))
+    ids = next(text.blocks(200, 200)).ids
+    curve = Curve("recompute", 0, "cache", 50)
+    follow(Recompute(Scorer(longer, threads=1)), curve, text, sampling, lambda curve: None)
+    expected = []
+    for first, last in [(46, 49), (96, 99)]:
+        window = ids[first + 1 - SPEC.capacity : last + 1]  # 16 tokens up to the first of the run, then the run
+        with torch.inference_mode():
+            logits = toy.model(torch.tensor(window)[None]).logits[0].numpy()
+        expected += [-log_softmax(logits[n - last - 1])[ids[n + 1]] for n in range(first, last + 1)]
+    np.testing.assert_allclose(curve.sample, expected, atol=TOLERANCE)
+    assert curve.counts == [4, 4]
+
+
 def test_dense_is_the_model_of_transformers(bundle, toy, book):
     import torch
 
@@ -100,7 +119,9 @@ def measurement(bundle, book):
         raise AssertionError("no dense mode was asked for")
 
     text = Text([book], Tokenizer.of_bundle(bundle))
-    return Measurement({"cache": bundle}, text, Sampling(4000, 900, SPEC.capacity), 500, 100, unused, threads=1)
+    return Measurement(
+        {"cache": bundle, "recompute": bundle}, text, Sampling(4000, 900, SPEC.capacity), 500, 100, unused, threads=1
+    )
 
 
 PLANNED = [Planned("sinks", 3, "cache"), Planned("recompute", 0, "cache")]
@@ -181,6 +202,16 @@ def test_the_ratio_to_recomputation_is_of_the_same_tokens():
     assert error == pytest.approx(np.exp(0.5) * 0.5)  # standard deviation sqrt(1/2), over sqrt(2)
 
 
+def test_the_error_of_a_ratio_is_that_of_the_means_of_runs():
+    one, other = Curve("sinks", 4, "cache", 2, sample=[2.0, 0.0, 3.0, 1.0, 9.0]), Curve("recompute", 0, "cache", 2)
+    other.sample = [1.0, 1.0, 1.0, 1.0, 1.0]
+    ratio, error, tokens = paired_ratio(one, other, run=2)  # means of the differences 0 and 1; the fifth is no run
+    assert (ratio, tokens) == (pytest.approx(np.exp(0.5)), 4)
+    assert error == pytest.approx(np.exp(0.5) * 0.5)
+    with pytest.raises(BadOption, match="runs of 5 tokens"):
+        Sampling(100, 4, 16, run=5)
+
+
 def test_no_sinks_is_the_mode_window_once_and_positions_matter_to_sinks_only():
     assert plan(["window", "sinks", "recompute"], [0, 4], ["cache", "original"]) == [
         Planned("window", 0, "cache"),
@@ -215,6 +246,7 @@ def test_the_command_prints_a_table_json_and_a_figure(bundle, book, tmp_path, co
         (["--text", "{book}", "--sinks", "many"], "whole numbers"),
         (["--text", "{book}", "--sinks", "9"], "0 to 8"),
         (["--text", "{book}", "--modes", "sinks", "--positions", "original"], "name the model"),
+        (["--text", "{book}", "--modes", "recompute", "--run", "2"], "name the model"),
     ],
 )
 def test_the_command_says_what_is_wrong(bundle, book, command, options, message):
