@@ -32,14 +32,15 @@ class Scorer:
     """
 
     def __init__(self, bundle: Path, threads: int | None = None, provider: str = "cpu") -> None:
-        from edgesink.runtime.backends import bind_state, open_session
+        from edgesink.runtime.backends import open_session
+        from edgesink.runtime.ring_state import RingState
 
         self.manifest = Manifest.read(bundle)
         if self.manifest.target != "onnx":
             raise BadBundle(f"a bundle for {self.manifest.target}", "one for onnx", "export with --target onnx")
         self._session = open_session(bundle, self.manifest, threads, provider, scoring_graph(bundle / ONNX_GRAPH))
         self._binding = self._session.io_binding()
-        self._state = bind_state(self._binding, self.manifest, "cpu" if provider == "cpu" else "cuda")
+        self._state = RingState(self._session, self._binding, self.manifest, "cpu" if provider == "cpu" else "cuda")
         self.reset(self.manifest.stream.sinks)
 
     def reset(self, sinks: int) -> None:
@@ -59,16 +60,16 @@ class Scorer:
 
     def state(self) -> dict[str, np.ndarray]:
         """The key/value buffers by name."""
-        return {name: value.numpy() for name, value in self._state.items()}
+        return self._state.arrays()
 
     def load_state(self, state: dict[str, np.ndarray], position: int, sinks: int) -> None:
         """Go on from a saved stream."""
         self.reset(sinks)
-        for name, value in self._state.items():
-            value.update_inplace(np.ascontiguousarray(state[name]))
+        self._state.load(state)
         self.position = position
 
     def _run(self, ids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        self._state.make_room(self.position, len(ids), self.ring.sinks)
         inputs = {names.IDS: ids[None], TARGETS: targets[None], names.POSITION: [self.position]}
         for name, value in {**inputs, names.SINKS: [self.ring.sinks]}.items():
             self._binding.bind_cpu_input(name, np.ascontiguousarray(value, np.int64))

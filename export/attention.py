@@ -47,6 +47,9 @@ class IntegerOps(Ops, Protocol):
 class SinkCorrectedOps(IntegerOps, Protocol):
     """What `SinkCorrected` needs more: float64 phases, rotation and fused attention."""
 
+    def row_numbers(self) -> Value:
+        """0, 1 … of the rows that the state is given with, integer [rows]: the stream's, or as many as tokens need."""
+
     def angles(self, position: Value, frequencies: np.ndarray) -> tuple[Value, Value]:
         """cos and sin of position [T] x frequencies [D/2], float64 [T, D/2]."""
 
@@ -86,7 +89,7 @@ class SinkCorrected:
         self.slot = ops.where(token < sinks, token, sinks + (token - sinks) % slots)  # [T]
 
         newest = token[-1:]  # [1], the last token of this chunk
-        row = ops.constant(np.arange(stream.rows))
+        row = ops.row_numbers()
         held = ops.where(row < sinks, row, newest - (newest - row) % slots)  # [rows], below sinks: never written
         query = ops.column(token)
         window = (held > query - (stream.capacity - sinks)) & (held >= sinks)

@@ -17,7 +17,7 @@ from edgesink.export.attention import SinkCorrected
 from edgesink.export.graph import decoder
 from edgesink.export.onnx_builder import MICROSOFT, Graph, Value
 from edgesink.export.palettize import Palette
-from edgesink.export.quantize import BLOCK, Blocks, stacked
+from edgesink.export.quantize import BLOCK, Blocks, quantize, stacked
 from edgesink.export.weights import Weights
 from edgesink.manifest import ONNX_GRAPH
 from edgesink.spec import ModelSpec, StreamSpec
@@ -32,7 +32,7 @@ def write_onnx(folder: Path, model: ModelSpec, stream: StreamSpec, weights: Weig
         ids = graph.input(names.IDS, np.int64, [1, "T"])
         position = graph.input(names.POSITION, np.int64, [1])
         sinks = graph.input(names.SINKS, np.int64, [1])
-        ops = OnnxOps(graph, model, stream, weights)
+        ops = OnnxOps(graph, model, weights)
         attention = SinkCorrected(ops, model, stream, ids, position, sinks)
         flat = graph.constant([-1, model.vocab], np.int64)
         logits = graph.node("Reshape", decoder(model, ops, attention, ids), flat, name=names.LOGITS)
@@ -46,11 +46,13 @@ def write_onnx(folder: Path, model: ModelSpec, stream: StreamSpec, weights: Weig
 class OnnxOps:
     """The vocabulary as ONNX nodes; satisfies `graph.Ops` and `attention.SinkCorrectedOps`."""
 
-    def __init__(self, graph: Graph, model: ModelSpec, stream: StreamSpec, weights: Weights) -> None:
-        self.graph, self.model, self.stream = graph, model, stream
+    def __init__(self, graph: Graph, model: ModelSpec, weights: Weights) -> None:
+        self.graph, self.model = graph, model
         self._weights = weights
         self._vocabulary: tuple[Value, tuple[Value, ...], int]
         self._block_sums: dict[str, Value] = {}
+        self._state_shape: list[int | str] = [1, model.kv_heads, "rows", model.head_dim]
+        self._states: dict[str, Value] = {}
         self._indices: Value | None = None
         self._sink_shape: Value | None = None
 
@@ -103,8 +105,7 @@ class OnnxOps:
         return self.graph.constant(array)
 
     def arange(self, ids: Value) -> Value:
-        length = self.graph.node("Squeeze", self.graph.node("Shape", ids, start=1, end=2))
-        return self.graph.node("Range", self.graph.constant(0, np.int64), length, self.graph.constant(1, np.int64))
+        return self._numbers(ids, axis=1)
 
     def where(self, condition: Value, yes: Value | float, no: Value | float) -> Value:
         kind = next((v for v in (yes, no) if isinstance(v, Value)), self.graph.constant(0, np.float32))
@@ -116,6 +117,9 @@ class OnnxOps:
 
     def column(self, x: Value) -> Value:
         return self.graph.unsqueeze(x, 1)
+
+    def row_numbers(self) -> Value:
+        return self._numbers(self._state(names.key(0)), axis=2)
 
     def angles(self, position: Value, frequencies: np.ndarray) -> tuple[Value, Value]:
         angle = self.graph.unsqueeze(self.graph.cast(position, np.float64), 1) * frequencies
@@ -190,6 +194,8 @@ class OnnxOps:
         """The embedding or the head as it lies in the file, [V, hidden]: its values, its scales, its bits."""
         weight = self._weight(name)
         if isinstance(weight, Blocks):
+            if not weight.whole_zeros:  # looking a row up has no input to sum, so no column could make up for it
+                weight = quantize(weight.dequantized(), 8)
             return self.graph.initializer(f"{name}.codes", _packed(weight)), self._scales(name, weight), weight.bits
         return self.graph.initializer(name, weight), (), 0
 
@@ -225,13 +231,22 @@ class OnnxOps:
     def _float(self, x: Value) -> Value:
         return self.graph.cast(x, np.float32)
 
+    def _numbers(self, x: Value, axis: int) -> Value:
+        """0, 1 … as many as x is long along `axis`: int64."""
+        length = self.graph.node("Squeeze", self.graph.node("Shape", x, start=axis, end=axis + 1, dtype=np.int64))
+        return self.graph.node("Range", self.graph.constant(0, np.int64), length, self.graph.constant(1, np.int64))
+
     def _written(self, name: str, indices: Value, rows: Value) -> Value:
         """The state buffer `name` with `rows` [1, K, T, D] written: read in, written, handed out."""
-        shape = [1, self.model.kv_heads, self.stream.rows, self.model.head_dim]
-        state = self.graph.input(name, np.float32, shape)
-        out = self.graph.node("ScatterND", state, indices, rows, name=names.updated(name))
-        self.graph.output(out, shape)
+        out = self.graph.node("ScatterND", self._state(name), indices, rows, name=names.updated(name))
+        self.graph.output(out, self._state_shape)
         return out
+
+    def _state(self, name: str) -> Value:
+        """The state buffer `name` as it comes in, declared once."""
+        if name not in self._states:
+            self._states[name] = self.graph.input(name, np.float32, self._state_shape)
+        return self._states[name]
 
     def _write_indices(self, slot: Value) -> Value:
         """Where the rows go, for every key/value head: int64 [1, K, T, 3] of (0, head, slot)."""

@@ -112,6 +112,9 @@ class TorchOps:
     def concatenate(self, *parts: Tensor) -> Tensor:
         return torch.cat(parts)
 
+    def row_numbers(self) -> Tensor:
+        return torch.arange(self.rows, dtype=self._index)
+
     def angles(self, position: Tensor, frequencies: np.ndarray) -> tuple[Tensor, Tensor]:
         angle = position.double()[:, None] * torch.from_numpy(frequencies)
         return angle.cos(), angle.sin()

@@ -14,6 +14,7 @@ import numpy as np
 from edgesink import names
 from edgesink.errors import BadBundle, BadOption, MissingPackage, first_line
 from edgesink.manifest import ONNX_GRAPH, Manifest
+from edgesink.runtime.ring_state import RingState, ort_value
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -38,13 +39,13 @@ class OnnxBackend:
 
     def __init__(self, bundle: Path, manifest: Manifest, threads: int | None = None, provider: str = "cpu") -> None:
         self._session = open_session(bundle, manifest, threads, provider)
-        self._device = "cpu" if provider == "cpu" else "cuda"
         self._binding = self._session.io_binding()
-        self._state = bind_state(self._binding, manifest, self._device)
+        self._state = RingState(self._session, self._binding, manifest, "cpu" if provider == "cpu" else "cuda")
         self._bind_ends(manifest)
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
         """See `Backend.feed`."""
+        self._state.make_room(position, len(ids), sinks)
         self._position[0], self._sinks[0] = position, sinks
         if len(ids) == 1:
             self._one_id[0, 0] = ids[0]
@@ -55,21 +56,20 @@ class OnnxBackend:
 
     def state(self) -> dict[str, np.ndarray]:
         """See `Backend.state`."""
-        return {name: value.numpy() for name, value in self._state.items()}
+        return self._state.arrays()
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """See `Backend.load_state`."""
-        for name, value in self._state.items():
-            value.update_inplace(np.ascontiguousarray(state[name]))
+        self._state.load(state)
 
     def _bind_ends(self, manifest: Manifest) -> None:
         """Positions and one id go in, logits come out, through arrays that the graph and we share."""
         self._position, self._sinks = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._one_id = np.zeros((1, 1), np.int64)
-        self._one_id_value = _value(self._one_id)
+        self._one_id_value = ort_value(self._one_id)
         logits = np.zeros((1, manifest.model.vocab), np.float32)
         self.logits = logits[0]
-        self._held = [_value(array) for array in (self._position, self._sinks, logits)]
+        self._held = [ort_value(array) for array in (self._position, self._sinks, logits)]
         self._binding.bind_ortvalue_input(names.POSITION, self._held[0])
         self._binding.bind_ortvalue_input(names.SINKS, self._held[1])
         self._binding.bind_ortvalue_output(names.LOGITS, self._held[2])
@@ -97,6 +97,8 @@ def open_session(
         )
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # threads spin within a step, where they soon get work, and rest between two, where a battery pays for it
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         if threads < 1:
             raise BadOption(f"threads = {threads}", "1 or more")
@@ -111,22 +113,3 @@ def open_session(
             f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
             "update onnxruntime, or export the bundle again",
         ) from None
-
-
-def bind_state(binding: Any, manifest: Manifest, device: str) -> dict[str, Any]:
-    """Zeroed state on `device`, every buffer bound as input and as output; the OrtValues by name."""
-    model, rows = manifest.model, manifest.stream.rows
-    zeros = np.zeros((1, model.kv_heads, rows, model.head_dim), manifest.state_dtype)
-    state = {}
-    for name in names.states(model.layers):
-        value = state[name] = _value(zeros.copy(), device)
-        binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output(names.updated(name), value)
-    return state
-
-
-def _value(array: np.ndarray, device: str = "cpu") -> Any:
-    """An OrtValue; on the CPU it shares the array's memory."""
-    import onnxruntime as ort
-
-    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)

@@ -1,0 +1,96 @@
+"""The key/value buffers of one stream: bytes allocated once, and of the ring as many rows laid out as are in use.
+
+A young stream has written few rows, and attention over the empty ones costs as much as over full ones: feeding a first
+prompt of 1024 tokens spends half its attention on nothing. So the graph takes its state with any number of rows, and
+here they grow, a few times and never beyond the ring's, within memory that was there from the start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgesink import names
+from edgesink.manifest import Manifest
+
+STEP = 128  # rows; fewer shapes than tokens, each of which ONNX Runtime plans its memory for
+
+
+class RingState:
+    """State bound to a graph, every buffer as input and as output, so that it is written in place.
+
+    Args:
+        session: of ONNX Runtime; a graph that wants a fixed number of rows gets them all.
+        binding: of that session.
+        manifest: of the bundle.
+        device: "cpu", or "cuda", where all rows are laid out at once.
+    """
+
+    def __init__(self, session: Any, binding: Any, manifest: Manifest, device: str) -> None:
+        self._binding, self._device = binding, device
+        model, self._most = manifest.model, manifest.stream.rows
+        self._heads, self._head_dim = model.kv_heads, model.head_dim
+        size = self._heads * self._most * self._head_dim
+        self._memory = {name: np.zeros(size, manifest.state_dtype) for name in names.states(model.layers)}
+        rows = next(given.shape[2] for given in session.get_inputs() if given.name == names.key(0))
+        self._grows = device == "cpu" and not isinstance(rows, int)
+        self._values: dict[str, Any] = {}
+        self._bind(self._most)
+
+    def make_room(self, position: int, tokens: int, sinks: int) -> None:
+        """Lay out the rows for `tokens` that stand at `position`, …; at position 0 what was there is forgotten."""
+        if not self._grows:
+            return
+        needed = max(position + tokens, sinks + 1)
+        if position == 0:
+            self._bind(rows_for(needed, 0, self._most))
+        elif needed > self.rows:
+            self._grow(rows_for(needed, self.rows, self._most))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every buffer with all its rows, [1, K, rows, D]; on the CPU the very memory of the graph."""
+        self._grow(self._most)
+        return {name: value.numpy() for name, value in self._values.items()}
+
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        """Overwrite every buffer, all rows."""
+        self._bind(self._most)
+        for name, value in self._values.items():
+            value.update_inplace(np.ascontiguousarray(state[name]))
+
+    def _grow(self, rows: int) -> None:
+        """More rows for every head, what they hold moved to where it belongs, the last head first."""
+        if rows == self.rows:
+            return
+        for memory in self._memory.values():
+            old, new = self._laid_out(memory, self.rows)[0], self._laid_out(memory, rows)[0]
+            for head in range(self._heads - 1, 0, -1):
+                new[head, : self.rows] = old[head]
+        self._bind(rows)
+
+    def _bind(self, rows: int) -> None:
+        self.rows = rows
+        for name, memory in self._memory.items():
+            if self._device == "cpu" or name not in self._values:
+                self._values[name] = ort_value(self._laid_out(memory, rows), self._device)
+            self._binding.bind_ortvalue_input(name, self._values[name])
+            self._binding.bind_ortvalue_output(names.updated(name), self._values[name])
+
+    def _laid_out(self, memory: np.ndarray, rows: int) -> np.ndarray:
+        """The front of a buffer's memory as [1, K, rows, D]."""
+        shape = (1, self._heads, rows, self._head_dim)
+        return memory[: self._heads * rows * self._head_dim].reshape(shape)
+
+
+def rows_for(needed: int, rows: int, most: int) -> int:
+    """How many rows to lay out where `rows` are and `needed` are wanted: a quarter more at least, at most `most`."""
+    goal = max(needed, rows + rows // 4)
+    return min(most, -(-goal // STEP) * STEP)
+
+
+def ort_value(array: np.ndarray, device: str = "cpu") -> Any:
+    """An OrtValue; on the CPU it shares the array's memory."""
+    import onnxruntime as ort
+
+    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
