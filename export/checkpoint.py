@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgesink.errors import BadCheckpoint
-from edgesink.export.quantize import Blocks, from_gguf
+from edgesink.export.quantize import Blocks, from_gguf, quantize
 from edgesink.spec import Llama3Scaling, ModelSpec, RopeSpec
 
 LAYER_WEIGHTS = ("attention_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down")
@@ -67,7 +67,7 @@ class Checkpoint(Protocol):
         """The weight as float32, [out, in] or [n]; BadCheckpoint if it is missing or has another shape."""
 
     def blocks(self, weight: str) -> Blocks | None:
-        """The weight as the checkpoint itself quantised it; None if it is held in floats or does not map."""
+        """The weight as the checkpoint itself quantised it, or nearly; None if it is held in floats."""
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -191,13 +191,15 @@ class GgufCheckpoint:
         return array.reshape(weight_shape(self.model, weight))[self._row_order(weight)]
 
     def blocks(self, weight: str) -> Blocks | None:
-        """See `Checkpoint.blocks`; Q4_0, Q4_1 and Q8_0 map."""
+        """See `Checkpoint.blocks`; Q4_0, Q4_1, Q4_K and Q8_0 map, others are rounded to 8 bits, finer than they are."""
         tensor = self._tensor(weight)
-        if len(tensor.shape) != 2:
+        kind = tensor.tensor_type.name
+        if len(tensor.shape) != 2 or kind in FLOAT_KINDS:
             return None
-        rows, columns = weight_shape(self.model, weight)
-        blocks = from_gguf(np.asarray(tensor.data), tensor.tensor_type.name, rows, columns)
-        return blocks.rows(self._row_order(weight)) if blocks is not None and self._permuted(weight) else blocks
+        blocks = from_gguf(np.asarray(tensor.data), kind, *weight_shape(self.model, weight))
+        if blocks is None:
+            return quantize(self.tensor(weight), 8)
+        return blocks.rows(self._row_order(weight)) if self._permuted(weight) else blocks
 
     @property
     def kinds(self) -> str:
@@ -268,6 +270,7 @@ class GgufCheckpoint:
 
 
 TURN_ENDS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"})
+FLOAT_KINDS = frozenset({"F32", "F16", "BF16", "F64"})
 _CONTROL = 3  # gguf.TokenType.CONTROL
 
 

@@ -119,12 +119,15 @@ def _asymmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def from_gguf(data: np.ndarray, kind: str, rows: int, columns: int) -> Blocks | None:
-    """The blocks of a GGUF tensor, exactly; None where its kind does not map onto (scale, zero point) blocks.
+    """The blocks of a GGUF tensor, exactly; None where its kind does not map onto (scale, zero point) blocks of 32.
 
     `data`: its bytes, uint8. Layouts as in ggml-common.h: Q4_0 d, 16 nibble pairs; Q4_1 d, m, 16 nibble pairs;
-    Q8_0 d, 32 int8. The low nibbles are the first half of a block.
+    Q8_0 d, 32 int8; Q4_K eight blocks that share d and dmin, 12 bytes of 6-bit factors, 128 nibble pairs. The low
+    nibbles are the first half of a block, in Q4_K the first of two blocks.
     """
-    raw = data.reshape(rows, columns // BLOCK, -1)
+    if kind == "Q4_K":
+        return _from_q4_k(data.reshape(rows, columns // 256, 144))
+    raw = data.reshape(rows, columns // BLOCK, -1) if kind in ("Q8_0", "Q4_0", "Q4_1") else data
     if kind == "Q8_0":
         codes = raw[..., 2:].view(np.int8).astype(np.int16) + 128
         scale = _half(raw[..., 0:2])
@@ -133,15 +136,31 @@ def from_gguf(data: np.ndarray, kind: str, rows: int, columns: int) -> Blocks | 
         scale = _half(raw[..., 0:2])
         return Blocks(_nibbles(raw[..., 2:], rows, columns), scale, np.full_like(scale, 8), 4)
     if kind == "Q4_1":
-        scale, least = _half(raw[..., 0:2]), _half(raw[..., 2:4])
-        flat = scale == 0  # a block of one value: any scale with code - zero = 1 says it
-        safe = np.where(flat, np.where(least == 0, 1, least), scale)
-        zero = np.where(flat, np.where(least == 0, 0, -1), -least / safe)
-        codes = _nibbles(raw[..., 4:], rows, columns)
-        if flat.any():
-            codes[np.repeat(flat, BLOCK, axis=-1)] = 0
-        return Blocks(codes, safe.astype(np.float32), zero.astype(np.float32), 4)
+        return _affine(_nibbles(raw[..., 4:], rows, columns), _half(raw[..., 0:2]), _half(raw[..., 2:4]))
     return None
+
+
+def _from_q4_k(raw: np.ndarray) -> Blocks:
+    """Super-blocks uint8 [N, K / 256, 144]."""
+    rows, count, _ = raw.shape
+    packed = raw[..., 4:16].astype(np.int32)  # factors of blocks 0-3, offsets of 0-3, and of 4-7 the low four bits
+    low, middle, high = packed[..., 0:4], packed[..., 4:8], packed[..., 8:12]
+    factor = np.concatenate([low & 63, (high & 15) | (low >> 6 << 4)], axis=-1)  # [N, K / 256, 8]
+    offset = np.concatenate([middle & 63, (high >> 4) | (middle >> 6 << 4)], axis=-1)
+    scale = (_half(raw[..., 0:2])[..., None] * factor).reshape(rows, count * 8)
+    least = (_half(raw[..., 2:4])[..., None] * -offset).reshape(rows, count * 8)
+    pairs = raw[..., 16:].reshape(rows, count * 4, BLOCK)  # two blocks each
+    return _affine(_nibbles(pairs, rows, count * 256), scale.astype(np.float32), least.astype(np.float32))
+
+
+def _affine(codes: np.ndarray, scale: np.ndarray, least: np.ndarray) -> Blocks:
+    """w = scale * code + least, 4 bits."""
+    flat = scale == 0  # a block of one value: any scale with code - zero = 1 says it
+    safe = np.where(flat, np.where(least == 0, 1, least), scale)
+    zero = np.where(flat, np.where(least == 0, 0, -1), -least / safe)
+    if flat.any():
+        codes[np.repeat(flat, BLOCK, axis=-1)] = 0
+    return Blocks(codes, safe.astype(np.float32), zero.astype(np.float32), 4)
 
 
 def _half(data: np.ndarray) -> np.ndarray:

@@ -3,11 +3,12 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from edgesink.errors import BadCheckpoint
 from edgesink.export import source
-from edgesink.export.checkpoint import open_checkpoint
+from edgesink.export.checkpoint import GgufCheckpoint, open_checkpoint
 from edgesink.models import MODELS, PackagedModel
 
 
@@ -129,3 +130,39 @@ def test_a_lack_of_packages_is_one_clear_line(monkeypatch):
     require(["json"], "export", "exporting")
     with pytest.raises(MissingPackage, match=r"exporting needs no_such_package; pip install 'edgesink\[export\]'"):
         require(["json", "no_such_package"], "export", "exporting")
+
+
+@pytest.fixture
+def k_quants(tmp_path):
+    """A GGUF of one layer whose matrices are Q4_K, Q6_K and float16, random."""
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "k.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_embedding_length(256)
+    writer.add_head_count(4)
+    writer.add_feed_forward_length(256)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_context_length(128)
+    random = np.random.default_rng(0)
+    halves = lambda *shape: random.uniform(0, 0.01, shape).astype(np.float16).view(np.uint8)  # noqa: E731
+    for name, kind in {"token_embd": "Q6_K", "blk.0.attn_q": "Q4_K", "blk.0.ffn_up": "Q6_K"}.items():
+        size, at, count = (144, 0, 2) if kind == "Q4_K" else (210, 208, 1)
+        data = random.integers(0, 256, (256, size), dtype=np.uint8)
+        data[:, at : at + 2 * count] = halves(256, count)
+        writer.add_tensor(f"{name}.weight", data, raw_dtype=GGMLQuantizationType[kind])
+    writer.add_tensor("blk.0.attn_k.weight", random.normal(size=(256, 256)).astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return GgufCheckpoint(tmp_path / "k.gguf")
+
+
+def test_k_quants_of_four_bits_are_carried_over_and_finer_ones_kept_in_eight(k_quants):
+    assert k_quants.blocks("layers.0.k") is None
+    for weight, bits, most in [("layers.0.q", 4, 1e-6), ("layers.0.up", 8, 0.01), ("embedding", 8, 0.01)]:
+        blocks, exact = k_quants.blocks(weight), k_quants.tensor(weight)
+        assert blocks.bits == bits
+        error = np.abs(blocks.dequantized() - exact).max() / np.abs(exact).max()
+        assert error < most, f"{weight}: {error:.1e} of the largest value"

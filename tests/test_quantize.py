@@ -58,8 +58,22 @@ def test_gguf_blocks_are_carried_over_exactly(kind):
     assert np.abs(blocks.dequantized() - expected).max() < 1e-6
 
 
+def test_q4_k_is_carried_over_exactly():
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    random = np.random.default_rng(2)
+    data = random.integers(0, 256, (5, 3 * 144), dtype=np.uint8)  # 5 rows of 3 super-blocks
+    scales = random.uniform(0, 0.01, (5, 3, 2)).astype(np.float16)  # d and dmin: any bytes might be no numbers
+    data.reshape(5, 3, 144)[..., 0:4] = scales.view(np.uint8)
+    data[0, 4:8] = 0  # factors of 0: blocks of one value
+    blocks = from_gguf(data, "Q4_K", 5, 768)
+    assert blocks.bits == 4
+    assert np.abs(blocks.dequantized() - dequantize(data, GGMLQuantizationType.Q4_K)).max() < 1e-6
+
+
 def test_other_gguf_kinds_do_not_map():
-    assert from_gguf(np.zeros((1, 144), np.uint8), "Q4_K", 1, 32) is None
+    assert from_gguf(np.zeros((1, 210), np.uint8), "Q6_K", 1, 256) is None
 
 
 def test_the_real_models_blocks_are_its_weights(smollm2):
