@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgesink import cli_attention, cli_recall, cli_timing, cli_verify
+from edgesink import cli_attention, cli_bench, cli_recall, cli_timing, cli_verify
 from edgesink.cli_evidence import Json, Model, Threads, eval_app
 from edgesink.errors import BadOption, EdgesinkError
 from edgesink.models import DEFAULT_MODEL, MODELS
@@ -227,6 +227,7 @@ cli_timing.add(eval_app)
 cli_recall.add(eval_app)
 app.add_typer(eval_app, name="eval")
 app.command()(cli_verify.verify)
+app.command()(cli_bench.bench)
 app.command()(cli_attention.attn)
 
 
