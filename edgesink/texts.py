@@ -36,17 +36,20 @@ class Block:
 
 
 class Text:
-    """Files one after the other, as ids; `first` (a begin-of-sequence id) stands before them once."""
+    """Files one after the other as ids, without the first `skip`; `first`, a begin-of-sequence id, stands before."""
 
-    def __init__(self, files: Sequence[Path], encoder: Encoder, first: int | None = None) -> None:
+    def __init__(self, files: Sequence[Path], encoder: Encoder, first: int | None = None, skip: int = 0) -> None:
         for file in files:
             if not file.is_file():
                 raise BadOption(f"no file {file}", "a text file")
-        self.files, self._encoder, self._first = list(files), encoder, first
+        self.files, self._encoder, self._first, self._skip = list(files), encoder, first, skip
 
     def count(self) -> int:
         """Ids that follow another in one reading."""
-        return sum(len(ids) for ids in self._pieces(again=False)) - 1
+        found = sum(len(ids) for ids in self._pieces(again=False)) - 1
+        if found < 1:
+            raise BadOption(f"--skip {self._skip} leaves nothing of this text")
+        return found
 
     def blocks(self, tokens: int, size: int, start: int = 0) -> Iterator[Block]:
         """The first `tokens` ids that have a follower, from `start` on, `size` at a time; read again as needed."""
@@ -66,11 +69,14 @@ class Text:
     def _pieces(self, again: bool) -> Iterator[np.ndarray]:
         if self._first is not None:
             yield np.array([self._first], np.int64)
+        left_out = self._skip
         for file in itertools.cycle(self.files) if again else self.files:
             empty = True
             for text in _paragraphs(file):
                 empty = False
-                yield np.array(self._encoder.encode(text), np.int64)
+                ids = np.array(self._encoder.encode(text), np.int64)
+                yield ids[left_out:]
+                left_out = max(0, left_out - len(ids))
             if empty:
                 raise BadOption(f"{file} is empty", "a text")
 

@@ -183,6 +183,17 @@ def test_a_text_begins_with_the_first_id_of_the_model_once(bundle, book):
     assert (ids == 1).sum() == 1
 
 
+@pytest.mark.parametrize("first", [None, 1])
+def test_a_text_can_begin_further_on(bundle, book, first):
+    whole = Text([book], Tokenizer.of_bundle(bundle))
+    later = Text([book], Tokenizer.of_bundle(bundle), first, skip=70)
+    expected = np.concatenate([block.ids for block in whole.blocks(170, 100)])[70:]
+    found = np.concatenate([block.ids for block in later.blocks(100 + (first is not None), 30)])
+    np.testing.assert_array_equal(found, [first, *expected] if first else expected)
+    with pytest.raises(BadOption, match=r"--skip 100000000 leaves nothing"):
+        Text([book], Tokenizer.of_bundle(bundle), skip=100_000_000).count()
+
+
 def test_a_curve_keeps_rows_and_a_running_value():
     curve = Curve("sinks", 4, "cache", 2)
     curve.nats, curve.counts = [2.0, 6.0, 0.0], [2, 2, 0]
