@@ -39,7 +39,7 @@ def ppl(
     window: Window = DEFAULT_WINDOW,
     precision: PrecisionOption = "int4",
     tokens: Annotated[int | None, typer.Option(help="Read this many, again from the start if need be.")] = None,
-    skip: Annotated[int, typer.Option(min=0, help="Begin a fresh stream so many tokens into the text.")] = 0,
+    skip: Annotated[int, typer.Option(min=0, help="Leave out so many tokens after the sinks.")] = 0,
     every: Annotated[int | None, typer.Option(help="Tokens a row of the curve; default a fiftieth.")] = None,
     stride: Annotated[int, typer.Option(help="recompute scores the last --run of so many tokens.")] = 100,
     run: Annotated[int, typer.Option(help="Tokens that share a recomputed window, which then is longer.")] = 1,
@@ -65,7 +65,7 @@ def ppl(
     if any(one.mode == "recompute" for one in planned):
         bundles["recompute"] = first if run == 1 else longer_bundle(model, window + run - 1, precision)
     manifest = Manifest.read(first)
-    source = Text(some(text), Tokenizer.of_bundle(first), manifest.bos_id, skip)
+    source = Text(some(text), Tokenizer.of_bundle(first), manifest.bos_id, skip, keep=max(numbers(sinks)))
     total = tokens or source.count()
     measurement = Measurement(
         bundles=bundles,

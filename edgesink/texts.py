@@ -36,13 +36,19 @@ class Block:
 
 
 class Text:
-    """Files one after the other as ids, without the first `skip`; `first`, a begin-of-sequence id, stands before."""
+    """Files one after the other as ids; `first`, a begin-of-sequence id, stands before them once.
 
-    def __init__(self, files: Sequence[Path], encoder: Encoder, first: int | None = None, skip: int = 0) -> None:
+    After the first `keep` ids, `skip` are left out: a stream begins with the same sinks, and goes on further on.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], encoder: Encoder, first: int | None = None, skip: int = 0, keep: int = 0
+    ) -> None:
         for file in files:
             if not file.is_file():
                 raise BadOption(f"no file {file}", "a text file")
-        self.files, self._encoder, self._first, self._skip = list(files), encoder, first, skip
+        self.files, self._encoder, self._first = list(files), encoder, first
+        self._skip, self._keep = skip, keep
 
     def count(self) -> int:
         """Ids that follow another in one reading."""
@@ -69,14 +75,15 @@ class Text:
     def _pieces(self, again: bool) -> Iterator[np.ndarray]:
         if self._first is not None:
             yield np.array([self._first], np.int64)
-        left_out = self._skip
+        read = 0
         for file in itertools.cycle(self.files) if again else self.files:
             empty = True
             for text in _paragraphs(file):
                 empty = False
                 ids = np.array(self._encoder.encode(text), np.int64)
-                yield ids[left_out:]
-                left_out = max(0, left_out - len(ids))
+                places = np.arange(read, read + len(ids))
+                yield ids[(places < self._keep) | (places >= self._keep + self._skip)]
+                read += len(ids)
             if empty:
                 raise BadOption(f"{file} is empty", "a text")
 

@@ -184,14 +184,25 @@ def test_a_text_begins_with_the_first_id_of_the_model_once(bundle, book):
 
 
 @pytest.mark.parametrize("first", [None, 1])
-def test_a_text_can_begin_further_on(bundle, book, first):
+def test_a_text_can_go_on_further_on_after_its_sinks(bundle, book, first):
     whole = Text([book], Tokenizer.of_bundle(bundle))
-    later = Text([book], Tokenizer.of_bundle(bundle), first, skip=70)
-    expected = np.concatenate([block.ids for block in whole.blocks(170, 100)])[70:]
-    found = np.concatenate([block.ids for block in later.blocks(100 + (first is not None), 30)])
-    np.testing.assert_array_equal(found, [first, *expected] if first else expected)
+    later = Text([book], Tokenizer.of_bundle(bundle), first, skip=70, keep=4)
+    ids = np.concatenate([block.ids for block in whole.blocks(174, 100)])
+    found = np.concatenate([block.ids for block in later.blocks(104 + (first is not None), 30)])
+    np.testing.assert_array_equal(found, [*([first] if first else []), *ids[:4], *ids[74:]])
     with pytest.raises(BadOption, match=r"--skip 100000000 leaves nothing"):
         Text([book], Tokenizer.of_bundle(bundle), skip=100_000_000).count()
+
+
+def test_a_late_part_of_a_stream_is_that_of_one_which_came_straight_from_its_sinks(bundle):
+    """Beyond layers x window tokens nothing is left of what was between: a stream cannot drift."""
+    layers, sinks, far = 3, SPEC.sinks, 20_000
+    reach = layers * SPEC.window
+    ids = np.random.default_rng(0).integers(2, 258, far + 200)
+    late, straight = Scorer(bundle), Scorer(bundle)
+    nats = late.feed(ids[:-1], ids[1:])[far:]
+    short = np.concatenate([ids[:sinks], ids[far - reach :]])
+    np.testing.assert_allclose(straight.feed(short[:-1], short[1:])[sinks + reach :], nats, atol=1e-4)
 
 
 def test_a_curve_keeps_rows_and_a_running_value():
