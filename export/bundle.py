@@ -93,7 +93,8 @@ def write_graph(folder: Path, manifest: Manifest, weights: Weights) -> None:
     if manifest.target == "onnx":
         from edgesink.export.to_onnx import write_onnx
 
-        write_onnx(folder, manifest.model, manifest.stream, weights)
+        # a GGUF of 4 bits has the same weights in int8 as in int4: what can be spared is the rounding of activations
+        write_onnx(folder, manifest.model, manifest.stream, weights, float_activations=manifest.precision == "int8")
     elif manifest.target == "coreml":
         from edgesink.export.to_coreml import write_coreml
 

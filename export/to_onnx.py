@@ -22,17 +22,21 @@ from edgesink.export.weights import Weights
 from edgesink.manifest import ONNX_GRAPH
 from edgesink.spec import ModelSpec, StreamSpec
 
-ACTIVATION_INT8 = 4  # MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path
+# MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path; or as they are, half as fast for a
+# token and for 8 bit codes twenty times slower than that
+ACTIVATION_INT8, ACTIVATION_FLOAT = 4, 1
 
 
-def write_onnx(folder: Path, model: ModelSpec, stream: StreamSpec, weights: Weights) -> None:
-    """Write `model.onnx` and `model.onnx.data` into `folder`."""
+def write_onnx(
+    folder: Path, model: ModelSpec, stream: StreamSpec, weights: Weights, float_activations: bool = False
+) -> None:
+    """Write `model.onnx` and `model.onnx.data` into `folder`; `float_activations`: where weights have 4 bits."""
     graph = Graph(folder / f"{ONNX_GRAPH}.data")
     try:
         ids = graph.input(names.IDS, np.int64, [1, "T"])
         position = graph.input(names.POSITION, np.int64, [1])
         sinks = graph.input(names.SINKS, np.int64, [1])
-        ops = OnnxOps(graph, model, weights)
+        ops = OnnxOps(graph, model, weights, float_activations)
         attention = SinkCorrected(ops, model, stream, ids, position, sinks)
         flat = graph.constant([-1, model.vocab], np.int64)
         logits = graph.node("Reshape", decoder(model, ops, attention, ids), flat, name=names.LOGITS)
@@ -46,11 +50,11 @@ def write_onnx(folder: Path, model: ModelSpec, stream: StreamSpec, weights: Weig
 class OnnxOps:
     """The vocabulary as ONNX nodes; satisfies `graph.Ops` and `attention.SinkCorrectedOps`."""
 
-    def __init__(self, graph: Graph, model: ModelSpec, weights: Weights) -> None:
+    def __init__(self, graph: Graph, model: ModelSpec, weights: Weights, float_activations: bool = False) -> None:
         self.graph, self.model = graph, model
-        self._weights = weights
+        self._weights, self._float_activations = weights, float_activations
         self._vocabulary: tuple[Value, tuple[Value, ...], int]
-        self._block_sums: dict[str, Value] = {}
+        self._block_means: dict[str, Value] = {}
         self._state_shape: list[int | str] = [1, model.kv_heads, "rows", model.head_dim]
         self._states: dict[str, Value] = {}
         self._indices: Value | None = None
@@ -172,7 +176,7 @@ class OnnxOps:
             return self.graph.node("MatMul", x, self._float(self.graph.initializer(name, weight.T)))
         columns = weight.shape[1]
         if not weight.whole_zeros:
-            x, weight, columns = self._with_block_sums(x), with_zero_residual(weight), columns + columns // BLOCK
+            x, weight, columns = self._with_block_means(x), with_zero_residual(weight), columns + columns // BLOCK
         codes = _packed(weight).reshape(len(weight.codes), -1, BLOCK * weight.bits // 8)
         return self._block_product(
             x, self.graph.initializer(f"{name}.codes", codes), self._scales(name, weight), columns, weight.bits
@@ -200,9 +204,10 @@ class OnnxOps:
         return self.graph.initializer(name, weight), (), 0
 
     def _block_product(self, x: Value, codes: Value, scales: tuple[Value, ...], columns: int, bits: int) -> Value:
+        level = ACTIVATION_FLOAT if self._float_activations and bits == 4 else ACTIVATION_INT8
         return self.graph.node(
             "MatMulNBits", x, codes, *scales, domain=MICROSOFT,
-            K=columns, N=codes.shape[0], bits=bits, block_size=BLOCK, accuracy_level=ACTIVATION_INT8,
+            K=columns, N=codes.shape[0], bits=bits, block_size=BLOCK, accuracy_level=level,
         )  # fmt: skip
 
     def _scales(self, name: str, weight: Blocks) -> tuple[Value, ...]:
@@ -213,13 +218,12 @@ class OnnxOps:
         zero = weight.zero.astype(np.uint8)
         return scale, self.graph.initializer(f"{name}.zero", zero if weight.bits == 8 else _nibble_pairs(zero))
 
-    def _with_block_sums(self, x: Value) -> Value:
-        """x and, behind it, the sum of each of its blocks: [1, T, K + K / 32]."""
-        if x.name not in self._block_sums:
-            blocks = self.graph.node("Reshape", x, self.graph.constant([1, 0, -1, BLOCK], np.int64))
-            sums = self.graph.node("ReduceSum", blocks, self.graph.constant([3], np.int64), keepdims=0)
-            self._block_sums[x.name] = self.graph.node("Concat", x, sums, axis=2)
-        return self._block_sums[x.name]
+    def _with_block_means(self, x: Value) -> Value:
+        """x and, behind it, the mean of each of its blocks: [1, T, K + K / 32]."""
+        if x.name not in self._block_means:
+            means = self.graph.node("AveragePool", x, kernel_shape=[BLOCK], strides=[BLOCK])  # tokens are its channels
+            self._block_means[x.name] = self.graph.node("Concat", x, means, axis=2)
+        return self._block_means[x.name]
 
     # ---- the rest
 
@@ -268,11 +272,11 @@ def with_zero_residual(weight: Blocks) -> Blocks:
 
     ONNX Runtime is fast with whole zero points only, and GGUF's Q4_1 has fractional ones. The rounding of a block's
     zero point is off by the same e = scale * (whole - zero) for all its 32 inputs, so it is made up for by one column
-    holding e that multiplies the sum of those inputs. The columns are held in 4 bits like the rest.
+    holding 32 e that multiplies the mean of those inputs. The columns are held in 4 bits like the rest.
     """
     rows, columns = weight.shape
     whole = np.clip(np.rint(weight.zero), 0, 15)
-    error = weight.scale * (whole - weight.zero)  # [N, K / 32]
+    error = BLOCK * weight.scale * (whole - weight.zero)  # [N, K / 32]
     padded = np.zeros((rows, -(-columns // BLOCK // BLOCK) * BLOCK), np.float32)
     padded[:, : error.shape[1]] = error
     blocks = padded.reshape(rows, -1, BLOCK)

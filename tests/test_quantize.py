@@ -89,9 +89,9 @@ def test_whole_zeros_and_residual_columns_say_the_same_product(smollm2):
     wide = with_zero_residual(blocks)
     assert wide.whole_zeros
     x = np.random.default_rng(0).normal(size=blocks.shape[1]).astype(np.float32)
-    sums = x.reshape(-1, 32).sum(-1)
+    means = x.reshape(-1, 32).mean(-1)
     padded = np.zeros(wide.shape[1], np.float32)
-    padded[: x.size + sums.size] = np.concatenate([x, sums])
+    padded[: x.size + means.size] = np.concatenate([x, means])
     exact, got = blocks.dequantized() @ x, wide.dequantized() @ padded
-    rounded = (blocks.scale * (np.rint(blocks.zero) - blocks.zero)) @ sums
+    rounded = (blocks.scale * (np.rint(blocks.zero) - blocks.zero)) @ (32 * means)
     assert np.abs(got - exact).max() < 0.2 * np.abs(rounded).max(), "the residual makes up for the rounding"
