@@ -86,6 +86,7 @@ def export(
     vocabulary_bits: Annotated[
         int | None, typer.Option(min=4, max=8, help="4 or 8, of the embedding and the head in int4 and pal4.")
     ] = None,
+    parts: Annotated[int, typer.Option(help="Core ML: packages that the layers are cut into.")] = 1,
 ) -> None:
     """Write a bundle: a graph with the sink + window ring inside, its tokenizer and its manifest."""
     stream = StreamSpec.fitted(sinks, window, max_sinks, chunk, positions, target)
@@ -103,6 +104,7 @@ def export(
         progress=True,
         kv_write=kv_write,
         vocabulary_bits=vocabulary_bits,
+        parts=parts,
     )
     _say(f"{_megabytes(manifest.weight_bytes)} of weights, {_megabytes(manifest.state_bytes)} of state, for ever")
     print(goal)
@@ -199,6 +201,8 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle folder.")], as
         return
     model, stream = manifest.model, manifest.stream
     print(f"{model.name}, {model.architecture}, {model.layers} layers, for {manifest.target}")
+    if manifest.parts > 1:
+        print(f"cut into  {manifest.parts} packages, run one behind the other")
     print(f"weights   {_megabytes(manifest.weight_bytes)}: {manifest.weights}")
     print(f"state     {_megabytes(manifest.state_bytes)}, from the first token to the last")
     print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")

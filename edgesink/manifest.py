@@ -79,8 +79,26 @@ class Manifest:
     files: tuple[BundleFile, ...]
     tools: dict[str, str]  # versions of what made the bundle
     parity: Parity | None = None
-    options: dict[str, str] = field(default_factory=dict)  # of the target: {"kv_write": "slice"}; "vocabulary_bits"
+    options: dict[str, str] = field(default_factory=dict)  # of the target: "kv_write", "vocabulary_bits", "parts"
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        parts = self.options.get("parts", "1")
+        if not (parts.isdecimal() and 1 <= int(parts) <= self.model.layers):
+            raise BadBundle(f"{parts!r} parts", f"1 to {self.model.layers}", "export the model again")
+
+    @property
+    def parts(self) -> int:
+        """Packages that the layers are cut into, to be run one behind the other; 1 but for some of Core ML."""
+        return int(self.options.get("parts", "1"))
+
+    @property
+    def coreml_packages(self) -> tuple[str, ...]:
+        """Names of the Core ML packages, in the order in which they are run."""
+        if self.parts == 1:
+            return (COREML_PACKAGE,)
+        name, suffix = COREML_PACKAGE.split(".")
+        return tuple(f"{name}.{part}.{suffix}" for part in range(self.parts))
 
     @property
     def state_rows(self) -> int:

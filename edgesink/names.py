@@ -9,11 +9,14 @@ LOGITS = "logits"  # [1, V] float32, after the last new token
 LAST = "last_token"  # the node that keeps the last token only; scoring a text cuts it out
 NEXT = "next"  # [1, 1] integer, argmax of the logits: may be bound to `ids`
 
+HIDDEN = "hidden"  # [1, T, hidden] float16, between the parts of a model that is cut; as an output `updated(HIDDEN)`
+
 LENGTH = "length"  # [1] integer, how many of the ids are real: where a chunk has a fixed length and is padded
 KV_CACHE = "kv_cache"  # Core ML's one state, float16 [2 L, K, rows, D]: keys of layer i at 2 i, its values behind them
 NEW_KV = "new_kv"  # Core ML with kv_write "host": the rows that the runner writes, float16 [2 L, K, T, D]
 DECODE = "decode"  # function of one id
 PREFILL = "prefill"  # function of a chunk of ids
+PART_KEY = "org.edgesink.part"  # where a package of a model that is cut says which part it is, from 0
 MANIFEST_KEY = "org.edgesink.manifest"  # where a Core ML package carries the manifest, its list of files left empty
 
 
@@ -33,5 +36,5 @@ def states(layers: int) -> list[str]:
 
 
 def updated(state: str) -> str:
-    """The output that `state` comes back as, bound to the same memory."""
+    """The output that `state` comes back as, bound to the same memory; no output may bear an input's name."""
     return f"{state}_out"

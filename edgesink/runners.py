@@ -7,16 +7,15 @@ machine; the Core ML program is read by our own evaluator of MIL, which shows wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from edgesink import names
-from edgesink.bounded_inputs import bounded_inputs
 from edgesink.errors import BadBundle, BadOption
-from edgesink.manifest import COREAI_MODEL, COREML_PACKAGE, Manifest
+from edgesink.manifest import COREAI_MODEL, Manifest
 
 
 class Runner(Protocol):
@@ -43,26 +42,16 @@ class OnnxRunner:
 
 
 class MilRunner:
-    """Our evaluator of the Core ML program, rounding to fp16 wherever the program does."""
+    """Our evaluator of the Core ML program, rounding to fp16 wherever the program does unless told otherwise."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, device: str) -> None:
-        from edgesink.mil_evaluator import MilEvaluator
+    def __init__(self, bundle: Path, manifest: Manifest, device: str, precision: str = "fp16") -> None:
+        from edgesink.coreml_packages import EvaluatedPackage, feed_packages
 
         if device != "cpu":
             raise BadOption(f"device {device} for target {manifest.target}", "cpu")
-        self._stream = manifest.stream
-        self._evaluator = MilEvaluator(bundle / COREML_PACKAGE, "fp16")
-        self._state = self._evaluator.make_state()
-        self.name = "MIL evaluator fp16"
-
-    def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
-        function, inputs = bounded_inputs(self._stream, ids, position, sinks)
-        outputs = self._evaluator.predict(inputs, self._state, function)
-        if names.NEW_KV in outputs:  # kv_write "host": the runner writes the state
-            ring = self._stream.ring(sinks)
-            slots = [ring.slot(position + i) for i in range(len(ids))]
-            self._state[names.KV_CACHE][:, :, slots] = outputs[names.NEW_KV][:, :, : len(ids)]
-        return np.asarray(outputs[names.LOGITS], np.float32).reshape(-1)
+        packages = [EvaluatedPackage(bundle / name, precision) for name in manifest.coreml_packages]
+        self.feed = partial(feed_packages, packages, manifest.stream)
+        self.name = f"MIL evaluator {precision}"
 
 
 class CoreAiRunner:

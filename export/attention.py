@@ -32,7 +32,7 @@ class IntegerOps(Ops, Protocol):
         """A constant of the target's integer or float type."""
 
     def arange(self, ids: Value) -> Value:
-        """0 … T-1 for ids [1, T]: integer [T]."""
+        """0 … T-1 for ids [1, T], or anything [1, T, …]: integer [T]."""
 
     def where(self, condition: Value, yes: Value, no: Value) -> Value:
         """Elementwise choice; numbers broadcast."""

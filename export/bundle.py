@@ -40,6 +40,7 @@ def export(
     progress: bool = False,
     kv_write: KvWrite | None = None,
     vocabulary_bits: int | None = None,
+    parts: int = 1,
 ) -> Manifest:
     """Export a checkpoint to the bundle folder `out`.
 
@@ -52,6 +53,7 @@ def export(
         progress: draw a bar on stderr, if that is a terminal.
         kv_write: Core ML only, how new keys and values reach the state; None takes "slice".
         vocabulary_bits: of the embedding and the head in a quantised bundle, 4 or 8; None takes the target's default.
+        parts: Core ML only, how many packages the layers are cut into.
     Raises:
         BadCheckpoint, BadOption, NoSpace: nothing is left behind.
     """
@@ -61,8 +63,10 @@ def export(
     stream = stream or StreamSpec.fitted(target=target)
     vocabulary_bits = vocabulary_bits or default_vocabulary_bits(target, precision)
     options = _checked_options(target, stream, precision, kv_write, vocabulary_bits)
+    if parts != 1:
+        options["parts"] = _checked_parts(parts, target, checkpoint.model.layers)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(out.parent, estimated_bytes(checkpoint, precision, target))
+    _check_space(out.parent, estimated_bytes(checkpoint, precision, target, parts))
     with _aside(out) as folder:
         weights = held_weights(checkpoint, precision, vocabulary_bits)
         if progress:
@@ -141,7 +145,16 @@ def _checked_options(
     return {"kv_write": kv_write or "slice", **options} if target == "coreml" else options
 
 
-def estimated_bytes(checkpoint: Checkpoint, precision: Precision, target: Target = "onnx") -> int:
+def _checked_parts(parts: int, target: Target, layers: int) -> str:
+    """As the manifest holds it; BadOption where the model cannot be cut so."""
+    if target != "coreml":
+        raise BadOption(f"--parts {parts} for target {target}", "target coreml")
+    if not 1 <= parts <= layers:
+        raise BadOption(f"--parts {parts}", f"1 to {layers}, the model's layers")
+    return str(parts)
+
+
+def estimated_bytes(checkpoint: Checkpoint, precision: Precision, target: Target = "onnx", parts: int = 1) -> int:
     """About how much disk the export takes: weights with their scales, and a little for the rest.
 
     Core ML's weights also lie beside the package while it is made, unpacked.
@@ -149,6 +162,8 @@ def estimated_bytes(checkpoint: Checkpoint, precision: Precision, target: Target
     total = 0
     for name in weight_names(checkpoint.model):
         size = math.prod(weight_shape(checkpoint.model, name))
+        if name == "embedding" and checkpoint.model.tied and parts > 1:
+            size *= 2  # the first part and the last hold it
         bits = {"fp32": 32, "fp16": 16}.get(precision) or BITS[precision]
         if precision in BITS:
             bits = (VOCABULARY_BITS if name in ("embedding", "head") else bits) + 2  # scales and zero points

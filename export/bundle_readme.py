@@ -34,7 +34,7 @@ def bundle_readme(manifest: Manifest) -> str:
 
 A {model.architecture} model of {model.layers} layers as a {manifest.target} graph, weights {manifest.weights}.
 It streams for ever: {stream.sinks} pinned first tokens (up to {stream.max_sinks}) and the most recent {stream.window}
-are remembered, in {manifest.state_bytes} bytes of state from the first token to the last.
+are remembered, in {manifest.state_bytes} bytes of state from the first token to the last.{_cut(manifest)}
 
     edgesink chat {{this folder}}
     edgesink inspect {{this folder}}
@@ -46,3 +46,16 @@ are remembered, in {manifest.state_bytes} bytes of state from the first token to
 
 {VERIFICATION[manifest.target]}
 """
+
+
+def _cut(manifest: Manifest) -> str:
+    """How a model of several packages is run."""
+    if manifest.parts == 1:
+        return ""
+    first, *_, last = manifest.coreml_packages
+    return f"""
+
+The layers are cut into {manifest.parts} packages, `{first}` to `{last}`, each with a state of its own. For every
+piece of the stream all are run in that order, with the same `position`, `sinks` and `length`: the first takes the
+`ids`, each one behind it takes as `hidden` what the one before gave as `hidden_out`, the last gives the `logits`.
+edgesink's Swift package runs bundles of one package only."""

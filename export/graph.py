@@ -47,10 +47,15 @@ class Ops(Protocol):
         """Write rows k, v at `slot` [T] of the layer's state; the whole buffers after it, [1, K, rows, D] each."""
 
 
-def decoder(model: ModelSpec, ops: Ops, attention: Attention, ids: Value) -> Value:
-    """Trace the model over `ids` [1, T]; the logits after the last of them, [1, 1, V]."""
-    x = ops.embed(ids)  # [1, T, hidden]
-    for layer in range(model.layers):
+def decoder(model: ModelSpec, ops: Ops, attention: Attention, given: Value, layers: range | None = None) -> Value:
+    """Trace the model over ids [1, T]; the logits after the last of them, [1, 1, V].
+
+    `layers` are those of one part of a model that is cut (`cut`), None all: a part behind the first is given what the
+    part before it returned, and every part but the last returns the residual stream [1, T, hidden].
+    """
+    layers = range(model.layers) if layers is None else layers
+    x = given if layers.start else ops.embed(given)  # [1, T, hidden]
+    for layer in layers:
         of = f"layers.{layer}."
         h = ops.norm(x, of + "attention_norm")
         q, k, v = ops.heads(h, (of + "q", model.heads), (of + "k", model.kv_heads), (of + "v", model.kv_heads))
@@ -59,4 +64,11 @@ def decoder(model: ModelSpec, ops: Ops, attention: Attention, ids: Value) -> Val
         h = ops.norm(x, of + "mlp_norm")
         gate, up = ops.project(h, of + "gate", of + "up")  # [1, T, intermediate]
         x = x + ops.project(ops.silu(gate) * up, of + "down")[0]
+    if layers.stop < model.layers:
+        return x
     return ops.project(ops.norm(ops.last(x), "norm"), "head")[0]
+
+
+def cut(layers: int, parts: int) -> list[range]:
+    """The layers of each of `parts` parts, in order; their numbers differ by one at most."""
+    return [range(layers * part // parts, layers * (part + 1) // parts) for part in range(parts)]

@@ -1,4 +1,4 @@
-"""The decoder as a Core ML program: one package, a function for one token and one for a chunk, one packed state.
+"""The decoder as Core ML programs: in each package a function for one token and one for a chunk, one packed state.
 
 Owns what the vocabulary of `graph` and `attention` means in MIL. Everything is static: a chunk is padded, integers
 are int32 and bounded (`Ring.frame`), floats are float16. Follows what public projects report of the Neural Engine: a
@@ -18,7 +18,7 @@ import numpy as np
 from edgesink import names
 from edgesink.export.attention import BoundedFrame
 from edgesink.export.coreml_description import describe_model
-from edgesink.export.graph import decoder
+from edgesink.export.graph import cut, decoder
 from edgesink.export.mil_builder import (
     Program,
     Value,
@@ -33,42 +33,53 @@ from edgesink.export.mil_builder import (
     whole,
 )
 from edgesink.export.weights import Weights
-from edgesink.manifest import COREML_PACKAGE, Manifest
+from edgesink.manifest import Manifest
 from edgesink.spec import ModelSpec
 
 SMALLEST_PEAK = 1e-3  # of a normalised vector: keeps the division finite for a vector of zeros
 
 
 def write_coreml(folder: Path, manifest: Manifest, weights: Weights) -> None:
-    """Write `model.mlpackage` into `folder`; `manifest` says what, and travels inside.
+    """Write `manifest.coreml_packages` into `folder`; `manifest` says what, and travels inside.
 
     Raises BadOption where the stream cannot be bounded.
     """
+    parts = cut(manifest.model.layers, manifest.parts)
+    for part, (package, layers) in enumerate(zip(manifest.coreml_packages, parts, strict=True)):
+        with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder.parent) as scratch:
+            program = _program(manifest, layers, WeightStore(Path(scratch)), weights)
+            describe = partial(describe_model, manifest=manifest, part=part)
+            save_program(program, names.DECODE, folder / package, Path(scratch), describe)
+
+
+def _program(manifest: Manifest, layers: range, store: WeightStore, weights: Weights) -> Program:
+    """The functions `decode` and `prefill` over `layers`."""
     model, stream, kv_write = manifest.model, manifest.stream, manifest.options["kv_write"]
     rows = manifest.state_rows
-    state = (names.KV_CACHE, (2 * model.layers, model.kv_heads, rows, model.head_dim))
+    state = (names.KV_CACHE, (2 * len(layers), model.kv_heads, rows, model.head_dim))
     program = Program()
-    with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder.parent) as scratch:
-        store = WeightStore(Path(scratch))
-        for name, length in ((names.DECODE, 1), (names.PREFILL, stream.chunk)):
-            inputs: dict[str, tuple[tuple[int, ...], str]] = {
-                names.IDS: ((1, length), "int32"),
-                names.POSITION: ((1,), "int32"),
-                names.SINKS: ((1,), "int32"),
-                **({names.LENGTH: ((1,), "int32")} if name == names.PREFILL else {}),
-            }
-            with function(program, name, inputs, state) as (given, outputs):
-                ops = MilOps(model, rows, kv_write, store, weights, given)
-                length_ = given.get(names.LENGTH, 1)
-                attention = BoundedFrame(
-                    ops, model, stream, given[names.IDS], given[names.POSITION], given[names.SINKS], length_
-                )
-                logits = decoder(model, ops, attention, given[names.IDS])
-                outputs.append(named(reshape(logits, 1, model.vocab), names.LOGITS))
-                if kv_write == "host":
-                    outputs.append(named(concatenate(ops.new_rows, axis=0), names.NEW_KV))
-        describe = partial(describe_model, manifest=manifest)
-        save_program(program, names.DECODE, folder / COREML_PACKAGE, Path(scratch), describe)
+    for name, length in ((names.DECODE, 1), (names.PREFILL, stream.chunk)):
+        inputs: dict[str, tuple[tuple[int, ...], str]] = {
+            **({names.HIDDEN: ((1, length, model.hidden), "float16")} if layers.start else {}),
+            **({} if layers.start else {names.IDS: ((1, length), "int32")}),
+            names.POSITION: ((1,), "int32"),
+            names.SINKS: ((1,), "int32"),
+            **({names.LENGTH: ((1,), "int32")} if name == names.PREFILL else {}),
+        }
+        with function(program, name, inputs, state) as (given, outputs):
+            entering = given[names.HIDDEN if layers.start else names.IDS]
+            ops = MilOps(model, layers, rows, length, kv_write, store, weights, given)
+            attention = BoundedFrame(
+                ops, model, stream, entering, given[names.POSITION], given[names.SINKS], given.get(names.LENGTH, 1)
+            )
+            leaving = decoder(model, ops, attention, entering, layers)
+            if layers.stop < model.layers:
+                outputs.append(named(leaving, names.updated(names.HIDDEN)))
+            else:
+                outputs.append(named(reshape(leaving, 1, model.vocab), names.LOGITS))
+            if kv_write == "host":
+                outputs.append(named(concatenate(ops.new_rows, axis=0), names.NEW_KV))
+    return program
 
 
 def named(value: Value, name: str) -> Value:
@@ -78,6 +89,7 @@ def named(value: Value, name: str) -> Value:
 class MilOps:
     """The vocabulary as MIL operations; satisfies `graph.Ops` and `attention.BoundedFrameOps`.
 
+    layers: those of this package, whose state holds no others. tokens: T.
     kv_write: how new keys and values reach the state. "slice": a single token by a slice at its row, a chunk by the
     blend. "blend": rows are chosen by a product with zeros and ones, exact in float16, and every slice has constant
     bounds. "host": the state is only read; the rows come out as `new_kv` and the runner writes them.
@@ -88,7 +100,9 @@ class MilOps:
     def __init__(
         self,
         model: ModelSpec,
+        layers: range,
         rows: int,
+        tokens: int,
         kv_write: str,
         store: WeightStore,
         weights: Weights,
@@ -98,9 +112,9 @@ class MilOps:
         self.new_rows: list[Value] = []  # of each layer, [2, K, T, D]
         self._store, self._weights = store, weights
         self._length = inputs.get(names.LENGTH)
-        self._tokens = inputs[names.IDS].shape[1]  # T
+        self._layers, self._tokens = layers, tokens
         self._state = inputs[names.KV_CACHE].var
-        self._cache = Value(mb.read_state(input=self._state))  # [2 L, K, rows, D]
+        self._cache = Value(mb.read_state(input=self._state))  # [2 layers, K, rows, D]
         self._consts: dict[str, Value] = {}
         self._places: tuple[Value, Value] | None = None
 
@@ -238,10 +252,10 @@ class MilOps:
 
     def _sliced(self, layer: int, slot: Value, new: Value) -> Any:
         """The cache with the rows of one token [2, K, 1, D] at `slot` [1]."""
-        zero, after = constant(whole([0])), slot + 1
-        begin = concatenate([constant(whole([2 * layer, 0])), slot, zero], axis=0)
+        first, zero, after = self._first(layer), constant(whole([0])), slot + 1
+        begin = concatenate([constant(whole([first, 0])), slot, zero], axis=0)
         end = concatenate(
-            [constant(whole([2 * layer + 2, self.model.kv_heads])), after, constant(whole([self.model.head_dim]))],
+            [constant(whole([first + 2, self.model.kv_heads])), after, constant(whole([self.model.head_dim]))],
             axis=0,
         )
         return mb.slice_update(x=self._cache.var, update=new.var, begin=begin.var, end=end.var)
@@ -256,11 +270,15 @@ class MilOps:
             self._places = Value(put), reshape(1 - taken, 1, 1, self.rows, 1)
         return self._places
 
+    def _first(self, layer: int) -> int:
+        """Where the keys of `layer` lie in this package's state; its values lie behind them."""
+        return 2 * self._layers.index(layer)
+
     def _begin(self, layer: int) -> np.ndarray:
-        return whole([2 * layer, 0, 0, 0])
+        return whole([self._first(layer), 0, 0, 0])
 
     def _end(self, layer: int) -> np.ndarray:
-        return whole([2 * layer + 2, self.model.kv_heads, self.rows, self.model.head_dim])
+        return whole([self._first(layer) + 2, self.model.kv_heads, self.rows, self.model.head_dim])
 
     def _cut(self, x: Value, heads: int) -> Value:
         """[1, T, heads D] -> [1, heads, T, D]."""
