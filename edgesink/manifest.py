@@ -84,7 +84,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         parts = self.options.get("parts", "1")
-        if not (parts.isdecimal() and 1 <= int(parts) <= self.model.layers):
+        if not (parts.isascii() and parts.isdecimal() and 1 <= int(parts) <= self.model.layers):
             raise BadBundle(f"{parts!r} parts", f"1 to {self.model.layers}", "export the model again")
 
     @property

@@ -36,6 +36,9 @@ public struct Manifest: Equatable, Sendable {
     public let parity: Parity?
     public let options: [String: String]  // of the target alone
 
+    /// Packages that the layers are cut into, to be run one behind the other; 1 but for some of Core ML.
+    public var parts: Int { options["parts"].flatMap { Int($0) } ?? 1 }
+
     /// Rows of a state buffer as the target holds it: those of the stream, and maybe a few more.
     public var stateRows: Int {
         let multiple = target.stateRowMultiple
@@ -110,6 +113,22 @@ extension Manifest {
         tools = try fields.strings("tools")
         parity = fields.isNull("parity") ? nil : try Parity(fields.json("parity"), fields.place("parity"))
         options = fields.has("options") ? try fields.strings("options") : [:]
+        if let parts = options["parts"] {
+            guard parts.utf8.allSatisfy({ (48...57).contains($0) }), (1...model.layers).contains(Int(parts) ?? 0) else {
+                throw EdgesinkError(
+                    .badBundle, "\(JSON.string(parts).shown) parts", expected: "1 to \(model.layers)",
+                    remedy: "export the model again")
+            }
+        }
+    }
+
+    /// What runs a single package refuses a model that is cut into several.
+    public func requireOnePackage() throws {
+        guard parts == 1 else {
+            throw EdgesinkError(
+                .badBundle, "a bundle cut into \(parts) packages", expected: "one package",
+                remedy: "export without --parts")
+        }
     }
 
     /// Hold every file of the folder against its size and SHA-256; the error names the first that differs.

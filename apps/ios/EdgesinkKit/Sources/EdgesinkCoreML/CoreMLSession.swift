@@ -17,6 +17,7 @@
                     expected: "one for coreml",
                     remedy: "export with --target coreml")
             }
+            try manifest.requireOnePackage()
             _ = try manifest.stream.ring(sinks: sinks)
             try manifest.checkFiles(bundle)
             let compiled = try await CompiledModel.url(bundle: bundle, manifest: manifest)

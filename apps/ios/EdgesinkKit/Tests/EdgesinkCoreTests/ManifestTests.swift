@@ -43,6 +43,14 @@ struct ManifestTests {
         }
     }
 
+    @Test func refusesAModelInSeveralPackages() throws {
+        let cut = Self.replaced(try Self.good(), ["options", "parts"], .string("2"))
+        let manifest = try Manifest(json: Data(cut.text.utf8))
+        #expect(manifest.parts == 2)
+        #expect(throws: EdgesinkError.self) { try manifest.requireOnePackage() }
+        try Manifest(json: Data(try Self.good().text.utf8)).requireOnePackage()
+    }
+
     @Test func refusesTextThatIsNoManifest() throws {
         for text in ["{\"format\": 1", "", "[]", "{\"a\": \"\u{1}\"}"] {
             #expect(throws: EdgesinkError.self) { try Manifest(json: Data(text.utf8)) }
