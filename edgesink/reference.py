@@ -1,7 +1,7 @@
 """The oracle: StreamingLLM told the slow, obvious way, in PyTorch, one token at a time.
 
 It implements the semantics (Xiao et al. 2023, section 3.2; the window counts the current token) and nothing else:
-a list of un-rotated keys and values for each layer, of which the oldest that is no sink is dropped, gathered and
+un-rotated keys and values for each layer, of which the oldest that is no sink is dropped, gathered and
 rotated at their in-cache positions for every token. The weights, projections, norms and rotary frequencies are
 transformers' own modules. It shares no code with `ring`, the exporter or the runtime: it is what they are held to.
 """
@@ -55,8 +55,9 @@ class Reference:
         """Start a new stream."""
         self.position = 0
         self._places: list[int] = []  # of the tokens kept, in the stream
-        self._keys: list[list[torch.Tensor]] = [[] for _ in self.model.model.layers]  # [K, D] each, un-rotated
-        self._values: list[list[torch.Tensor]] = [[] for _ in self.model.model.layers]  # [K, D] each
+        layers = len(self.model.model.layers)
+        self._keys: list[torch.Tensor | None] = [None] * layers  # [n, K, D] each, un-rotated
+        self._values: list[torch.Tensor | None] = [None] * layers  # [n, K, D] each
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         """Feed ids one by one; float32 [V], the logits after the last."""
@@ -97,14 +98,10 @@ class Reference:
 
         D = attention.head_dim
         q = attention.q_proj(h).view(-1, D)  # [H, D]
-        keys, values = self._keys[index], self._values[index]
-        keys.append(attention.k_proj(h).view(-1, D))
-        values.append(attention.v_proj(h).view(-1, D))
-        if drop is not None:
-            del keys[drop], values[drop]
+        keys = self._keys[index] = _kept(self._keys[index], attention.k_proj(h).view(1, -1, D), drop)
+        v = self._values[index] = _kept(self._values[index], attention.v_proj(h).view(1, -1, D), drop)
         places = list(range(len(keys))) if self.positions == "cache" else self._places
-        k = self._rotate(torch.stack(keys), places)  # [n, K, D]
-        v = torch.stack(values)  # [n, K, D]
+        k = self._rotate(keys, places)  # [n, K, D]
         q = self._rotate(q[None], places[-1:])[0].view(k.shape[1], -1, D)  # [K, G, D]
         scores = torch.einsum("kgd,nkd->kgn", q, k) * attention.scaling
         wide = torch.promote_types(scores.dtype, torch.float32)
@@ -120,6 +117,19 @@ class Reference:
         cos, sin = angle.cos()[:, None].to(x.dtype), angle.sin()[:, None].to(x.dtype)  # [n, 1, D / 2]
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def _kept(rows: torch.Tensor | None, new: torch.Tensor, drop: int | None) -> torch.Tensor:
+    """Rows [n, K, D] of the tokens kept, without the one at `drop`, and the newest behind them.
+
+    One block a layer. A list of a tensor for each token has been seen to take gigabytes: between small blocks that
+    stay, the allocator finds no room for copies of them all that are larger at every step.
+    """
+    import torch
+
+    if rows is None:
+        return new
+    return torch.cat([rows, new] if drop is None else [rows[:drop], rows[drop + 1 :], new])
 
 
 def load_model(source: str | Path, device: str = "cpu", dtype: Any = None) -> Any:

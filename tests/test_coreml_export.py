@@ -21,7 +21,7 @@ from edgesink.export.weights import held_weights
 from edgesink.manifest import COREML_PACKAGE, Manifest
 from edgesink.mil_evaluator import MilEvaluator
 from edgesink.mil_structure import check_ring_structure, describe
-from edgesink.reference import Reference
+from edgesink.reference import Reference, _kept
 from edgesink.spec import KV_WRITES, StreamSpec
 
 STREAM = StreamSpec(sinks=4, window=12, max_sinks=8, chunk=5)  # 20 rows in a buffer of 32
@@ -79,21 +79,21 @@ class RoundedOracle(Reference):
     def _attend(self, index, attention, h, drop):
         D, n = attention.head_dim, self.position
         q = attention.q_proj(h).view(-1, D)
-        keys, values = self._keys[index], self._values[index]
-        keys.append(attention.k_proj(h).view(-1, D))
-        values.append(attention.v_proj(h).view(-1, D))
-        if drop is not None:
-            del keys[drop], values[drop]
+        keys = self._keys[index] = _kept(self._keys[index], attention.k_proj(h).view(1, -1, D), drop)
+        values = self._values[index] = _kept(self._values[index], attention.v_proj(h).view(1, -1, D), drop)
         here = self.ring.slot(n)
         rows = [self.ring.slot(place) for place in self._places]
         seen_from = [
             min(n, self.ring.capacity - 1) if place < self.sinks else here if row <= here else here + self.ring.slots
             for place, row in zip(self._places, rows, strict=True)
         ]
-        k = self._rotate(torch.stack(keys), rows)  # [n, K, D]
-        q = self._rotate(q.expand(len(rows), -1, -1), seen_from).view(len(rows), k.shape[1], -1, D)  # [n, K, G, D]
-        weights = (torch.einsum("nkgd,nkd->kgn", q, k) * attention.scaling).softmax(-1)
-        return torch.einsum("kgn,nkd->kgd", weights, torch.stack(values)).reshape(1, -1)
+        k = self._rotate(keys, rows)  # [n, K, D]
+        turns = sorted(set(seen_from))
+        q = self._rotate(q.expand(len(turns), -1, -1), turns).view(len(turns), k.shape[1], -1, D)  # [turns, K, G, D]
+        scores = torch.einsum("tkgd,nkd->tkgn", q, k) * attention.scaling
+        chosen = torch.tensor([turns.index(place) for place in seen_from])
+        weights = scores[chosen, ..., torch.arange(len(rows))].permute(1, 2, 0).softmax(-1)  # [K, G, n]
+        return torch.einsum("kgn,nkd->kgd", weights, values).reshape(1, -1)
 
     def _rotate(self, x, places):
         angle = torch.tensor(places).double()[:, None] * self.model.model.rotary_emb.inv_freq.double()
