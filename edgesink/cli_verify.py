@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from edgesink.cli_evidence import Bar, DeviceOption, Json, Model, checkpoint_of
 from edgesink.errors import NotFaithful
 from edgesink.models import DEFAULT_MODEL
-from edgesink.spec import Precision, StreamSpec, Target
+from edgesink.spec import ComputeUnits, Precision, StreamSpec, Target
 
 if TYPE_CHECKING:
     from edgesink.verify import Report
@@ -28,10 +29,15 @@ def verify(
     target: Annotated[Target, typer.Option(help="Of a model: what to export for.")] = "onnx",
     precision: Annotated[Precision, typer.Option(help="Of a model: its weights.")] = "fp32",
     window: Annotated[int, typer.Option(help="Of a model: small, to go round it often.")] = 60,
+    compute_units: Annotated[ComputeUnits, typer.Option(help="Of a Core ML bundle, on a Mac.")] = "cpu_and_gpu",
     as_json: Json = False,
 ) -> None:
-    """Hold a bundle, or a fresh export of a model, against the PyTorch oracle over many wraps of the ring."""
-    from edgesink.manifest import MANIFEST
+    """Hold a bundle, or a fresh export of a model, against the PyTorch oracle over many wraps of the ring.
+
+    A Core ML bundle is read by an evaluator of its own, and on a Mac then run by Core ML too.
+    """
+    from edgesink import runners
+    from edgesink.manifest import MANIFEST, Manifest
     from edgesink.verify_bundle import verify_bundle
 
     with tempfile.TemporaryDirectory() as folder, Bar() as bar:
@@ -45,16 +51,18 @@ def verify(
             stream = StreamSpec.fitted(window=window, target=target)
             export(checkpoint, folder_of_bundle, target, stream, precision)
             tokens = tokens or 6 * stream.rows
-        report = verify_bundle(
-            folder_of_bundle,
-            checkpoint,
-            device,
-            tokens,
-            sinks,
-            lambda done, total: bar.show("verify", done, total),
-        )
+        show = partial(bar.show, "verify")
+        report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show)
         texts = _texts(folder_of_bundle, report)
-    print(json.dumps(_data(report, texts), indent=2) if as_json else _table(report, texts))
+        data, table = _data(report, texts), _table(report, texts)
+        on_a_mac = Manifest.read(folder_of_bundle).target == "coreml" and runners.runs_core_ml()
+        if on_a_mac and not report.failures:
+            opened = partial(runners.CoreMlRunner, units=compute_units)
+            show = partial(bar.show, "Core ML")
+            report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, opened)
+            texts = _texts(folder_of_bundle, report)
+            data["core_ml"], table = _data(report, texts), f"{table}\n\n{_table(report, texts)}"
+    print(json.dumps(data, indent=2) if as_json else table)
     if report.failures:
         raise NotFaithful("; ".join(report.failures), "the oracle's logits", "export again; if it stays, report it")
 

@@ -1,21 +1,23 @@
 """How the packages of a Core ML bundle are driven: one behind the other, each with a state of its own.
 
-Owns the order of the runs and what goes from one to the next; what runs a package is a value. `EvaluatedPackage` is
-our evaluator of MIL.
+Owns the order of the runs and what goes from one to the next; what runs a package is a value: `EvaluatedPackage` is
+our evaluator of MIL, `CoreMlPackage` is Core ML, through coremltools' Python interface to it, on a Mac.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from edgesink import names
 from edgesink.bounded_inputs import bounded_inputs
+from edgesink.errors import BadBundle
 from edgesink.mil_evaluator import MilEvaluator
-from edgesink.spec import StreamSpec
+from edgesink.spec import ComputeUnits, StreamSpec
 
 
 class Package(Protocol):
@@ -57,3 +59,38 @@ class EvaluatedPackage:
 
     def write(self, slots: Sequence[int], rows: np.ndarray) -> None:
         self._state[names.KV_CACHE][:, :, slots] = rows
+
+
+class CoreMlPackage:
+    """A package in Core ML: a model for each function, both over the state that the first of them made.
+
+    Raises BadBundle where Core ML cannot load it. Needs macOS 15, the first with states.
+    """
+
+    def __init__(self, path: Path, units: ComputeUnits) -> None:
+        self._functions = {name: _loaded(path, name, units) for name in (names.DECODE, names.PREFILL)}
+        self._state = self._functions[names.DECODE].make_state()
+
+    def predict(self, inputs: Mapping[str, np.ndarray], function: str) -> Mapping[str, np.ndarray]:
+        outputs: Mapping[str, np.ndarray] = self._functions[function].predict(dict(inputs), state=self._state)
+        return outputs
+
+    def write(self, slots: Sequence[int], rows: np.ndarray) -> None:
+        cache = np.array(self._state.read_state(names.KV_CACHE))
+        cache[:, :, slots] = rows
+        self._state.write_state(names.KV_CACHE, cache)
+
+
+def _loaded(path: Path, function: str, units: ComputeUnits) -> Any:
+    """coremltools' model of one function, compiled for this machine."""
+    from coremltools import ComputeUnit
+    from coremltools.models import MLModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # how coremltools says that Core ML refused
+        try:
+            return MLModel(str(path), compute_units=ComputeUnit[units.upper()], function_name=function)
+        except RuntimeWarning as refusal:
+            raise BadBundle(
+                f"Core ML cannot load {function!r} of {path} ({refusal})", "", "try other --compute-units"
+            ) from None

@@ -1,11 +1,14 @@
 """What runs a bundle under examination: a target and a device are values that choose one of these.
 
 Owns the one call that every artefact has in common, `feed`. A target without a runner here cannot be verified on this
-machine; the Core ML program is read by our own evaluator of MIL, which shows what it says and not what a phone does.
+machine; the Core ML program is read by our own evaluator of MIL, which shows what it says and not what a phone does,
+and on a Mac Core ML runs it too.
 """
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -16,6 +19,7 @@ import numpy as np
 
 from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import COREAI_MODEL, Manifest
+from edgesink.spec import ComputeUnits
 
 
 class Runner(Protocol):
@@ -54,6 +58,17 @@ class MilRunner:
         self.name = f"MIL evaluator {precision}"
 
 
+class CoreMlRunner:
+    """Core ML itself, on a Mac."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, units: ComputeUnits) -> None:
+        from edgesink.coreml_packages import CoreMlPackage, feed_packages
+
+        packages = [CoreMlPackage(bundle / name, units) for name in manifest.coreml_packages]
+        self.feed = partial(feed_packages, packages, manifest.stream)
+        self.name = f"Core ML {units}, macOS {platform.mac_ver()[0]}, coremltools {version('coremltools')}"
+
+
 class CoreAiRunner:
     """Apple's interpreter of Core AI programs."""
 
@@ -81,3 +96,8 @@ def open_runner(bundle: Path, manifest: Manifest, device: str = "cpu") -> Runner
     if manifest.target not in RUNNERS:
         raise BadBundle(f"a bundle for {manifest.target}", f"one for {' or '.join(RUNNERS)}, which can be run here")
     return RUNNERS[manifest.target](bundle, manifest, device)
+
+
+def runs_core_ml() -> bool:
+    """Whether this machine has a Core ML with states: macOS 15 and later."""
+    return sys.platform == "darwin" and int(platform.mac_ver()[0].split(".")[0]) >= 15

@@ -19,6 +19,7 @@ Positions = Literal["cache", "original"]
 Precision = Literal["fp32", "fp16", "int8", "int4", "pal4"]
 Target = Literal["onnx", "coreml", "coreai"]
 KvWrite = Literal["slice", "blend", "host"]
+ComputeUnits = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
 Device = Literal["cpu", "cuda"]
 

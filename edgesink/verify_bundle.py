@@ -13,7 +13,7 @@ import numpy as np
 from edgesink.errors import BadOption
 from edgesink.manifest import GOLDEN_STREAM, Manifest, describe_file, replace_manifest
 from edgesink.recall import lines
-from edgesink.runners import open_runner
+from edgesink.runners import Runner, open_runner
 from edgesink.tolerances import tolerance
 from edgesink.verify import Report, verify
 
@@ -25,6 +25,7 @@ def verify_bundle(
     tokens: int | None = None,
     sinks: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    opened: Callable[[Path, Manifest], Runner] | None = None,
 ) -> Report:
     """Hold the bundle against the oracle; write the result, and golden tokens for a device, into the bundle.
 
@@ -35,6 +36,7 @@ def verify_bundle(
         tokens: how many to feed; None goes through the ring twice.
         sinks: of the stream; None takes the bundle's default.
         progress: told (tokens done, tokens in all).
+        opened: opens what runs the bundle; None takes the target's runner on `device`.
     Raises:
         BadBundle, BadCheckpoint, BadOption, MissingPackage: nothing could be verified. A bundle that is verified and
             found wrong is no exception: the report says so.
@@ -46,7 +48,7 @@ def verify_bundle(
     manifest = Manifest.read(bundle)
     manifest.check_files(bundle)
     ring = manifest.stream.ring(sinks)
-    runner = open_runner(bundle, manifest, device)
+    runner = opened(bundle, manifest) if opened else open_runner(bundle, manifest, device)
     model = open_checkpoint(checkpoint_path).model
     if dataclasses.replace(model, name=manifest.model.name) != manifest.model:
         raise BadOption(

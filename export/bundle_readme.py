@@ -17,7 +17,8 @@ VERIFICATION: dict[Target, str] = {
 - Phones: not verified.""",
     "coreml": """\
 - The program's logits: checked by an independent evaluator (`edgesink verify`), which reads the saved package and
-  computes it operation by operation against the PyTorch oracle. It is not Core ML, which has not run this package.
+  computes it operation by operation against the PyTorch oracle. It is not Core ML, which had not run this package when
+  this was written; on a Mac `edgesink verify` runs it there too.
 - The package: parsed, not compiled. Its states, types and weights are read back and held against the structure of a
   ring; Apple's compiler sees it first on a Mac or a phone.
 - Speed, memory and rounding on a device, the Neural Engine above all: not verified.""",

@@ -1,9 +1,11 @@
 """The Core ML package as it was saved, run by the evaluator, against the oracle: laps, chunks, precisions, faults."""
 
 import dataclasses
+import itertools
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,11 @@ from edgesink.export.quantize import Blocks
 from edgesink.export.to_coreml import MilOps, write_coreml
 from edgesink.export.weights import held_weights
 from edgesink.manifest import COREML_PACKAGE, Manifest
+from edgesink.memory import resident_bytes
 from edgesink.mil_evaluator import MilEvaluator
 from edgesink.mil_structure import check_ring_structure, describe
 from edgesink.reference import Reference, _kept
+from edgesink.ring import Ring
 from edgesink.spec import KV_WRITES, StreamSpec
 
 STREAM = StreamSpec(sinks=4, window=12, max_sinks=8, chunk=5)  # 20 rows in a buffer of 32
@@ -355,6 +359,42 @@ def test_the_whole_real_model_is_the_oracle_over_three_laps(real, english):
     assert found.max() <= TOLERANCE["fp32"]
     assert agreed >= 0.97
     assert abs(ratio - 1) <= 0.01
+
+
+def full_size_pieces(ring: Ring, laps: int) -> Iterator[int]:
+    """Chunks of all sizes; single tokens where the ring fills, evicts and wraps, but a chunk over the end of lap 2."""
+    chunks = itertools.cycle([ring.chunk, 3, 1, ring.chunk - 1, ring.chunk, 2, 17, ring.chunk])
+    ends = [ring.sinks + lap * ring.slots for lap in range(1, laps + 1)]
+    stretches = [range(place - 4, place + 5) for place in (ring.capacity, *ends[:1], *ends[2:])]
+    position = 0
+    while position < ends[-1] + 5:
+        ahead = min((s.start - position for s in stretches if s.start > position), default=ring.chunk)
+        size = 1 if any(position in s for s in stretches) else min(next(chunks), ahead)
+        yield size
+        position += size
+
+
+@pytest.mark.slow
+def test_at_full_size_the_whole_real_model_is_the_oracle_over_three_laps(smollm2, model_of, english, tmp_path):
+    """4 sinks and a window of 1020: 1055 rows, 3162 tokens; compared after every piece, nothing of it kept."""
+    stream, start = StreamSpec.fitted(target="coreml"), time.perf_counter()
+    ring = stream.ring()
+    made = Case(tmp_path, open_checkpoint(smollm2), model_of, stream, "fp16", "slice")
+    loaded = model_of(made.checkpoint.model, lambda name: as_saved(made.weights(name)))
+    oracle, runner = RoundedOracle(loaded, stream, ring.sinks), Runner(made.package, stream, ring.sinks)
+    differences, sizes, agreed = [], list(full_size_pieces(ring, 3)), 0
+    for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
+        piece = english[end - size : end]
+        expected, found = oracle.stream(piece)[-1], runner.feed(piece)
+        differences.append(np.abs(found - expected).max())
+        agreed += found.argmax() == expected.argmax()
+        if len(differences) % 10 == 0 or differences[-1] > TOLERANCE["fp32"]:
+            print(f"{end} tokens, max {max(differences):.1e}, {resident_bytes() / 1e9:.2f} GB", flush=True)
+    seconds = time.perf_counter() - start
+    print(f"{sum(sizes)} tokens in {len(sizes)} pieces, {sizes.count(1)} of them single: max {max(differences):.1e}, "
+          f"mean {np.mean(differences):.1e}, argmax {agreed / len(sizes):.4f}, {seconds:.0f} s")  # fmt: skip
+    assert len(english) >= sum(sizes) > ring.sinks + 3 * ring.slots
+    assert max(differences) <= TOLERANCE["fp32"]
 
 
 @pytest.mark.slow
