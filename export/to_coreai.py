@@ -36,7 +36,7 @@ def write_coreai(folder: Path, manifest: Manifest, weights: Weights) -> None:
         raise MissingPackage("exporting for Core AI needs Apple's coreai-torch", "", REMEDY) from None
     model, stream = manifest.model, manifest.stream
     dtype = torch.float16 if manifest.precision == "fp16" else torch.float32
-    tensors = {name: torch.from_numpy(np.asarray(weights(name))).to(dtype) for name in weight_names(model)}
+    tensors = {name: torch.tensor(np.asarray(weights(name)), dtype=dtype) for name in weight_names(model)}
     converter = TorchConverter()
     for entry, length in ((names.DECODE, 1), (names.PREFILL, stream.chunk)):
         module = RingDecoder(model, stream, tensors, index=torch.int32).eval()

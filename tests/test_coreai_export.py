@@ -8,6 +8,7 @@ from edgesink.export.bundle import export
 from edgesink.manifest import COREAI_MODEL
 from edgesink.reference import Reference
 from edgesink.spec import StreamSpec
+from edgesink.verify_bundle import verify_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converter's own
 
@@ -39,6 +40,16 @@ def test_both_entry_points_are_the_oracle_over_three_laps_on_one_state(bundle, t
         position, turn = position + len(piece), turn + 1
     stream.close()
     assert worst <= TOLERANCE, f"max {worst:.1e}"
+
+
+@pytest.mark.slow
+def test_the_real_model_is_the_oracle_over_two_laps(smollm2, tmp_path):
+    pytest.importorskip("coreai_torch", reason="Apple's coreai-torch is not installed: pip install 'edgesink[coreai]'")
+    stream = StreamSpec(sinks=4, window=28, max_sinks=8, chunk=8)
+    export(smollm2, tmp_path / "bundle", "coreai", stream, "fp32")
+    report = verify_bundle(tmp_path / "bundle", smollm2, tokens=2 * stream.rows + 10)
+    assert all(stage.compared for stage in report.stages.values())
+    assert report.whole.max_abs <= TOLERANCE, f"max {report.whole.max_abs:.1e}"
 
 
 def test_the_bundle_says_what_it_is(bundle):
