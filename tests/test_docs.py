@@ -1,0 +1,40 @@
+"""docs/evidence.md and docs/speed.md: their commands are commands, their figures are there and small."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from edgesink.cli import app
+
+DOCS = Path(__file__).parent.parent / "docs"
+TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("evidence.md", "speed.md")}
+COMMANDS = [
+    command
+    for text in TEXTS.values()
+    for command in re.findall(r"^    (edgesink (?:.|\\\n)*?[^\\])$", text, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.split()[1:3]))
+def test_every_command_shown_has_the_options_that_it_is_shown_with(command):
+    words = shlex.split(re.sub(r"\[[^\]]*\]|\\\n", " ", command))[1:]
+    found = typer.main.get_command(app)
+    while hasattr(found, "commands"):
+        found = found.commands[words.pop(0)]
+    found.make_context(found.name, words)  # raises where an option is unknown or a value does not fit
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_nothing_was_left_to_fill_in(name):
+    assert not re.search(r"@[A-Z]+@", TEXTS[name])
+
+
+def test_every_figure_is_there_and_small():
+    figures = [figure for text in TEXTS.values() for figure in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)]
+    assert len(COMMANDS) >= 12
+    assert len(figures) >= 6
+    for figure in figures:
+        assert (DOCS / figure).stat().st_size < 150_000, figure
