@@ -75,12 +75,22 @@ class Figures:
     @property
     def tokens_per_second(self) -> float:
         """Median of the rounds; all that a stream takes to go on is in it."""
-        return float(np.median([1e3 * len(steps) / sum(steps) for steps in self.steps_ms]))
+        return float(np.median(self.speeds))
+
+    @property
+    def speeds(self) -> list[float]:
+        """Tokens/s of every round."""
+        return [1e3 * len(steps) / sum(steps) for steps in self.steps_ms]
+
+    @property
+    def prefill_medians(self) -> dict[str, float]:
+        """Tokens/s by chunk."""
+        return {chunk: float(np.median(speeds)) for chunk, speeds in self.prefill.items()}
 
     @property
     def prefill_per_second(self) -> tuple[str, float]:
         """(chunk, tokens/s) of the fastest chunk, by its median."""
-        medians = {chunk: float(np.median(speeds)) for chunk, speeds in self.prefill.items()}
+        medians = self.prefill_medians
         best = max(medians, key=lambda chunk: medians[chunk])
         return best, medians[best]
 
@@ -97,9 +107,9 @@ class Figures:
             "threads": self.setting.threads,
             "rounds": len(self.steps_ms),
             "tokens_per_second": self.tokens_per_second,
-            "tokens_per_second_by_round": [1e3 * len(steps) / sum(steps) for steps in self.steps_ms],
+            "tokens_per_second_by_round": self.speeds,
             "ms": {name: self.percentile(share) for name, share in PERCENTILES.items()},
-            "prefill_tokens_per_second": {chunk: float(np.median(speeds)) for chunk, speeds in self.prefill.items()},
+            "prefill_tokens_per_second": self.prefill_medians,
             "first_token_s": float(np.median(self.first_token_s)),
             "peak_bytes": int(np.median(self.peak_bytes)),
             "perplexity": self.perplexity,
@@ -136,7 +146,7 @@ def compare(
                     results = [_run(contender, setting, Path(folder)) for contender in contenders]
                     for row, result in zip(rows, results, strict=True):
                         row.add(result)
-                    speeds = ", ".join(f"{row.label} {1e3 / np.mean(row.steps_ms[-1]):.1f}" for row in rows)
+                    speeds = ", ".join(f"{row.label} {row.speeds[-1]:.1f}" for row in rows)
                     report(f"{setting}, round {number} of {rounds}, tokens/s: {speeds}")
             for window, contender, rows in _by_model(contenders, found) if perplexity else ():
                 score = _perplexity(contender, rows[0].setting, Path(folder), perplexity)
@@ -181,11 +191,7 @@ def run_worker(python: str, job: Mapping[str, Any], label: str, folder: Path) ->
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
     # -P: the worker's neighbours here are ours, not modules of the world it runs in
-    command = [python, "-P", str(WORKER), json.dumps({**job, "answer": str(answer)})]
-    try:
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    except OSError as error:
-        raise BadOption(f"cannot run {python} ({error.strerror})", "a Python interpreter") from None
+    done = run_python(python, "-P", str(WORKER), json.dumps({**job, "answer": str(answer)}))
     if done.returncode or not answer.is_file():
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         if "No module named" in last:
@@ -195,3 +201,12 @@ def run_worker(python: str, job: Mapping[str, Any], label: str, folder: Path) ->
         raise EdgesinkError(f"{label} failed: {last}")
     result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return result
+
+
+def run_python(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What became of `python` with these arguments, its stderr kept; BadOption if there is no such program."""
+    command = [python, *arguments]
+    try:
+        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    except OSError as error:
+        raise BadOption(f"cannot run {python} ({error.strerror})", "a Python interpreter") from None

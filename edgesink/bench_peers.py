@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesink.bench import Contender, run_worker
+from edgesink.bench import Contender, run_python, run_worker
 from edgesink.errors import BadOption
 from edgesink.files import written_whole
 from edgesink.paths import cache_folder
@@ -77,11 +76,7 @@ def _check_python(name: str, python: str) -> None:
     module = {LLAMA: "llama_cpp", GENAI: "onnxruntime_genai", OPENVINO: "openvino_genai"}[name]
     package = "llama-cpp-python" if name == LLAMA else name
     find = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    try:
-        lacking = subprocess.run([python, "-c", find], check=False, stderr=subprocess.DEVNULL).returncode
-    except OSError as error:
-        raise BadOption(f"cannot run {python} ({error.strerror})", "a Python interpreter") from None
-    if lacking:
+    if run_python(python, "-c", find).returncode:
         remedy = f"pip install {package}, or name the Python that has it: --peer-python {name}=PYTHON"
         raise BadOption(f"{python} has no {package}", "", remedy)
 

@@ -24,25 +24,11 @@ HEADS = ("tokens/s", "ours", *PERCENTILES, "prefill/s", "ours", "first s", "peak
 
 
 @dataclass(frozen=True)
-class BundleBytes:
-    """What a step reads of a bundle, once each."""
-
-    weights: int
-    state: int
-
-
-def bundle_bytes(bundle: Path) -> BundleBytes:
-    """Of the bundle in this folder."""
-    manifest = Manifest.read(bundle)
-    return BundleBytes(manifest.weight_bytes, manifest.state_bytes)
-
-
-@dataclass(frozen=True)
 class Report:
     """All that `bench` found; in every setting the first row is ours."""
 
     figures: Sequence[Figures]
-    bundles: Mapping[int, BundleBytes]  # by window
+    bundles: Mapping[int, Manifest]  # ours, by window
     places: Sequence[Place]
 
     @cached_property
@@ -53,14 +39,17 @@ class Report:
     def share_of_bandwidth(self, ours: Figures) -> float:
         """Of what memory gives, what our steps take: the weights and the state, once a token."""
         read = self.bundles[ours.setting.window]
-        return (read.weights + read.state) * ours.tokens_per_second / self.bandwidth[ours.setting.threads]
+        return (read.weight_bytes + read.state_bytes) * ours.tokens_per_second / self.bandwidth[ours.setting.threads]
 
     def as_data(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "machine": machine(),
             "read_bandwidth": {str(threads): found for threads, found in self.bandwidth.items()},
-            "bundles": {str(window): dataclasses.asdict(found) for window, found in self.bundles.items()},
+            "bundles": {
+                str(window): {"weights": held.weight_bytes, "state": held.state_bytes}
+                for window, held in self.bundles.items()
+            },
             "figures": [row.as_data() for row in self.figures],
             "positions": [dataclasses.asdict(place) for place in self.places],
         }
@@ -75,8 +64,8 @@ class Report:
             held, share = self.bundles[setting.window], self.share_of_bandwidth(rows[0])
             gigabytes = self.bandwidth[setting.threads] / 1e9
             lines.append(
-                f"ours: {held.weights / 1e6:.1f} MB of weights and {held.state / 1e6:.1f} MB of state, read once a "
-                f"token: {share:.0%} of the {gigabytes:.1f} GB/s that memory gives"
+                f"ours: {held.weight_bytes / 1e6:.1f} MB of weights and {held.state_bytes / 1e6:.1f} MB of state, read "
+                f"once a token: {share:.0%} of the {gigabytes:.1f} GB/s that memory gives"
             )
         if self.places:
             first = self.places[0]

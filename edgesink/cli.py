@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from edgesink import cli_attention, cli_bench, cli_recall, cli_timing, cli_verify
-from edgesink.cli_evidence import Json, Model, Threads, eval_app
+from edgesink.cli_evidence import Json, Model, Threads, eval_app, say
 from edgesink.errors import BadOption, EdgesinkError
 from edgesink.models import DEFAULT_MODEL, MODELS
 from edgesink.spec import (
@@ -106,7 +106,7 @@ def export(
         vocabulary_bits=vocabulary_bits,
         parts=parts,
     )
-    _say(f"{_megabytes(manifest.weight_bytes)} of weights, {_megabytes(manifest.state_bytes)} of state, for ever")
+    say(f"{_megabytes(manifest.weight_bytes)} of weights, {_megabytes(manifest.state_bytes)} of state, for ever")
     print(goal)
 
 
@@ -143,7 +143,7 @@ def chat(
     if session and session.exists():
         talk.restore(session)
     if message is not None:
-        _say(f"({show(talk.answer(message, max_new_tokens))})")
+        say(f"({show(talk.answer(message, max_new_tokens))})")
     else:
         converse(talk, max_new_tokens)
     if session:
@@ -185,7 +185,7 @@ def generate(
         text = "".join(token.text for token in made)
         _print_json({"prompt_ids": ids, "ids": [t.id for t in made], "text": text, "evicted": stream.evicted})
     else:
-        _say(f"({show(tokens)})")
+        say(f"({show(tokens)})")
 
 
 @app.command()
@@ -237,10 +237,6 @@ app.command()(cli_attention.attn)
 
 def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, ensure_ascii=False))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _megabytes(count: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +21,7 @@ from edgesink.cli_evidence import (
     bundle_of,
     checkpoint_of,
     numbers,
+    say,
     words,
 )
 from edgesink.errors import BadOption
@@ -30,6 +30,7 @@ from edgesink.spec import DEFAULT_SINKS
 
 if TYPE_CHECKING:
     from edgesink.bench import Figures
+    from edgesink.manifest import Manifest
     from edgesink.positions import Place
 
 PERPLEXITY_TOKENS = 4096
@@ -62,7 +63,8 @@ def bench(
     """Speed and memory with the ring full, beside other engines where they are installed."""
     from edgesink.bench import Contender, Setting, compare
     from edgesink.bench_peers import PeerOptions, contenders
-    from edgesink.bench_report import Report, bundle_bytes
+    from edgesink.bench_report import Report
+    from edgesink.manifest import Manifest
 
     sizes, counts = numbers(windows), numbers(threads)
     if not sizes or not counts or min(counts) < 1 or min(sizes) <= max(prompt, 2 * DEFAULT_SINKS):
@@ -72,14 +74,15 @@ def bench(
     options = PeerOptions(words(against), _named(peer_model), _named(peer_python), words(quants), words(evictions))
     peers = contenders(options, sizes, lambda: checkpoint_of(model))
     bundles = {size: bundle_of(model, "cache", size - DEFAULT_SINKS, precision) for size in sizes}
-    check_windows(bundles)
+    manifests = {size: Manifest.read(bundle) for size, bundle in bundles.items()}
+    _check_windows(manifests)
     ours = Contender(f"edgesink {precision}", "edgesink", bundles, chunks=tuple(numbers(chunks)))
     settings = [Setting(size, count, DEFAULT_SINKS, prompt, steps) for size in sizes for count in counts]
     ids = _ids(bundles[sizes[0]], text)
     some = np.fromiter(itertools.islice(ids, max(max(sizes) + 2 * steps, perplexity + 1)), np.int64)
     report = Report(
-        compare([ours, *peers], settings, some, rounds, perplexity if text else 0, _say),
-        {size: bundle_bytes(bundle) for size, bundle in bundles.items()},
+        compare([ours, *peers], settings, some, rounds, perplexity if text else 0, say),
+        manifests,
         _places(bundles[sizes[0]], ids, numbers(positions), counts[-1], steps, rounds) if positions else [],
     )
     if plot:
@@ -87,12 +90,10 @@ def bench(
     print(json.dumps(report.as_data(), indent=2) if as_json else report.as_text())
 
 
-def check_windows(bundles: dict[int, Path]) -> None:
+def _check_windows(manifests: dict[int, Manifest]) -> None:
     """BadOption where a bundle's window is another than the one it is to be timed at."""
-    from edgesink.manifest import Manifest
-
-    for size, bundle in bundles.items():
-        capacity = Manifest.read(bundle).stream.capacity
+    for size, manifest in manifests.items():
+        capacity = manifest.stream.capacity
         if capacity != size:
             raise BadOption(f"--windows {size} of a bundle that sees {capacity} tokens", f"--windows {capacity}")
 
@@ -118,8 +119,7 @@ def _ids(bundle: Path, text: list[Path]) -> Iterator[int]:
     from edgesink.texts import Text
 
     if text:
-        for block in Text(text, Tokenizer.of_bundle(bundle)).blocks(1 << 62, 1024):
-            yield from block.ids.tolist()
+        yield from Text(text, Tokenizer.of_bundle(bundle)).endless()
     random, vocab = np.random.default_rng(0), Manifest.read(bundle).model.vocab
     while True:
         yield from random.integers(0, vocab, 1024).tolist()
@@ -144,7 +144,3 @@ def _draw(path: Path, figures: Sequence[Figures]) -> None:
             speeds.append(row.tokens_per_second)
     title = f"decoding with the window full, {most} threads"
     plots.curves(path, lines, "window, tokens", "tokens/s", title, log=False)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

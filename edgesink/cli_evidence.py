@@ -144,6 +144,11 @@ def some(texts: list[Path]) -> list[Path]:
     return texts
 
 
+def say(text: str) -> None:
+    """To a person, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Bar:
     """A progress bar on a terminal, nothing elsewhere."""
 

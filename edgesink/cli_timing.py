@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +30,7 @@ from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from edgesink.runtime.session import Stream
+    from edgesink.texts import Text
 
 
 def latency(
@@ -55,7 +55,7 @@ def latency(
     for size in sizes:
         bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision)
         stream = edgesink.load(bundle, threads=threads)
-        ids = np.fromiter(_ids(stream, text), np.int64, size + steps)
+        ids = np.fromiter(_text(stream, text).endless(), np.int64, size + steps)
         times = time_window(stream, ids, steps, repeats)
         if torch:
             from edgesink.held_model import held_model
@@ -98,7 +98,7 @@ def endurance(
 
     bundle = bundle_of(model, "cache", window, precision)
     run = Endurance(edgesink.load(bundle, threads=threads), every, progress)
-    ids = itertools.islice(_ids(run.stream, text), run.stream.position, None)
+    ids = itertools.islice(_text(run.stream, text).endless(), run.stream.position, None)
     with Bar() as bar:
         found = run.run(ids, tokens, lambda done: bar.show("endurance", done, tokens))
     if as_json:
@@ -115,9 +115,7 @@ def add(app: typer.Typer) -> None:
     app.command()(endurance)
 
 
-def _ids(stream: Stream, text: list[Path]) -> Iterator[int]:
-    """The text's ids, over and over."""
+def _text(stream: Stream, files: list[Path]) -> Text:
     from edgesink.texts import Text
 
-    for block in Text(some(text), stream.tokenizer).blocks(1 << 62, 1024):
-        yield from block.ids.tolist()
+    return Text(some(files), stream.tokenizer)

@@ -63,8 +63,8 @@ def time_window(stream: Stream, ids: np.ndarray, steps: int, repeats: int) -> Wi
     _refill(stream, ids[:capacity])
     recomputed, streamed = [], []
     for part in np.array_split(np.arange(capacity, capacity + steps), repeats):
-        recomputed.append(_milliseconds(lambda: _refill(stream, ids[:capacity])))
-        streamed += [_milliseconds(lambda i=i: stream.feed(ids[i : i + 1])) for i in part]  # type: ignore[misc]
+        recomputed.append(milliseconds(lambda: _refill(stream, ids[:capacity])))
+        streamed += [milliseconds(lambda i=i: stream.feed(ids[i : i + 1])) for i in part]  # type: ignore[misc]
     return WindowTimes(capacity, float(np.median(streamed)), float(np.median(recomputed)))
 
 
@@ -75,7 +75,7 @@ def time_torch(times: WindowTimes, model: Any, ids: np.ndarray, steps: int, repe
 
     window = torch.tensor(ids[: times.window])[None]
     with torch.inference_mode():
-        dense = [_milliseconds(lambda: model(window, use_cache=False, logits_to_keep=1)) for _ in range(repeats)]
+        dense = [milliseconds(lambda: model(window, use_cache=False, logits_to_keep=1)) for _ in range(repeats)]
         cache = DynamicCache()
         for start in range(0, times.window - 1, 512):
             stop = min(start + 512, times.window - 1)
@@ -85,7 +85,7 @@ def time_torch(times: WindowTimes, model: Any, ids: np.ndarray, steps: int, repe
             model(window[:, -1:], past_key_values=cache, logits_to_keep=1)
             cache.crop(-1)
 
-        stepped = [_milliseconds(step) for _ in range(steps)]
+        stepped = [milliseconds(step) for _ in range(steps)]
     return dataclasses.replace(
         times, torch_stream_ms=float(np.median(stepped)), torch_recompute_ms=float(np.median(dense))
     )
@@ -123,7 +123,7 @@ class Endurance:
             times = []
             for _ in range(min(self.every, tokens - self.stream.position)):
                 token = np.array([next(ids)])
-                times.append(_milliseconds(lambda token=token: self.stream.feed(token)))  # type: ignore[misc]
+                times.append(milliseconds(lambda token=token: self.stream.feed(token)))  # type: ignore[misc]
                 report(self.stream.position)
             p50, p90, p99 = (float(p) for p in np.percentile(times, [50, 90, 99]))
             self.stretches.append(Stretch(self.stream.position, p50, p90, p99, resident_bytes()))
@@ -173,7 +173,8 @@ def _refill(stream: Stream, ids: np.ndarray) -> None:
     stream.feed(ids)
 
 
-def _milliseconds(call: Callable[[], Any]) -> float:
+def milliseconds(call: Callable[[], Any]) -> float:
+    """How long `call` takes."""
     began = time.perf_counter()
     call()
     return 1e3 * (time.perf_counter() - began)

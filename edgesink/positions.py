@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from edgesink.latency import milliseconds
 
 if TYPE_CHECKING:
     from edgesink.runtime.session import Stream
@@ -57,14 +59,12 @@ def time_positions(
         for _ in range(rounds):
             for session, found in zip(sessions, times, strict=True):
                 stream.restore(session)
-                found.append([_milliseconds(stream, token) for token in last])
+                found.append([milliseconds(partial(_step, stream, last[i : i + 1])) for i in range(steps)])
     return [
         Place(position, *(float(np.median(np.percentile(found, share, axis=1))) for share in (50, 99)))
         for position, found in zip(positions, times, strict=True)
     ]
 
 
-def _milliseconds(stream: Stream, token: int) -> float:
-    began = time.perf_counter()
-    int(np.argmax(stream.feed(np.array([token]))))
-    return 1e3 * (time.perf_counter() - began)
+def _step(stream: Stream, token: np.ndarray) -> None:
+    int(np.argmax(stream.feed(token)))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from edgesink.cli_evidence import say
 from edgesink.errors import EdgesinkError
 from edgesink.runtime.chat import Chat
 from edgesink.runtime.generate import Token
@@ -40,14 +41,14 @@ def converse(chat: Chat, max_new_tokens: int | None) -> None:
     terminal = sys.stdin.isatty()
     if terminal:
         _line_editing()
-        _say(f"{chat.stream.manifest.model.name}; {_memory(chat)}; /help for commands")
+        say(f"{chat.stream.manifest.model.name}; {_memory(chat)}; /help for commands")
     while True:
         try:
             message = input("> " if terminal else "")
         except EOFError:
             return
         except KeyboardInterrupt:
-            _say("(Ctrl-D or /quit leaves)")
+            say("(Ctrl-D or /quit leaves)")
             continue
         if not message.strip():
             continue
@@ -58,7 +59,7 @@ def converse(chat: Chat, max_new_tokens: int | None) -> None:
             continue
         speed = show(chat.answer(message, max_new_tokens))
         if terminal:
-            _say(f"({speed}; {chat.stream.evicted} tokens forgotten)")
+            say(f"({speed}; {chat.stream.evicted} tokens forgotten)")
 
 
 def _command(chat: Chat, line: str) -> None:
@@ -71,15 +72,15 @@ def _command(chat: Chat, line: str) -> None:
         elif name == "/load" and argument:
             chat.restore(Path(argument))
         elif name == "/status":
-            _say(_memory(chat))
+            say(_memory(chat))
             return
         else:
-            _say(HELP)
+            say(HELP)
             return
     except EdgesinkError as error:
-        _say(str(error))
+        say(str(error))
         return
-    _say("done")
+    say("done")
 
 
 def _memory(chat: Chat) -> str:
@@ -93,7 +94,3 @@ def _memory(chat: Chat) -> str:
 def _line_editing() -> None:
     with suppress(ImportError):
         import readline  # noqa: F401  (its import gives input() history and editing)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -72,6 +72,11 @@ class Text:
             if place >= tokens:
                 return
 
+    def endless(self) -> Iterator[int]:
+        """Every id, over and over."""
+        for piece in self._pieces(again=True):
+            yield from piece.tolist()
+
     def _pieces(self, again: bool) -> Iterator[np.ndarray]:
         if self._first is not None:
             yield np.array([self._first], np.int64)

@@ -180,11 +180,12 @@ def _greedy(
 
 def _divergence(expected: np.ndarray, found: np.ndarray) -> float:
     """KL(expected || found) of the next-token distributions, nats."""
-    log_p, log_q = _log_softmax(expected), _log_softmax(found)
+    log_p, log_q = log_softmax(expected), log_softmax(found)
     return float((np.exp(log_p) * (log_p - log_q)).sum())
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log probabilities in float64, [V]; NaN where logits are not finite."""
     x = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):
         x = x - x.max()

@@ -127,7 +127,9 @@ def from_gguf(data: np.ndarray, kind: str, rows: int, columns: int) -> Blocks | 
     """
     if kind == "Q4_K":
         return _from_q4_k(data.reshape(rows, columns // 256, 144))
-    raw = data.reshape(rows, columns // BLOCK, -1) if kind in ("Q8_0", "Q4_0", "Q4_1") else data
+    if kind not in ("Q8_0", "Q4_0", "Q4_1"):
+        return None
+    raw = data.reshape(rows, columns // BLOCK, -1)
     if kind == "Q8_0":
         codes = raw[..., 2:].view(np.int8).astype(np.int16) + 128
         scale = _half(raw[..., 0:2])
@@ -135,9 +137,7 @@ def from_gguf(data: np.ndarray, kind: str, rows: int, columns: int) -> Blocks | 
     if kind == "Q4_0":
         scale = _half(raw[..., 0:2])
         return Blocks(_nibbles(raw[..., 2:], rows, columns), scale, np.full_like(scale, 8), 4)
-    if kind == "Q4_1":
-        return _affine(_nibbles(raw[..., 4:], rows, columns), _half(raw[..., 0:2]), _half(raw[..., 2:4]))
-    return None
+    return _affine(_nibbles(raw[..., 4:], rows, columns), _half(raw[..., 0:2]), _half(raw[..., 2:4]))
 
 
 def _from_q4_k(raw: np.ndarray) -> Blocks:

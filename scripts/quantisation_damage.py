@@ -22,18 +22,12 @@ from edgesink.reference import Reference
 from edgesink.runners import open_runner
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.spec import StreamSpec
-from edgesink.verify import Stage
+from edgesink.verify import Stage, log_softmax
 
 BUNDLES = [  # target, precision, bits of the vocabulary
     ("onnx", "fp32", 8), ("onnx", "int8", 8), ("onnx", "int4", 8), ("onnx", "int4", 4),
     ("coreml", "fp16", 8), ("coreml", "int8", 8), ("coreml", "int4", 8), ("coreml", "int4", 4), ("coreml", "pal4", 8),
 ]  # fmt: skip
-
-
-def surprise(logits: np.ndarray, following: int) -> float:
-    """-log p of the id that follows, nats."""
-    wide = logits.astype(np.float64) - logits.max()
-    return float(np.log(np.exp(wide).sum()) - wide[following])
 
 
 def main() -> None:
@@ -58,8 +52,8 @@ def main() -> None:
             for place, right in enumerate(expected):
                 found = runner.feed(ids[place : place + 1], place, stream.sinks)
                 damage.add(right, found)
-                ours += surprise(found, ids[place + 1]) if place + 1 < len(ids) else 0.0
-            right_sum = sum(surprise(row, id_) for row, id_ in zip(expected, ids[1:], strict=False))
+                ours -= log_softmax(found)[ids[place + 1]] if place + 1 < len(ids) else 0.0
+            right_sum = -sum(log_softmax(row)[id_] for row, id_ in zip(expected, ids[1:], strict=False))
             line = {
                 "bundle": f"{target} {precision}" + (f", vocabulary {bits} bit" if precision == "int4" else ""),
                 "megabytes": round(manifest.weight_bytes / 1e6, 2),

@@ -13,9 +13,10 @@ from edgesink import bench as benchmark
 from edgesink import bench_peers, bench_worker, load
 from edgesink.bench import Contender, Figures, Setting, compare, run_worker
 from edgesink.bench_peers import PeerOptions
-from edgesink.bench_report import BundleBytes, Report
+from edgesink.bench_report import Report
 from edgesink.cli import app
 from edgesink.errors import BadOption, EdgesinkError, MissingPackage
+from edgesink.manifest import Manifest
 from edgesink.positions import time_positions
 from edgesink.scoring import Scorer
 from edgesink.spec import StreamSpec
@@ -206,8 +207,8 @@ def test_llama_cpp_runs_in_every_quantisation_and_way(monkeypatch, tmp_path):
     assert found[-1].models[64].name == "model.Q8_0.gguf"
 
 
-def test_the_report_puts_our_speed_over_the_others(compared):
-    report = Report(compared, {32: BundleBytes(1_000_000, 2_000)}, [])
+def test_the_report_puts_our_speed_over_the_others(compared, bundle):
+    report = Report(compared, {32: Manifest.read(bundle)}, [])
     text = report.as_text()
     assert "window 32, 1 thread, median of 2" in text
     assert f"x {compared[0].tokens_per_second / compared[1].tokens_per_second:.2f}" in text
