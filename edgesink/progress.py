@@ -47,7 +47,7 @@ class Progress:
         if scorer is not None:
             scorer.reset(known.sinks)
         if self.path is not None and scorer is not None and session is not None:
-            saved = read_session(self.path.with_name(session), scorer.manifest.fingerprint, scorer.state())
+            saved = read_session(self.path.with_name(session), scorer.manifest, scorer.state())
             scorer.load_state(saved.state, saved.position, saved.sinks)
         return known
 
@@ -64,8 +64,7 @@ class Progress:
         before = self._sessions.pop(curve.label, None)
         if scorer is not None and not done:
             name = f"{self.path.name}.{len(self._sessions)}-{curve.position}.state"
-            fingerprint = scorer.manifest.fingerprint
-            write_session(self.path.with_name(name), fingerprint, scorer.position, curve.sinks, scorer.state())
+            write_session(self.path.with_name(name), scorer.manifest, scorer.position, curve.sinks, scorer.state())
             self._sessions[curve.label] = name
         curves = {label: dataclasses.asdict(curve) for label, curve in self.curves.items()}
         data = {"format": FORMAT, "identity": self.identity, "curves": curves, "sessions": self._sessions}

@@ -38,7 +38,7 @@ class OnnxRunner:
         from edgesink.runtime.backends import OnnxBackend
 
         self._backend = OnnxBackend(bundle, manifest, provider=device)
-        self.name = f"onnxruntime {version('onnxruntime')} {device}"
+        self.name = self._backend.name
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
         self._backend.feed(ids, position, sinks)

@@ -32,7 +32,7 @@ class Scorer:
     """
 
     def __init__(self, bundle: Path, threads: int | None = None, provider: str = "cpu") -> None:
-        from edgesink.runtime.backends import open_session
+        from edgesink.runtime.backends import device_of, open_session
         from edgesink.runtime.ring_state import RingState
 
         self.manifest = Manifest.read(bundle)
@@ -40,7 +40,7 @@ class Scorer:
             raise BadBundle(f"a bundle for {self.manifest.target}", "one for onnx", "export with --target onnx")
         self._session = open_session(bundle, self.manifest, threads, provider, scoring_graph(bundle / ONNX_GRAPH))
         self._binding = self._session.io_binding()
-        self._state = RingState(self._session, self._binding, self.manifest, "cpu" if provider == "cpu" else "cuda")
+        self._state = RingState(self._session, self._binding, self.manifest, device_of(provider))
         self.reset(self.manifest.stream.sinks)
 
     def reset(self, sinks: int) -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,7 +22,17 @@ from edgesink.export.bundle_readme import bundle_readme
 from edgesink.export.checkpoint import Checkpoint, open_checkpoint, weight_names, weight_shape
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import BITS, VOCABULARY_BITS, Weights, describe_weights, held_weights
-from edgesink.manifest import MANIFEST, BundleFile, Manifest, StateDtype, describe_file
+from edgesink.manifest import (
+    KERNELS_GRAPH,
+    KERNELS_IMAGE,
+    MANIFEST,
+    ONNX_DATA,
+    ONNX_GRAPH,
+    BundleFile,
+    Manifest,
+    StateDtype,
+    describe_file,
+)
 from edgesink.packages import EXPORT, require
 from edgesink.spec import KvWrite, Precision, StreamSpec, Target
 from edgesink.version import __version__
@@ -95,10 +105,7 @@ def export(
 def write_graph(folder: Path, manifest: Manifest, weights: Weights) -> None:
     """Write the graph that `manifest`, its files not yet known, says into `folder`."""
     if manifest.target == "onnx":
-        from edgesink.export.to_onnx import write_onnx
-
-        # a GGUF of 4 bits has the same weights in int8 as in int4: what can be spared is the rounding of activations
-        write_onnx(folder, manifest.model, manifest.stream, weights, float_activations=manifest.precision == "int8")
+        _write_onnx_graphs(folder, manifest, weights)
     elif manifest.target == "coreml":
         from edgesink.export.to_coreml import write_coreml
 
@@ -107,6 +114,21 @@ def write_graph(folder: Path, manifest: Manifest, weights: Weights) -> None:
         from edgesink.export.to_coreai import write_coreai
 
         write_coreai(folder, manifest, weights)
+
+
+def _write_onnx_graphs(folder: Path, manifest: Manifest, weights: Weights) -> None:
+    from edgesink.export.onnx_builder import WeightFile
+    from edgesink.export.onnx_weights import OnnxWeights
+    from edgesink.export.to_kernels import runs_on_kernels, write_kernels_graph
+    from edgesink.export.to_onnx import write_onnx
+
+    model, stream, precision = manifest.model, manifest.stream, manifest.precision
+    with closing(WeightFile(folder / ONNX_DATA)) as file:
+        stored = OnnxWeights(file, weights)
+        # a GGUF of 4 bits has the same weights in int8 as in int4: what can be spared is the rounding of activations
+        write_onnx(folder / ONNX_GRAPH, model, stream, stored, float_activations=precision == "int8")
+        if runs_on_kernels(model, precision):
+            write_kernels_graph(folder / KERNELS_GRAPH, folder / KERNELS_IMAGE, model, stream, stored)
 
 
 def default_vocabulary_bits(target: Target, precision: Precision) -> int:

@@ -28,20 +28,23 @@ class Ops(Protocol):
     def norm(self, x: Value, weight: str) -> Value:
         """RMSNorm over the last axis, statistics in float32 whatever the type of `x`."""
 
-    def project(self, x: Value, *weights: str) -> tuple[Value, ...]:
-        """x @ w.T for each weight: [1, T, in] -> [1, T, out]; one matrix product where the target likes that."""
-
     def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        """`project`, cut into heads: each (weight, count) gives [1, count, T, D]."""
+        """x @ w.T for each (weight, count), cut into heads: [1, T, hidden] -> [1, count, T, D]."""
 
     def merge(self, context: Value) -> Value:
         """[1, H, T, D] -> [1, T, H * D]."""
 
-    def silu(self, x: Value) -> Value:
-        """x * sigmoid(x)."""
+    def add_product(self, x: Value, y: Value, weight: str) -> Value:
+        """x + y @ w.T, the residual stream going on: [1, T, hidden]."""
+
+    def gated(self, x: Value, gate: str, up: str) -> Value:
+        """silu(x @ gate.T) * (x @ up.T), silu(z) = z sigmoid(z): [1, T, intermediate]."""
 
     def last(self, x: Value) -> Value:
         """The last real token: [1, T, hidden] -> [1, 1, hidden]."""
+
+    def head(self, x: Value) -> Value:
+        """x @ head.T, the logits: [1, 1, hidden] -> [1, 1, V]."""
 
     def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
         """Write rows k, v at `slot` [T] of the layer's state; the whole buffers after it, [1, K, rows, D] each."""
@@ -60,13 +63,12 @@ def decoder(model: ModelSpec, ops: Ops, attention: Attention, given: Value, laye
         h = ops.norm(x, of + "attention_norm")
         q, k, v = ops.heads(h, (of + "q", model.heads), (of + "k", model.kv_heads), (of + "v", model.kv_heads))
         context = ops.merge(attention(layer, q, k, v))  # [1, T, H * D]
-        x = x + ops.project(context, of + "o")[0]
-        h = ops.norm(x, of + "mlp_norm")
-        gate, up = ops.project(h, of + "gate", of + "up")  # [1, T, intermediate]
-        x = x + ops.project(ops.silu(gate) * up, of + "down")[0]
+        x = ops.add_product(x, context, of + "o")
+        inner = ops.gated(ops.norm(x, of + "mlp_norm"), of + "gate", of + "up")  # [1, T, intermediate]
+        x = ops.add_product(x, inner, of + "down")
     if layers.stop < model.layers:
         return x
-    return ops.project(ops.norm(ops.last(x), "norm"), "head")[0]
+    return ops.head(ops.norm(ops.last(x), "norm"))
 
 
 def cut(layers: int, parts: int) -> list[range]:

@@ -1,6 +1,7 @@
-"""An ONNX graph under construction: values with operators, nodes, and weights streamed to external data.
+"""ONNX graphs under construction: values with operators, nodes, and weights streamed to external data.
 
-Owns the spelling of ONNX (node and initializer protobufs, constants, the data file). Knows nothing of decoders.
+Owns the spelling of ONNX (node and initializer protobufs, constants) and the data file, which several graphs may share.
+Knows nothing of decoders.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 24  # the first with Attention whose key/value state the caller owns
 MICROSOFT = "com.microsoft"
+EDGESINK = "edgesink"  # the domain of the operators in kernels/onnxruntime.c
 INLINE_BYTES = 1024  # smaller initializers stay in the graph file
 ALIGNMENT = 4096  # of external data, so that it can be mapped
 
@@ -72,16 +74,58 @@ class Value:
         return self.graph.slice(self, part.start or 0, stop, axis=0)
 
 
-class Graph:
-    """Nodes, inputs, outputs and initializers; weights go straight to the data file."""
+class Tensors(Protocol):
+    """Where a graph's initializers come from."""
 
-    def __init__(self, data_path: Path) -> None:
+    def tensor(self, name: str, array: np.ndarray | None = None) -> onnx.TensorProto:
+        """The protobuf of a weight; `array` is stored if the name is new."""
+
+
+class WeightFile:
+    """The external data of one graph or more; bytes are written once, when a weight is first stored."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._data: BinaryIO = path.open("wb")
+        self._tensors: dict[str, onnx.TensorProto] = {}
+
+    def tensor(self, name: str, array: np.ndarray | None = None, apart: bool = False) -> onnx.TensorProto:
+        """The protobuf of a weight; `array` is stored unless the name is known, in the file however small if `apart`."""
+        if name not in self._tensors:
+            assert array is not None, f"{name} was never stored"
+            self._tensors[name] = self._stored(name, array, apart)
+        return self._tensors[name]
+
+    def alias(self, name: str, of: str, shape: Sequence[int]) -> None:
+        """The bytes of the weight `of` under another name and shape."""
+        tensor = TensorProto()
+        tensor.CopyFrom(self._tensors[of])
+        tensor.name = name
+        tensor.dims[:] = shape
+        self._tensors[name] = tensor
+
+    def close(self) -> None:
+        self._data.close()
+
+    def _stored(self, name: str, array: np.ndarray, apart: bool) -> onnx.TensorProto:
+        if array.nbytes < INLINE_BYTES and not apart:
+            return numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
+        tensor = TensorProto(name=name, data_type=_element_type(array.dtype), dims=array.shape)
+        place_outside(tensor, self._name, self._data.tell(), array.nbytes)
+        self._data.write(np.ascontiguousarray(array).data.cast("B"))
+        return tensor
+
+
+class Graph:
+    """Nodes, inputs, outputs and initializers; weights go straight to the file, or come from wherever `weights` says."""
+
+    def __init__(self, weights: Tensors) -> None:
+        self.weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
-        self._data_name = data_path.name
-        self._data: BinaryIO = data_path.open("wb")
         self._count = 0
 
     # ---- values
@@ -106,46 +150,42 @@ class Graph:
         """`operand` as a value of the type of `value`."""
         return operand if isinstance(operand, Value) else self.constant(operand, value.dtype)
 
-    def initializer(self, name: str, array: np.ndarray) -> Value:
-        """A weight; its bytes are written to the data file at once, the first time that the name is used."""
-        if name not in self._initializers:
-            self._initializers[name] = self._stored(name, array)
-        return Value(self, name, array.dtype, array.shape)
+    def initializer(self, name: str, array: np.ndarray | None = None) -> Value:
+        """A weight; its bytes are written to the file the first time that any graph of the file uses the name."""
+        tensor = self._initializers.setdefault(name, self.weights.tensor(name, array))
+        return Value(self, name, helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims))
 
-    def alias(self, name: str, of: str, shape: Sequence[int]) -> Value:
-        """The bytes of the initializer `of` under another name and shape, stored once."""
-        tensor = TensorProto()
-        tensor.CopyFrom(self._initializers[of])
-        tensor.name = name
-        tensor.dims[:] = shape
-        self._initializers[name] = tensor
-        return Value(self, name, helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(shape))
+    def absent(self) -> Value:
+        """Stands for an optional input that is not given."""
+        return Value(self, "", np.dtype(np.float32))
 
     def node(
         self, op: str, *operands: Operand, dtype: Any = None, domain: str = "", name: str = "", **attributes: Any
     ) -> Value:
         """Add a node of one output; its type is that of the first operand unless given."""
-        return self.nodes(op, *operands, count=1, dtype=dtype, domain=domain, name=name, **attributes)[0]
+        outputs = [name or self._fresh(op)]
+        return self.nodes(op, *operands, outputs=outputs, dtypes=[dtype], domain=domain, **attributes)[0]
 
     def nodes(
         self,
         op: str,
         *operands: Operand,
-        count: int,
-        dtype: Any = None,
+        outputs: Sequence[str],
+        dtypes: Sequence[Any],
         domain: str = "",
-        name: str = "",
         **attributes: Any,
     ) -> tuple[Value, ...]:
-        """Add a node of `count` outputs of one type."""
+        """Add a node of several outputs, each named; a type None is that of the first operand."""
         first = next(operand for operand in operands if isinstance(operand, Value))
         inputs = [self.like(first, operand) for operand in operands]
-        self._count += 1
-        names = [name] if name else [f"{op}_{self._count}" + (f"_{i}" if count > 1 else "") for i in range(count)]
         self._nodes.append(
-            helper.make_node(op, [v.name for v in inputs], names, name=names[0], domain=domain, **attributes)
+            helper.make_node(op, [v.name for v in inputs], outputs, name=outputs[0], domain=domain, **attributes)
         )
-        return tuple(Value(self, n, np.dtype(dtype or first.dtype)) for n in names)
+        return tuple(Value(self, n, np.dtype(t or first.dtype)) for n, t in zip(outputs, dtypes, strict=True))
+
+    def _fresh(self, op: str) -> str:
+        self._count += 1
+        return f"{op}_{self._count}"
 
     # ---- shapes
 
@@ -160,7 +200,8 @@ class Graph:
 
     def split(self, x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
         """x cut along `axis` into pieces of these sizes."""
-        return self.nodes("Split", x, self.constant(sizes, np.int64), count=len(sizes), axis=axis)
+        outputs, dtypes = [self._fresh("Split") for _ in sizes], [None] * len(sizes)
+        return self.nodes("Split", x, self.constant(sizes, np.int64), outputs=outputs, dtypes=dtypes, axis=axis)
 
     def unsqueeze(self, x: Value, axis: int) -> Value:
         return self.node("Unsqueeze", x, self.constant([axis], np.int64))
@@ -171,35 +212,32 @@ class Graph:
     # ---- finish
 
     def save(self, path: Path, name: str) -> None:
-        """Close the data file and write the graph file beside it."""
-        self._data.close()
+        """Write the graph file; it belongs beside the data file."""
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
         domains = {node.domain for node in self._nodes}
         opsets = [helper.make_opsetid("", OPSET)]
-        if MICROSOFT in domains:
-            opsets.append(helper.make_opsetid(MICROSOFT, 1))
+        opsets += [helper.make_opsetid(domain, 1) for domain in (MICROSOFT, EDGESINK) if domain in domains]
         model = helper.make_model(
             graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True)
         )
         model.producer_name = "edgesink"
         path.write_bytes(model.SerializeToString())
 
-    def close(self) -> None:
-        """Give up: close the data file."""
-        self._data.close()
 
-    def _stored(self, name: str, array: np.ndarray) -> onnx.TensorProto:
-        if array.nbytes < INLINE_BYTES:
-            return numpy_helper.from_array(np.ascontiguousarray(array), name)
-        self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
-        tensor = TensorProto(
-            name=name, data_type=_element_type(array.dtype), dims=array.shape, data_location=TensorProto.EXTERNAL
-        )
-        place = {"location": self._data_name, "offset": self._data.tell(), "length": array.nbytes}
-        for key, value in place.items():
-            tensor.external_data.add(key=key, value=str(value))
-        self._data.write(np.ascontiguousarray(array).data.cast("B"))
-        return tensor
+def place_outside(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """Say where the bytes of a tensor lie: in the file `location` beside the graph."""
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in {"location": location, "offset": offset, "length": length}.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def bytes_outside(tensor: onnx.TensorProto) -> tuple[int, int] | None:
+    """(offset, length) in the data file; None for a tensor that is in the graph itself."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return None
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    return int(place["offset"]), int(place["length"])
 
 
 def _element_type(dtype: Any) -> int:

@@ -64,6 +64,11 @@ def stacked(parts: Sequence[Blocks]) -> Blocks:
     )
 
 
+def as_half(scale: np.ndarray) -> np.ndarray:
+    """Scales as float16 holds them, float32; none becomes 0, nor infinite."""
+    return np.clip(scale, 2.0**-24, 65504).astype(np.float16).astype(np.float32)
+
+
 def quantize(weight: np.ndarray, bits: int) -> Blocks:
     """Round a float32 matrix [N, K] to `bits` with the least squared error that the rule finds.
 
@@ -86,8 +91,10 @@ def quantize(weight: np.ndarray, bits: int) -> Blocks:
 def _symmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     middle = 1 << (bits - 1)
     scale = np.abs(blocks).max(-1) / (middle - 1)
-    scale = np.where(scale == 0, 1, scale).astype(np.float32)
-    codes = np.rint(blocks / scale[..., None]) + middle
+    scale = as_half(np.where(scale == 0, 1, scale))
+    codes = (
+        np.clip(np.rint(blocks / scale[..., None]), 1 - middle, middle - 1) + middle
+    )  # the scale may be rounded down
     return codes.astype(np.uint8), scale, np.full(scale.shape, middle, np.float32)
 
 
@@ -108,7 +115,7 @@ def _asymmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, 
         # the scale that fits these codes best, by least squares, and what it leaves
         power = np.einsum("...k,...k->...", centred, centred)
         overlap = np.einsum("...k,...k->...", centred, blocks)
-        fitted = np.where(overlap > 0, overlap / np.maximum(power, 1e-12), candidate).astype(np.float32)
+        fitted = as_half(np.where(overlap > 0, overlap / np.maximum(power, 1e-12), candidate))
         error = energy - 2 * fitted * overlap + fitted * fitted * power
         better = error < best_error
         best_error = np.where(better, error, best_error)

@@ -137,24 +137,28 @@ class MilOps:
         inverse = Value(mb.rsqrt(x=mean.var, epsilon=np.float16(0)))
         return x * (inverse / peak) * self._weight(weight)
 
-    def project(self, x: Value, *weights: str) -> tuple[Value, ...]:
-        return tuple(self._product(x, self._weight(weight)) for weight in weights)
-
     def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        products = self.project(x, *(weight for weight, _ in weights))
+        products = self._products(x, *(weight for weight, _ in weights))
         return tuple(self._cut(product, count) for product, (_, count) in zip(products, weights, strict=True))
 
     def merge(self, context: Value) -> Value:
         rows = Value(mb.transpose(x=context.var, perm=[0, 2, 1, 3]))
         return reshape(rows, 1, self._tokens, self.model.heads * self.model.head_dim)
 
-    def silu(self, x: Value) -> Value:
-        return Value(mb.silu(x=x.var))
+    def add_product(self, x: Value, y: Value, weight: str) -> Value:
+        return x + self._products(y, weight)[0]
+
+    def gated(self, x: Value, gate: str, up: str) -> Value:
+        products = self._products(x, gate, up)
+        return Value(mb.silu(x=products[0].var)) * products[1]
 
     def last(self, x: Value) -> Value:
         if self._length is None:
             return x
         return Value(mb.gather(x=x.var, indices=(self._length - 1).var, axis=1))
+
+    def head(self, x: Value) -> Value:
+        return self._products(x, "head")[0]
 
     def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
         new = concatenate([k, v], axis=0)  # [2, K, T, D]
@@ -223,6 +227,9 @@ class MilOps:
         return reshape(context, 1, model.heads, self._tokens, model.head_dim)
 
     # ---- weights
+
+    def _products(self, x: Value, *weights: str) -> tuple[Value, ...]:
+        return tuple(self._product(x, self._weight(weight)) for weight in weights)
 
     def _product(self, x: Value, weight: Value) -> Value:
         name = f"zeros.{weight.shape[0]}"

@@ -7,7 +7,6 @@ runner binds both to the same memory and nothing is copied. Integers of position
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,8 @@ from edgesink import names
 from edgesink.export.attention import SinkCorrected
 from edgesink.export.graph import decoder
 from edgesink.export.onnx_builder import MICROSOFT, Graph, Value
-from edgesink.export.palettize import Palette
-from edgesink.export.quantize import BLOCK, Blocks, quantize, stacked
-from edgesink.export.weights import Weights
-from edgesink.manifest import ONNX_GRAPH
+from edgesink.export.onnx_weights import OnnxWeights, Stored
+from edgesink.export.quantize import BLOCK
 from edgesink.spec import ModelSpec, StreamSpec
 
 # MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path; or as they are, half as fast for a
@@ -28,32 +25,36 @@ ACTIVATION_INT8, ACTIVATION_FLOAT = 4, 1
 
 
 def write_onnx(
-    folder: Path, model: ModelSpec, stream: StreamSpec, weights: Weights, float_activations: bool = False
+    path: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights, float_activations: bool = False
 ) -> None:
-    """Write `model.onnx` and `model.onnx.data` into `folder`; `float_activations`: where weights have 4 bits."""
-    graph = Graph(folder / f"{ONNX_GRAPH}.data")
-    try:
-        ids = graph.input(names.IDS, np.int64, [1, "T"])
-        position = graph.input(names.POSITION, np.int64, [1])
-        sinks = graph.input(names.SINKS, np.int64, [1])
-        ops = OnnxOps(graph, model, weights, float_activations)
-        attention = SinkCorrected(ops, model, stream, ids, position, sinks)
-        flat = graph.constant([-1, model.vocab], np.int64)
-        logits = graph.node("Reshape", decoder(model, ops, attention, ids), flat, name=names.LOGITS)
-        graph.output(logits, [1, model.vocab])
-        graph.output(graph.node("ArgMax", logits, axis=-1, keepdims=1, dtype=np.int64, name=names.NEXT), [1, 1])
-        graph.save(folder / ONNX_GRAPH, model.name)
-    finally:
-        graph.close()
+    """Write the graph file `path`, beside the data file of `weights`; `float_activations`: where weights have 4 bits."""
+    graph = Graph(weights.file)
+    ids, position, sinks = inputs(graph)
+    ops = OnnxOps(graph, model, weights, float_activations)
+    attention = SinkCorrected(ops, model, stream, ids, position, sinks)
+    outputs(graph, model, decoder(model, ops, attention, ids))
+    graph.save(path, model.name)
+
+
+def inputs(graph: Graph) -> tuple[Value, Value, Value]:
+    """The ids, their position and the stream's sinks, as every graph takes them."""
+    ids = graph.input(names.IDS, np.int64, [1, "T"])
+    return ids, graph.input(names.POSITION, np.int64, [1]), graph.input(names.SINKS, np.int64, [1])
+
+
+def outputs(graph: Graph, model: ModelSpec, logits: Value) -> None:
+    """The logits [1, 1, V], and which is largest, as every graph gives them."""
+    flat = graph.node("Reshape", logits, graph.constant([-1, model.vocab], np.int64), name=names.LOGITS)
+    graph.output(flat, [1, model.vocab])
+    graph.output(graph.node("ArgMax", flat, axis=-1, keepdims=1, dtype=np.int64, name=names.NEXT), [1, 1])
 
 
 class OnnxOps:
     """The vocabulary as ONNX nodes; satisfies `graph.Ops` and `attention.SinkCorrectedOps`."""
 
-    def __init__(self, graph: Graph, model: ModelSpec, weights: Weights, float_activations: bool = False) -> None:
-        self.graph, self.model = graph, model
-        self._weights, self._float_activations = weights, float_activations
-        self._vocabulary: tuple[Value, tuple[Value, ...], int]
+    def __init__(self, graph: Graph, model: ModelSpec, weights: OnnxWeights, float_activations: bool = False) -> None:
+        self.graph, self.model, self.weights = graph, model, weights
+        self._float_activations = float_activations
         self._block_means: dict[str, Value] = {}
         self._state_shape: list[int | str] = [1, model.kv_heads, "rows", model.head_dim]
         self._states: dict[str, Value] = {}
@@ -63,27 +64,21 @@ class OnnxOps:
     # ---- the decoder's vocabulary
 
     def embed(self, ids: Value) -> Value:
-        table, scales, bits = self._vocabulary = self._stored_vocabulary("embedding")
-        if not bits:
-            return self._float(self.graph.node("Gather", table, ids))
-        scale, *zero = scales
+        table = self.weights.vocabulary("embedding")
+        if not table.bits:
+            return self._float(self.graph.node("Gather", self.graph.initializer(table.name), ids))
+        codes, (scale, *zero) = self.graph.initializer(f"{table.name}.rows"), self._scales(table)
         return self.graph.node(
-            "GatherBlockQuantized", table, ids, scale, *zero, dtype=np.float32, domain=MICROSOFT,
-            bits=bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
+            "GatherBlockQuantized", codes, ids, scale, *zero, dtype=np.float32, domain=MICROSOFT,
+            bits=table.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
     def norm(self, x: Value, weight: str) -> Value:
-        scale = self.graph.initializer(weight, np.asarray(self._weight(weight), np.float32))
+        scale = self.graph.initializer(self.weights.vector(weight))
         return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=self.model.norm_eps)
 
-    def project(self, x: Value, *weights: str) -> tuple[Value, ...]:
-        if weights == ("head",):
-            return (self._head(x),)
-        products, widths = self._products(x, weights)
-        return products if len(products) == len(widths) else self.graph.split(products[0], widths, axis=2)
-
     def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        products, _ = self._products(x, [weight for weight, _ in weights])
+        products = self._products(x, *(weight for weight, _ in weights))
         counts = [count for _, count in weights]
         if len(products) == 1:  # one transposition for q, k and v
             return self.graph.split(self._cut(products[0], sum(counts)), counts, axis=1)
@@ -93,11 +88,25 @@ class OnnxOps:
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
         return self.graph.reshape(rows, 1, -1, self.model.heads * self.model.head_dim)
 
-    def silu(self, x: Value) -> Value:
-        return x * self.graph.node("Sigmoid", x)
+    def add_product(self, x: Value, y: Value, weight: str) -> Value:
+        return x + self._products(y, weight)[0]
+
+    def gated(self, x: Value, gate: str, up: str) -> Value:
+        products = self._products(x, gate, up)
+        if len(products) == 1:
+            products = self.graph.split(products[0], [self.model.intermediate] * 2, axis=2)
+        return products[0] * self.graph.node("Sigmoid", products[0]) * products[1]
 
     def last(self, x: Value) -> Value:
         return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1, name=names.LAST)
+
+    def head(self, x: Value) -> Value:
+        """A tied head is the embedding's bytes under another name."""
+        table = self.weights.vocabulary("embedding" if self.model.tied else "head")
+        if table.bits:
+            return self._product(x, table)
+        flat = self.graph.reshape(x, -1, self.model.hidden)
+        return self.graph.node("Gemm", flat, self._float(self.graph.initializer(table.name)), transB=1)
 
     def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
         indices = self._write_indices(slot)
@@ -157,66 +166,26 @@ class OnnxOps:
 
     # ---- weights
 
-    def _weight(self, name: str) -> np.ndarray | Blocks:
-        weight = self._weights(name)
-        assert not isinstance(weight, Palette), "palettes are Core ML's, and refused before anything is written"
-        return weight
+    def _products(self, x: Value, *weights: str) -> tuple[Value, ...]:
+        """x @ w.T for each weight, or one product with all of them stacked where they are held alike."""
+        return tuple(self._product(x, stored) for stored in self.weights.matrices(*weights))
 
-    def _products(self, x: Value, weights: Sequence[str]) -> tuple[tuple[Value, ...], list[int]]:
-        """The products with each weight, or one with all of them stacked where they are held alike; their widths."""
-        parts = [self._weight(weight) for weight in weights]
-        widths = [part.shape[0] for part in parts]
-        if len({_bits(part) for part in parts}) == 1:
-            return (self._product(x, "+".join(weights), _stacked(parts)),), widths
-        return tuple(self._product(x, weight, part) for weight, part in zip(weights, parts, strict=True)), widths
-
-    def _product(self, x: Value, name: str, weight: np.ndarray | Blocks) -> Value:
-        """x @ weight.T."""
-        if not isinstance(weight, Blocks):
-            return self.graph.node("MatMul", x, self._float(self.graph.initializer(name, weight.T)))
-        columns = weight.shape[1]
-        if not weight.whole_zeros:
-            x, weight, columns = self._with_block_means(x), with_zero_residual(weight), columns + columns // BLOCK
-        codes = _packed(weight).reshape(len(weight.codes), -1, BLOCK * weight.bits // 8)
-        return self._block_product(
-            x, self.graph.initializer(f"{name}.codes", codes), self._scales(name, weight), columns, weight.bits
-        )
-
-    def _head(self, x: Value) -> Value:
-        """The logits, [1, 1, V]; a tied head is the embedding's bytes under another name."""
-        if not self.model.tied:
-            self._vocabulary = self._stored_vocabulary("head")
-        table, scales, bits = self._vocabulary
-        vocab, hidden = self.model.vocab, self.model.hidden
-        if not bits:
-            flat = self.graph.reshape(x, -1, hidden)
-            return self.graph.node("Gemm", flat, self._float(table), transB=1)
-        codes = self.graph.alias("head.blocks", table.name, [vocab, hidden // BLOCK, BLOCK * bits // 8])
-        return self._block_product(x, codes, scales, hidden, bits)
-
-    def _stored_vocabulary(self, name: str) -> tuple[Value, tuple[Value, ...], int]:
-        """The embedding or the head as it lies in the file, [V, hidden]: its values, its scales, its bits."""
-        weight = self._weight(name)
-        if isinstance(weight, Blocks):
-            if not weight.whole_zeros:  # looking a row up has no input to sum, so no column could make up for it
-                weight = quantize(weight.dequantized(), 8)
-            return self.graph.initializer(f"{name}.codes", _packed(weight)), self._scales(name, weight), weight.bits
-        return self.graph.initializer(name, weight), (), 0
-
-    def _block_product(self, x: Value, codes: Value, scales: tuple[Value, ...], columns: int, bits: int) -> Value:
-        level = ACTIVATION_FLOAT if self._float_activations and bits == 4 else ACTIVATION_INT8
+    def _product(self, x: Value, weight: Stored) -> Value:
+        if not weight.bits:
+            return self.graph.node("MatMul", x, self._float(self.graph.initializer(weight.name)))
+        columns = weight.columns
+        if weight.has_residual:
+            x, columns = self._with_block_means(x), columns + columns // BLOCK
+        level = ACTIVATION_FLOAT if self._float_activations and weight.bits == 4 else ACTIVATION_INT8
         return self.graph.node(
-            "MatMulNBits", x, codes, *scales, domain=MICROSOFT,
-            K=columns, N=codes.shape[0], bits=bits, block_size=BLOCK, accuracy_level=level,
+            "MatMulNBits", x, self.graph.initializer(f"{weight.name}.codes"), *self._scales(weight), domain=MICROSOFT,
+            K=columns, N=weight.rows, bits=weight.bits, block_size=BLOCK, accuracy_level=level,
         )  # fmt: skip
 
-    def _scales(self, name: str, weight: Blocks) -> tuple[Value, ...]:
+    def _scales(self, weight: Stored) -> tuple[Value, ...]:
         """Scales, and zero points where they are not the middle that both operators assume."""
-        scale = self.graph.initializer(f"{name}.scale", weight.scale)
-        if weight.symmetric:
-            return (scale,)
-        zero = weight.zero.astype(np.uint8)
-        return scale, self.graph.initializer(f"{name}.zero", zero if weight.bits == 8 else _nibble_pairs(zero))
+        scale = self._float(self.graph.initializer(f"{weight.name}.scale"))
+        return (scale,) if weight.symmetric else (scale, self.graph.initializer(f"{weight.name}.zero"))
 
     def _with_block_means(self, x: Value) -> Value:
         """x and, behind it, the mean of each of its blocks: [1, T, K + K / 32]."""
@@ -265,48 +234,3 @@ class OnnxOps:
             parts = [zero, head, graph.reshape(slot, 1, 1, -1, 1)]
             self._indices = graph.node("Concat", *(graph.node("Expand", part, shape) for part in parts), axis=3)
         return self._indices
-
-
-def with_zero_residual(weight: Blocks) -> Blocks:
-    """The same matrix with whole zero points, and K / 32 more columns that make up for the rounding.
-
-    ONNX Runtime is fast with whole zero points only, and GGUF's Q4_1 has fractional ones. The rounding of a block's
-    zero point is off by the same e = scale * (whole - zero) for all its 32 inputs, so it is made up for by one column
-    holding 32 e that multiplies the mean of those inputs. The columns are held in 4 bits like the rest.
-    """
-    rows, columns = weight.shape
-    whole = np.clip(np.rint(weight.zero), 0, 15)
-    error = BLOCK * weight.scale * (whole - weight.zero)  # [N, K / 32]
-    padded = np.zeros((rows, -(-columns // BLOCK // BLOCK) * BLOCK), np.float32)
-    padded[:, : error.shape[1]] = error
-    blocks = padded.reshape(rows, -1, BLOCK)
-    scale = np.maximum(np.abs(blocks).max(-1), 1e-12) / 7
-    codes = np.clip(np.rint(blocks / scale[..., None]) + 8, 0, 15).astype(np.uint8).reshape(rows, -1)
-    return Blocks(
-        np.concatenate([weight.codes, codes], axis=1),
-        np.concatenate([weight.scale, scale], axis=1).astype(np.float32),
-        np.concatenate([whole, np.full_like(scale, 8)], axis=1),
-        weight.bits,
-    )
-
-
-def _stacked(parts: Sequence[np.ndarray | Blocks]) -> np.ndarray | Blocks:
-    blocks = [part for part in parts if isinstance(part, Blocks)]
-    return stacked(blocks) if blocks else np.concatenate([part for part in parts if not isinstance(part, Blocks)])
-
-
-def _bits(weight: np.ndarray | Blocks) -> int:
-    """0 for floats."""
-    return weight.bits if isinstance(weight, Blocks) else 0
-
-
-def _packed(weight: Blocks) -> np.ndarray:
-    """Codes as bytes, [N, K * bits / 8]."""
-    return weight.codes if weight.bits == 8 else _nibble_pairs(weight.codes)
-
-
-def _nibble_pairs(codes: np.ndarray) -> np.ndarray:
-    """Two 4-bit codes a byte, the first in the low half: [N, ceil(K / 2)]."""
-    if codes.shape[1] % 2:
-        codes = np.pad(codes, ((0, 0), (0, 1)))
-    return codes[:, 0::2] | (codes[:, 1::2] << 4)

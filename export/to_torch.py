@@ -66,12 +66,8 @@ class TorchOps:
         scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.model.norm_eps)
         return scaled.to(x.dtype) * self.weights[weight]
 
-    def project(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
-        held = ["embedding" if w == "head" and self.model.tied else w for w in weights]
-        return tuple(torch.nn.functional.linear(x, self.weights[weight]) for weight in held)
-
     def heads(self, x: Tensor, *weights: tuple[str, int]) -> tuple[Tensor, ...]:
-        products = self.project(x, *(weight for weight, _ in weights))
+        products = self._linear(x, *(weight for weight, _ in weights))
         T, D = x.shape[1], self.model.head_dim
         counts = [count for _, count in weights]
         return tuple(p.view(1, T, n, D).transpose(1, 2) for p, n in zip(products, counts, strict=True))
@@ -79,11 +75,18 @@ class TorchOps:
     def merge(self, context: Tensor) -> Tensor:
         return context.transpose(1, 2).reshape(1, context.shape[2], -1)
 
-    def silu(self, x: Tensor) -> Tensor:
-        return torch.nn.functional.silu(x)
+    def add_product(self, x: Tensor, y: Tensor, weight: str) -> Tensor:
+        return x + self._linear(y, weight)[0]
+
+    def gated(self, x: Tensor, gate: str, up: str) -> Tensor:
+        products = self._linear(x, gate, up)
+        return torch.nn.functional.silu(products[0]) * products[1]
 
     def last(self, x: Tensor) -> Tensor:
         return x[:, -1:] if self.length is None else x[:, (self.length - 1).long()]
+
+    def head(self, x: Tensor) -> Tensor:
+        return self._linear(x, "head")[0]
 
     def update(self, layer: int, slot: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         for name, rows in ((names.key(layer), k), (names.value(layer), v)):
@@ -153,6 +156,10 @@ class TorchOps:
         weights = (scores + mask).softmax(-1)
         grouped = weights.reshape(1, K, -1, weights.shape[-1])  # [1, K, G T, rows]
         return (grouped @ values).reshape(1, self.model.heads, -1, self.model.head_dim)
+
+    def _linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
+        held = ["embedding" if w == "head" and self.model.tied else w for w in weights]
+        return tuple(torch.nn.functional.linear(x, self.weights[weight]) for weight in held)
 
     def _products(self, q: Tensor, keys: Tensor) -> Tensor:
         """q [1, H, T, D] with keys [1, K, n, D], grouped queries: [1, H, T, n]."""

@@ -1,11 +1,13 @@
-"""Runs the graph of an ONNX bundle: binds its state once, feeds it chunks.
+"""Runs a graph of an ONNX bundle: binds its state once, feeds it chunks.
 
 Owns the ONNX Runtime session and the key/value state; knows token ids and positions, not text and not sampling.
-The state's inputs and outputs are bound to the same memory, so a step copies nothing but its ids.
+The state's inputs and outputs are bound to the same memory, so a step copies nothing but its ids. On a processor that
+has them our own kernels run the bundle's second graph, elsewhere standard operators the first.
 """
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,15 +16,18 @@ import numpy as np
 from edgesink import names
 from edgesink.errors import BadBundle, BadOption, MissingPackage, first_line
 from edgesink.manifest import ONNX_GRAPH, Manifest
+from edgesink.runtime.kernels import Kernels, kernels_of
 from edgesink.runtime.ring_state import RingState, ort_value
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "plain": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""By the name that users give; "plain" is the CPU with no operators but ONNX Runtime's own."""
 
 
 class Backend(Protocol):
     """What a stream needs of whatever runs its graph."""
 
     logits: np.ndarray  # float32 [V], after the last id fed; overwritten by the next run
+    state_bytes: int  # of keys and values, from the first token to the last
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
         """Run ids (int64 [T], at most a chunk) that stand at `position`, …, position + T - 1."""
@@ -35,12 +40,22 @@ class Backend(Protocol):
 
 
 class OnnxBackend:
-    """ONNX Runtime on the CPU, or on a GPU with the state resident there."""
+    """ONNX Runtime on the CPU, or on a GPU with the state resident there.
+
+    Attributes:
+        name: what runs the graph, "onnxruntime 1.32.0 cpu, AVX2 kernels".
+    """
 
     def __init__(self, bundle: Path, manifest: Manifest, threads: int | None = None, provider: str = "cpu") -> None:
-        self._session = open_session(bundle, manifest, threads, provider)
+        kernels = kernels_of(bundle, manifest) if provider == "cpu" else None
+        self._session = open_session(bundle, manifest, threads, provider, kernels or bundle / ONNX_GRAPH)
+        self._kernels = kernels  # their memory is the session's
+        self.name = f"onnxruntime {version('onnxruntime')} {provider}" + (
+            f", {kernels.name} kernels" if kernels else ""
+        )
         self._binding = self._session.io_binding()
-        self._state = RingState(self._session, self._binding, manifest, "cpu" if provider == "cpu" else "cuda")
+        self._state = RingState(self._session, self._binding, manifest, device_of(provider))
+        self.state_bytes = self._state.bytes
         self._bind_ends(manifest)
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
@@ -75,11 +90,18 @@ class OnnxBackend:
         self._binding.bind_ortvalue_output(names.LOGITS, self._held[2])
 
 
-def open_session(
-    bundle: Path, manifest: Manifest, threads: int | None = None, provider: str = "cpu", graph: bytes | None = None
-) -> Any:
-    """An ONNX Runtime session of the bundle's graph, or of `graph`, which refers to the bundle's weights.
+def device_of(provider: str) -> str:
+    """Where the state is, "cpu" or "cuda"."""
+    return "cuda" if provider == "cuda" else "cpu"
 
+
+def open_session(
+    bundle: Path, manifest: Manifest, threads: int | None, provider: str, graph: Path | bytes | Kernels
+) -> Any:
+    """An ONNX Runtime session of a graph.
+
+    Args:
+        graph: a file of the bundle, a graph that refers to the bundle's weights, or the one for our kernels.
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
     """
@@ -103,13 +125,20 @@ def open_session(
         if threads < 1:
             raise BadOption(f"threads = {threads}", "1 or more")
         options.intra_op_num_threads = threads
-    if graph is not None:
+    if isinstance(graph, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.resolve()))
     try:
-        return ort.InferenceSession(graph or bundle / ONNX_GRAPH, options, providers=[PROVIDERS[provider]])
+        if isinstance(graph, Kernels):
+            graph.add_to(options)
+            graph = graph.graph
+        return ort.InferenceSession(graph, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
         raise BadBundle(
-            f"onnxruntime {ort.__version__} cannot load {bundle / ONNX_GRAPH} ({first_line(error)})",
+            f"onnxruntime {ort.__version__} cannot load {_name(bundle, graph)} ({first_line(error)})",
             f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
             "update onnxruntime, or export the bundle again",
         ) from None
+
+
+def _name(bundle: Path, graph: Path | bytes | Kernels) -> Path:
+    return graph if isinstance(graph, Path) else bundle / ONNX_GRAPH

@@ -14,6 +14,7 @@ import numpy as np
 from edgesink import names
 from edgesink.manifest import Manifest
 
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}  # of a state, as ONNX Runtime says it
 STEP = 128  # rows; fewer shapes than tokens, each of which ONNX Runtime plans its memory for
 
 
@@ -31,12 +32,17 @@ class RingState:
         self._binding, self._device = binding, device
         model, self._most = manifest.model, manifest.stream.rows
         self._heads, self._head_dim = model.kv_heads, model.head_dim
-        size = self._heads * self._most * self._head_dim
-        self._memory = {name: np.zeros(size, manifest.state_dtype) for name in names.states(model.layers)}
-        rows = next(given.shape[2] for given in session.get_inputs() if given.name == names.key(0))
-        self._grows = device == "cpu" and not isinstance(rows, int)
+        key = next(given for given in session.get_inputs() if given.name == names.key(0))
+        size, dtype = self._heads * self._most * self._head_dim, TYPES[key.type]
+        self._memory = {name: np.zeros(size, dtype) for name in names.states(model.layers)}
+        self._grows = device == "cpu" and not isinstance(key.shape[2], int)
         self._values: dict[str, Any] = {}
         self._bind(self._most)
+
+    @property
+    def bytes(self) -> int:
+        """Held from the first token to the last."""
+        return sum(memory.nbytes for memory in self._memory.values())
 
     def make_room(self, position: int, tokens: int, sinks: int) -> None:
         """Lay out the rows for `tokens` that stand at `position`, …; at position 0 what was there is forgotten."""

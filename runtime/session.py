@@ -67,7 +67,7 @@ class Stream:
     @property
     def state_bytes(self) -> int:
         """Bytes held for keys and values, the same from the first token to the last."""
-        return self.manifest.state_bytes
+        return self._backend.state_bytes
 
     def prefill(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Feed ids, any number from 1 up.
@@ -102,13 +102,13 @@ class Stream:
         """Write the stream to a session file, whole or not at all."""
         from edgesink.runtime.session_file import write_session
 
-        write_session(Path(path), self.manifest.fingerprint, self.position, self.sinks, self._backend.state())
+        write_session(Path(path), self.manifest, self.position, self.sinks, self._backend.state())
 
     def restore(self, path: str | Path) -> None:
         """Go on from a session file; BadSession if it is damaged or of another bundle, the stream left as it was."""
         from edgesink.runtime.session_file import read_session
 
-        saved = read_session(Path(path), self.manifest.fingerprint, self._backend.state())
+        saved = read_session(Path(path), self.manifest, self._backend.state())
         ring = self.manifest.stream.ring(saved.sinks)
         self._backend.load_state(saved.state)
         self._ring, self.position = ring, saved.position
@@ -155,7 +155,7 @@ def load(bundle: str | Path, threads: int | None = None, provider: str = "cpu", 
     Args:
         bundle: the folder that `edgesink export` wrote, target onnx.
         threads: for matrix products; None lets ONNX Runtime take every core.
-        provider: "cpu" or "cuda".
+        provider: "cpu", "plain", the same without kernels of our own, or "cuda".
         sinks: pinned first tokens, 0 to the bundle's max_sinks; None takes the bundle's default.
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.

@@ -21,7 +21,7 @@ TOKENS = 100
 def sampled(bundle: Path, prompt: list[int], tokens: int, **sampling: float) -> list[int]:
     """What the runtime goes on with after the prompt; end ids are fed like any other, so that the stream has no end."""
     spec = SamplingSpec(**sampling)
-    stream, sample = edgesink.load(bundle), make_sampler(spec)
+    stream, sample = edgesink.load(bundle, provider="plain"), make_sampler(spec)
     made: list[int] = []
     logits = stream.prefill(prompt)
     while len(made) < tokens:

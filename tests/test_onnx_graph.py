@@ -67,4 +67,4 @@ def test_a_tied_quantised_vocabulary_is_stored_once(toy, tmp_path):
     graph = onnx.load(toy.bundle(tmp_path / "bundle", SPEC, "int4") / ONNX_GRAPH, load_external_data=False).graph
     places = {tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in graph.initializer}
     assert places["embedding.codes"]
-    assert places["embedding.codes"] == places["head.blocks"]
+    assert places["embedding.codes"] == places["embedding.rows"]

@@ -81,7 +81,7 @@ def test_a_graph_that_was_exported_for_a_fixed_number_of_rows_gets_them_all(bund
 
         bind_ortvalue_output = bind_ortvalue_input
 
-    fixed = SimpleNamespace(name="key_0", shape=[1, 2, SPEC.rows, 16])
+    fixed = SimpleNamespace(name="key_0", shape=[1, 2, SPEC.rows, 16], type="tensor(float)")
     session = SimpleNamespace(get_inputs=lambda: [SimpleNamespace(name="ids", shape=[1, "T"]), fixed])
     state = RingState(session, Binding(), Manifest.read(bundle), "cpu")
     for position in (0, 5, 200, 1000):

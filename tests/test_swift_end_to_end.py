@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgesink
+from edgesink.runtime.session import Stream
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.spec import StreamSpec
 
@@ -30,6 +31,11 @@ def bundle(smollm2_bundles) -> Path:
     return smollm2_bundles("int4", StreamSpec.fitted(window=28))
 
 
+def plain(bundle: Path, sinks: int | None = None) -> Stream:
+    """The graph that Swift runs too."""
+    return edgesink.load(bundle, provider="plain", sinks=sinks)
+
+
 def generate(bundle: Path, tmp_path: Path, ids: list[int], *options: object) -> dict:
     file = tmp_path / "ids.json"
     file.write_text(json.dumps(ids))
@@ -51,7 +57,7 @@ def test_a_hundred_greedy_tokens_are_the_python_runtimes(bundle, tmp_path):
 
 def test_sampled_text_after_a_prompt_longer_than_the_ring_is_the_python_runtimes(bundle, tmp_path):
     ids = opening(bundle, 150)
-    expected = list(edgesink.load(bundle).generate(ids, 60, **PENALISED))
+    expected = list(plain(bundle).generate(ids, 60, **PENALISED))
     options = [text for name, value in PENALISED.items() for text in (f"--{name.replace('_', '-')}", value)]
     got = generate(bundle, tmp_path, ids, "--max-new-tokens", 60, *options)
     assert got["ids"] == [token.id for token in expected]
@@ -60,7 +66,7 @@ def test_sampled_text_after_a_prompt_longer_than_the_ring_is_the_python_runtimes
 
 def test_a_session_goes_from_python_to_swift_and_back(bundle, tmp_path):
     ids = opening(bundle, 90)
-    stream = edgesink.load(bundle, sinks=2)
+    stream = plain(bundle, sinks=2)
     stream.prefill(ids[:50])
     stream.save(tmp_path / "python.session")
     got = generate(
@@ -72,7 +78,7 @@ def test_a_session_goes_from_python_to_swift_and_back(bundle, tmp_path):
     assert got["position"] == 94
     after = stream.step(1)
 
-    again = edgesink.load(bundle, sinks=2)
+    again = plain(bundle, sinks=2)
     again.prefill(ids[:50])
     again.prefill(ids[50:])
     again.prefill(got["ids"][:4])
@@ -81,7 +87,7 @@ def test_a_session_goes_from_python_to_swift_and_back(bundle, tmp_path):
 
 def test_a_stop_string_and_the_number_of_sinks_are_kept(bundle, tmp_path):
     ids = opening(bundle, 40)
-    expected = list(edgesink.load(bundle, sinks=1).generate(ids, 60, stop=[" the"]))
+    expected = list(plain(bundle, sinks=1).generate(ids, 60, stop=[" the"]))
     got = generate(bundle, tmp_path, ids, "--max-new-tokens", 60, "--stop", " the", "--sinks", 1)
     assert got["text"] == "".join(token.text for token in expected)
     assert got["ids"] == [token.id for token in expected]
@@ -89,7 +95,7 @@ def test_a_stop_string_and_the_number_of_sinks_are_kept(bundle, tmp_path):
 
 def test_inspect_shows_what_python_knows_of_the_bundle(bundle):
     facts = json.loads(swift.run("inspect", bundle, "--json"))
-    stream = edgesink.load(bundle)
+    stream = plain(bundle)
     assert facts["state_bytes"] == stream.state_bytes
     assert facts["fingerprint"] == stream.manifest.fingerprint
     assert facts["capacity"] == stream.capacity

@@ -1,0 +1,71 @@
+"""The memory that the kernels read weights from: which bytes of the bundle's data file go where, and in what order.
+
+Owns the file format, written by the exporter and read by the runtime. In the data file a matrix lies row by row, as
+ONNX Runtime's own operators want it; the kernels want 16 rows side by side, so that what they read lies in one piece
+and a lane of a vector is a row. Moving bytes once, when a bundle is loaded, gives both from one file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgesink.errors import BadBundle
+
+FORMAT = 1
+LOCATION = "memory"  # the file that the graph says its weights are in, and the runtime gives as bytes
+GROUP = 16  # rows side by side
+ALIGNMENT = 64  # bytes; of every part of the image
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor: `rows` rows of whole units, or one row that stays as it is."""
+
+    offset: int  # in the data file
+    length: int  # bytes
+    rows: int  # 1: nothing is moved
+    unit: int  # bytes that stay together
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes in the image: rows filled up to whole groups."""
+        return self.length if self.rows == 1 else self.length // self.rows * -(-self.rows // GROUP) * GROUP
+
+    def __post_init__(self) -> None:
+        if min(self.offset, self.length - 1, self.rows - 1, self.unit - 1) < 0 or self.length % (self.rows * self.unit):
+            raise BadBundle(f"an impossible part of the kernels' weights, {self}", "", "export the model again")
+
+
+@dataclass(frozen=True)
+class Image:
+    """The parts, one behind the other, each from a multiple of `ALIGNMENT` on."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where in the image each part begins, and at the end how long it is."""
+        found = [0]
+        for part in self.parts:
+            found.append(found[-1] + -(-part.image_bytes // ALIGNMENT) * ALIGNMENT)
+        return found
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps({"format": FORMAT, "parts": [asdict(part) for part in self.parts]}) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Image:
+        """Read strictly; BadBundle says what is wrong."""
+        try:
+            data: Any = json.loads(text)
+            if data["format"] != FORMAT or set(data) != {"format", "parts"}:
+                raise ValueError(f"format {data['format']!r}")
+            parts = [Part(**part) for part in data["parts"]]
+            if any(type(number) is not int for part in parts for number in asdict(part).values()):
+                raise ValueError("a number that is none")
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadBundle(f"the list of the kernels' weights cannot be read ({error})", "", "export again") from None
+        return cls(tuple(parts))

@@ -1,0 +1,319 @@
+// Attention over the sink + window ring, in the words of simd.h: rows are visited in the order of their tokens, a tile
+// at a time, with the softmax carried along (Milakov and Gimelshein 2018), so nothing is as long as the ring and rows
+// that no query sees are never read.
+#pragma once
+
+#include <math.h>
+
+#include "kernels.h"
+#include "simd.h"
+
+enum {
+    TILE_ROWS = 64,
+    SPAN_ROWS = 128,   // of one token's task, at least
+    MOST_SPANS = 16,   // that one token's rows are cut into, at most
+    MOST_FEW = 8,      // queries that share rows without a transposed tile
+    TASK_QUERIES = 96, // of a chunk
+    FEW = 3,           // queries that are worked on at once along a row
+    DEEP = 4,          // queries that are worked on at once in a tile
+    WIDE = 4,          // vectors
+};
+
+
+// How one call is cut into tasks. The queries of a key/value head are those of its G heads, token by token.
+typedef struct {
+    int64_t groups;         // G
+    int64_t queries;        // T G, of a key/value head
+    int64_t seen_sinks;     // sink rows that hold a token
+    int64_t first;          // the oldest token of the window that a query sees
+    int64_t seen;           // rows visited: seen_sinks, and from `first` to the newest token
+    int64_t query_parts, spans;
+    float *window, *sink;   // [K, T G, D], queries rotated and scaled
+    float *partial;         // [K, T G, spans, D + 2]: a weighted sum of values, the largest score, the sum of weights
+} Plan;
+
+static Plan plan(const Attention *a) {
+    Plan p = {.groups = a->heads / a->kv_heads};
+    const int64_t end = a->position + a->tokens, window = a->capacity - a->sinks;
+    p.queries = a->tokens * p.groups;
+    p.seen_sinks = end < a->sinks ? end : a->sinks;
+    p.first = a->position - window + 1 > a->sinks ? a->position - window + 1 : a->sinks;
+    p.seen = p.seen_sinks + (end > p.first ? end - p.first : 0);
+    p.query_parts = (p.queries + TASK_QUERIES - 1) / TASK_QUERIES;
+    p.spans = a->tokens > 1 ? 1 : p.seen / SPAN_ROWS < 1 ? 1 : p.seen / SPAN_ROWS;
+    if (p.spans > MOST_SPANS) p.spans = MOST_SPANS;
+    p.window = a->scratch;
+    p.sink = p.window + a->kv_heads * p.queries * a->head_dim;
+    p.partial = p.sink + a->kv_heads * p.queries * a->head_dim;
+    return p;
+}
+
+static size_t attention_scratch_bytes(const Attention *a) {
+    const Plan p = plan(a);
+    const float *end = p.partial + a->kv_heads * p.queries * p.spans * (a->head_dim + 2);
+    return (size_t)((const char *)end - (const char *)a->scratch);
+}
+
+static int64_t ring_row(const Attention *a, int64_t token) {
+    return token < a->sinks ? token : a->sinks + (token - a->sinks) % (a->rows - a->sinks);
+}
+
+// Rotary embedding, halves paired.
+static void rotate(const float *x, const float *cosine, const float *sine, int64_t half_dim, float scale, float *out) {
+    for (int64_t i = 0; i < half_dim; i++) {
+        float c = cosine[i] * scale, s = sine[i] * scale, low = x[i], high = x[i + half_dim];
+        out[i] = low * c - high * s;
+        out[i + half_dim] = high * c + low * s;
+    }
+}
+
+static void attention_write(const Attention *a, int64_t t) {
+    const Plan p = plan(a);
+    const int64_t dim = a->head_dim, pairs = dim / 2, width = (a->heads + 2 * a->kv_heads) * dim;
+    const float *cosine = a->cosine + t * pairs, *sine = a->sine + t * pairs;
+    const float *sink_cosine = a->sink_cosine + t * pairs, *sink_sine = a->sink_sine + t * pairs;
+    const float *q = a->qkv + t * width, *k = q + a->heads * dim, *v = k + a->kv_heads * dim;
+    const float scale = 1.0f / sqrtf((float)dim);
+    for (int64_t head = 0; head < a->heads; head++) {
+        int64_t at = head / p.groups * p.queries + t * p.groups + head % p.groups;
+        rotate(q + head * dim, cosine, sine, pairs, scale, p.window + at * dim);
+        rotate(q + head * dim, sink_cosine, sink_sine, pairs, scale, p.sink + at * dim);
+    }
+    const int64_t row = ring_row(a, a->position + t);
+    for (int64_t head = 0; head < a->kv_heads; head++) {
+        float key[dim];
+        rotate(k + head * dim, cosine, sine, pairs, 1, key);
+        half *keys = a->keys + (head * a->rows + row) * dim, *values = a->values + (head * a->rows + row) * dim;
+        for (int64_t d = 0; d < dim; d += LANES) {
+            half_store(keys + d, f_load(key + d));
+            half_store(values + d, f_load(v + head * dim + d));
+        }
+    }
+}
+
+// ---- one tile: up to TILE_ROWS rows that lie one behind the other
+
+// scores[i][r] = query i . key r, for few queries: along the rows as they lie, three queries held at a time.
+static void few_scores(const float *queries, int64_t count, const half *keys, const half *values, int64_t rows,
+                       int64_t dim, float (*scores)[TILE_ROWS]) {
+    for (int64_t i = 0; i < count; i += FEW)
+        for (int64_t d = 0; d < dim; d += WIDE * LANES) {
+            const int64_t n = count - i < FEW ? count - i : FEW;
+            const int whole = d + WIDE * LANES <= dim;
+            F q[FEW][WIDE];
+            UNROLL for (int j = 0; j < FEW; j++)
+                UNROLL for (int v = 0; v < WIDE; v++)
+                    q[j][v] = d + v * LANES < dim ? f_load(queries + (i + (j < n ? j : 0)) * dim + d + v * LANES) : f_set(0);
+            for (int64_t r = 0; r < rows; r += 4) {
+                F acc[FEW][4];
+                float sums[FEW][4];
+                UNROLL for (int row = 0; row < 4; row++) {
+                    const int64_t at = (r + row < rows ? r + row : rows - 1) * dim + d;
+                    UNROLL for (int j = 0; j < FEW; j++) acc[j][row] = f_set(0);
+                    if (whole)
+                        UNROLL for (int v = 0; v < WIDE; v++) {
+                            const F key = f_of_half(keys + at + v * LANES);
+                            UNROLL for (int j = 0; j < FEW; j++) acc[j][row] = f_fma(key, q[j][v], acc[j][row]);
+                        }
+                    else
+                        for (int v = 0; v < (dim - d) / LANES; v++) {
+                            const F key = f_of_half(keys + at + v * LANES);
+                            for (int j = 0; j < FEW; j++) acc[j][row] = f_fma(key, q[j][v], acc[j][row]);
+                        }
+                    __builtin_prefetch(values + at);  // they are wanted next
+                    __builtin_prefetch(values + at + WIDE * LANES / 2);
+                }
+                for (int j = 0; j < FEW; j++) f_sum4(acc[j][0], acc[j][1], acc[j][2], acc[j][3], sums[j]);
+                for (int64_t j = 0; j < n; j++)
+                    for (int row = 0; row < 4; row++) scores[i + j][r + row] = sums[j][row] + (d ? scores[i + j][r + row] : 0);
+            }
+        }
+}
+
+// The same for many, against keys [D, TILE_ROWS] in floats.
+static void many_scores(const float *queries, int64_t count, const float *keys, int64_t dim, float (*scores)[TILE_ROWS]) {
+    for (int64_t i = 0; i < count; i += DEEP)
+        for (int64_t r = 0; r < TILE_ROWS; r += WIDE * LANES) {
+            F acc[DEEP][WIDE];
+            const float *q[DEEP];
+            const int64_t n = count - i < DEEP ? count - i : DEEP;
+            UNROLL for (int j = 0; j < DEEP; j++) {
+                q[j] = queries + (i + (j < n ? j : 0)) * dim;
+                UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = f_set(0);
+            }
+            for (int64_t d = 0; d < dim; d++) {
+                F key[WIDE];
+                UNROLL for (int v = 0; v < WIDE; v++) key[v] = f_load(keys + d * TILE_ROWS + r + v * LANES);
+                UNROLL for (int j = 0; j < DEEP; j++)
+                    UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = f_fma(f_set(q[j][d]), key[v], acc[j][v]);
+            }
+            for (int64_t j = 0; j < n; j++)
+                UNROLL for (int v = 0; v < WIDE; v++) f_store(scores[i + j] + r + v * LANES, acc[j][v]);
+        }
+}
+
+// sums[i] += weights[i] . values, for few queries.
+static void few_values(float (*weights)[TILE_ROWS], int64_t count, const half *values, int64_t rows, int64_t dim,
+                       float *sums, int64_t stride) {
+    for (int64_t i = 0; i < count; i += 3) {
+        const int64_t n = count - i < 3 ? count - i : 3;
+        for (int64_t d = 0; d < dim; d += 4 * LANES) {
+            const int wide = (int)(dim - d < 4 * LANES ? (dim - d) / LANES : 4);
+            F acc[3][4];
+            UNROLL for (int j = 0; j < 3; j++)
+                UNROLL for (int v = 0; v < 4; v++)
+                    acc[j][v] = j < n && v < wide ? f_load(sums + (i + j) * stride + d + v * LANES) : f_set(0);
+            if (wide == 4 && n == 3)
+                for (int64_t r = 0; r < rows; r++)
+                    UNROLL for (int v = 0; v < 4; v++) {
+                        F value = f_of_half(values + r * dim + d + v * LANES);
+                        UNROLL for (int j = 0; j < 3; j++) acc[j][v] = f_fma(f_set(weights[i + j][r]), value, acc[j][v]);
+                    }
+            else
+                for (int64_t r = 0; r < rows; r++)
+                    for (int v = 0; v < wide; v++) {
+                        F value = f_of_half(values + r * dim + d + v * LANES);
+                        for (int64_t j = 0; j < n; j++) acc[j][v] = f_fma(f_set(weights[i + j][r]), value, acc[j][v]);
+                    }
+            for (int64_t j = 0; j < n; j++)
+                for (int v = 0; v < wide; v++) f_store(sums + (i + j) * stride + d + v * LANES, acc[j][v]);
+        }
+    }
+}
+
+// The same for many, with values [rows, D] in floats.
+static void many_values(float (*weights)[TILE_ROWS], int64_t count, const float *values, int64_t rows, int64_t dim,
+                        float *sums, int64_t stride) {
+    for (int64_t i = 0; i < count; i += DEEP) {
+        const int64_t n = count - i < DEEP ? count - i : DEEP;
+        for (int64_t d = 0; d < dim; d += WIDE * LANES) {
+            const int wide = (int)(dim - d < WIDE * LANES ? (dim - d) / LANES : WIDE);
+            F acc[DEEP][WIDE];
+            const float *w[DEEP];
+            UNROLL for (int j = 0; j < DEEP; j++) {
+                w[j] = weights[i + (j < n ? j : 0)];
+                UNROLL for (int v = 0; v < WIDE; v++)
+                    acc[j][v] = j < n && v < wide ? f_load(sums + (i + j) * stride + d + v * LANES) : f_set(0);
+            }
+            if (wide == WIDE)
+                for (int64_t r = 0; r < rows; r++) {
+                    F value[WIDE];
+                    UNROLL for (int v = 0; v < WIDE; v++) value[v] = f_load(values + r * dim + d + v * LANES);
+                    UNROLL for (int j = 0; j < DEEP; j++)
+                        UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = f_fma(f_set(w[j][r]), value[v], acc[j][v]);
+                }
+            else
+                for (int64_t r = 0; r < rows; r++)
+                    for (int v = 0; v < wide; v++) {
+                        F value = f_load(values + r * dim + d + v * LANES);
+                        UNROLL for (int j = 0; j < DEEP; j++) acc[j][v] = f_fma(f_set(w[j][r]), value, acc[j][v]);
+                    }
+            for (int64_t j = 0; j < n; j++)
+                for (int v = 0; v < wide; v++) f_store(sums + (i + j) * stride + d + v * LANES, acc[j][v]);
+        }
+    }
+}
+
+// Scores [TILE_ROWS] of one query to weights; rows outside from <= r < to are not seen. `partial` as in Plan.
+static void soften(float *scores, int64_t from, int64_t to, float *partial, int64_t dim) {
+    if (from >= to) {
+        memset(scores, 0, TILE_ROWS * sizeof *scores);
+        return;
+    }
+    for (int64_t r = 0; r < from; r++) scores[r] = -INFINITY;
+    for (int64_t r = to; r < TILE_ROWS; r++) scores[r] = -INFINITY;
+    F most = f_set(-INFINITY);
+    for (int r = 0; r < TILE_ROWS; r += LANES) most = f_max(most, f_load(scores + r));
+    const float before = partial[dim], largest = f_largest(most);
+    const float now = largest > before ? largest : before;
+    F total = f_set(0);
+    for (int r = 0; r < TILE_ROWS; r += LANES) {
+        F weight = f_exp(f_sub(f_load(scores + r), f_set(now)));  // of what is not seen 1e-38
+        f_store(scores + r, weight);
+        total = f_add(total, weight);
+    }
+    float kept = 1;
+    if (now > before) {
+        kept = before == -INFINITY ? 0 : expf(before - now);
+        for (int64_t d = 0; d < dim; d += LANES) f_store(partial + d, f_mul(f_load(partial + d), f_set(kept)));
+    }
+    partial[dim] = now;
+    partial[dim + 1] = partial[dim + 1] * kept + f_sum(total);
+}
+
+// ---- tasks
+
+static int64_t attention_tasks(const Attention *a) {
+    const Plan p = plan(a);
+    return a->kv_heads * p.query_parts * p.spans;
+}
+
+static void attention_task(const Attention *a, int64_t task) {
+    const Plan p = plan(a);
+    const int64_t dim = a->head_dim, stride = p.spans * (dim + 2), window = a->capacity - a->sinks;
+    const int64_t span = task % p.spans, part = task / p.spans % p.query_parts, head = task / p.spans / p.query_parts;
+    const int64_t start = part * TASK_QUERIES;
+    const int64_t count = p.queries - start < TASK_QUERIES ? p.queries - start : TASK_QUERIES;
+    const half *keys = a->keys + head * a->rows * dim, *values = a->values + head * a->rows * dim;
+    float *partial = p.partial + ((head * p.queries + start) * p.spans + span) * (dim + 2);
+    const size_t score_bytes = (size_t)count * TILE_ROWS * sizeof(float);
+    const size_t tile_bytes = (size_t)(dim * TILE_ROWS) * sizeof(float);
+    char *memory = thread_scratch(OF_TASK, score_bytes + 2 * tile_bytes);
+    float(*scores)[TILE_ROWS] = (void *)memory;
+    float *key_tile = (float *)(memory + score_bytes), *value_tile = (float *)(memory + score_bytes + tile_bytes);
+    for (int64_t i = 0; i < count; i++) {
+        memset(partial + i * stride, 0, (size_t)dim * sizeof(float));
+        partial[i * stride + dim] = -INFINITY, partial[i * stride + dim + 1] = 0;
+    }
+    int64_t at = p.seen * span / p.spans;
+    const int64_t end = p.seen * (span + 1) / p.spans;
+    while (at < end) {  // `at` counts the rows visited, oldest token first
+        const int is_sink = at < p.seen_sinks;
+        const int64_t token = is_sink ? at : p.first + at - p.seen_sinks, row = ring_row(a, token);
+        int64_t rows = (is_sink && p.seen_sinks < end ? p.seen_sinks : end) - at;
+        if (!is_sink && row + rows > a->rows) rows = a->rows - row;
+        if (rows > TILE_ROWS) rows = TILE_ROWS;
+        const float *queries = (is_sink ? p.sink : p.window) + (head * p.queries + start) * dim;
+        if (count <= MOST_FEW) {
+            few_scores(queries, count, keys + row * dim, values + row * dim, rows, dim, scores);
+        } else {
+            for (int64_t r = 0; r < TILE_ROWS; r++) {
+                float key[dim];
+                for (int64_t d = 0; d < dim; d += LANES) {
+                    f_store(key + d, r < rows ? f_of_half(keys + (row + r) * dim + d) : f_set(0));
+                    if (r < rows) f_store(value_tile + r * dim + d, f_of_half(values + (row + r) * dim + d));
+                }
+                for (int64_t d = 0; d < dim; d++) key_tile[d * TILE_ROWS + r] = key[d];
+            }
+            many_scores(queries, count, key_tile, dim, scores);
+        }
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t query = a->position + (start + i) / p.groups;  // its token sees up to itself
+            int64_t to = query + 1 - token, from = is_sink ? 0 : query - window + 1 - token;
+            soften(scores[i], from < 0 ? 0 : from, to < 0 ? 0 : to < rows ? to : rows, partial + i * stride, dim);
+        }
+        if (count <= MOST_FEW) few_values(scores, count, values + row * dim, rows, dim, partial, stride);
+        else many_values(scores, count, value_tile, rows, dim, partial, stride);
+        at += rows;
+    }
+}
+
+static void attention_merge(const Attention *a) {
+    const Plan p = plan(a);
+    const int64_t dim = a->head_dim;
+    for (int64_t head = 0; head < a->heads; head++)
+        for (int64_t t = 0; t < a->tokens; t++) {
+            const int64_t at = head / p.groups * p.queries + t * p.groups + head % p.groups;
+            const float *partial = p.partial + at * p.spans * (dim + 2);
+            float *context = a->context + (t * a->heads + head) * dim, most = -INFINITY, total = 0;
+            for (int64_t s = 0; s < p.spans; s++) most = fmaxf(most, partial[s * (dim + 2) + dim]);
+            memset(context, 0, (size_t)dim * sizeof *context);
+            for (int64_t s = 0; s < p.spans; s++) {
+                const float *of = partial + s * (dim + 2);
+                const float weight = expf(of[dim] - most);
+                total += weight * of[dim + 1];
+                for (int64_t d = 0; d < dim; d++) context[d] += weight * of[d];
+            }
+            for (int64_t d = 0; d < dim; d++) context[d] /= total;
+        }
+}

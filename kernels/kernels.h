@@ -1,0 +1,79 @@
+// What the operators ask of an instruction set: products of activations with weights in 4 or 8 bits, and attention over
+// the sink + window ring. Knows nothing of ONNX Runtime; work is cut into tasks, and who runs them is the caller's.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint16_t half;  // IEEE binary16, as it lies in memory
+
+enum { BLOCK = 32 };  // columns that share a scale
+
+// w[n, k] = scale * code + offset, both of a row's block of 32 columns. Sixteen rows lie side by side, filled up at the
+// end: four bytes of each in turn, so that a word holds 4 columns in 8 bits, and 8 in 4, the even ones in low nibbles.
+typedef struct {
+    const uint8_t *codes;   // [N / 16, words of `blocks` blocks, 16, 4]
+    const half *scale;      // [N / 16, blocks, 16]
+    const half *offset;     // [N / 16, K / 32, 16]; NULL: the middle of the codes is 0
+    int64_t rows;           // N
+    int64_t columns;        // K, a multiple of BLOCK
+    int64_t blocks;         // that lie there, K / 32 or more: only the first count
+    int bits;               // 4 or 8
+} Matrix;
+
+// out[t, n] = residual[t, n] + sum_k normed(x)[t, k] w[n, k], or, gated, silu of the first half of the rows times the
+// second half. Activations are rounded to 15 bits by block, which leaves nothing to be seen.
+typedef struct {
+    Matrix weight;
+    int64_t tokens;         // T
+    const float *x;         // [T, K]
+    const float *norm;      // [K], the weight of an RMSNorm before the product; NULL: none
+    float epsilon;          // of that norm
+    const float *residual;  // [T, N] or NULL
+    int gated;
+    float *out;             // [T, N], gated [T, N / 2]
+    void *scratch;          // product_scratch_bytes, for all tasks
+} Product;
+
+// softmax(q k^T / sqrt(D)) v over what the ring holds of tokens 0 ... position + T - 1, theirs written first. The
+// query is rotated twice: at its position for the window, and where the sinks see it.
+typedef struct {
+    int64_t tokens, heads, kv_heads, head_dim;  // T, H, K, D
+    int64_t rows;                               // of the buffers
+    int64_t capacity;                           // tokens seen at most
+    int64_t position;                           // of the first of the T
+    int64_t sinks;
+    const float *qkv;                           // [T, (H + 2 K) D]
+    const float *cosine, *sine;                 // [T, D / 2], at the position
+    const float *sink_cosine, *sink_sine;       // [T, D / 2], where the sinks see the query
+    half *keys, *values;                        // [K, rows, D]
+    float *context;                             // [T, H D]
+    void *scratch;                              // attention_scratch_bytes, for all tasks
+} Attention;
+
+typedef struct {
+    const char *name;
+    int (*supported)(void);
+
+    size_t (*product_scratch_bytes)(const Product *);
+    void (*product_round)(const Product *, int64_t token);   // tasks 0 ... T - 1, before any product_task
+    int64_t (*product_tasks)(const Product *);
+    void (*product_task)(const Product *, int64_t task);
+    void (*matrix_row)(const Matrix *, int64_t row, float *out);  // [K]
+
+    size_t (*attention_scratch_bytes)(const Attention *);
+    void (*attention_write)(const Attention *, int64_t token);  // tasks 0 ... T - 1, before any attention_task
+    int64_t (*attention_tasks)(const Attention *);
+    void (*attention_task)(const Attention *, int64_t task);
+    void (*attention_merge)(const Attention *);                 // after them all
+} Kernels;
+
+extern const Kernels kernels_avx512, kernels_avx2, kernels_neon;
+
+// Those that this processor runs, the fastest first; NULL beyond the last.
+const Kernels *supported_kernels(size_t place);
+
+// Memory of the calling thread, at least `bytes` from a cache line on, its contents undefined, kept for the next call.
+// A call's own and its tasks' are two: the thread that calls runs tasks too.
+typedef enum { OF_CALL, OF_TASK } ScratchUse;
+void *thread_scratch(ScratchUse use, size_t bytes);

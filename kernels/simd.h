@@ -1,0 +1,238 @@
+// The words that the kernels are written in, once for each instruction set: vectors of LANES floats, and of as many
+// groups of four bytes. A file that includes this has chosen the set by defining one of SIMD_AVX512, SIMD_AVX2 and
+// SIMD_NEON, and has told the compiler that it may use it.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+
+typedef uint16_t half;  // IEEE binary16, as it lies in memory
+
+#if defined(SIMD_AVX512)
+#include <immintrin.h>
+#define LANES 16
+typedef __m512 F;
+typedef __m512i I;
+
+static inline F f_set(float x) { return _mm512_set1_ps(x); }
+static inline F f_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void f_store(float *p, F x) { _mm512_storeu_ps(p, x); }
+static inline F f_add(F a, F b) { return _mm512_add_ps(a, b); }
+static inline F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
+static inline F f_mul(F a, F b) { return _mm512_mul_ps(a, b); }
+static inline F f_div(F a, F b) { return _mm512_div_ps(a, b); }
+static inline F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+static inline F f_max(F a, F b) { return _mm512_max_ps(a, b); }
+static inline F f_min(F a, F b) { return _mm512_min_ps(a, b); }
+static inline F f_abs(F a) { return _mm512_abs_ps(a); }
+static inline F f_of_int(I a) { return _mm512_cvtepi32_ps(a); }
+static inline float f_sum(F a) { return _mm512_reduce_add_ps(a); }
+static inline float f_largest(F a) { return _mm512_reduce_max_ps(a); }
+static inline F f_of_half(const half *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+static inline void half_store(half *p, F x) {
+    _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline void f_sum4(F a, F b, F c, F d, float *sums) {
+    F ab = f_add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    F cd = f_add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+    __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+    F all = f_add(_mm512_castpd_ps(low), _mm512_castpd_ps(high));  // each quarter: a part of a, b, c, d
+    __m256 halves = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
+}
+static inline F f_times_two_to(F x, F n) { return _mm512_scalef_ps(x, n); }
+static inline F f_round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+static inline I i_zero(void) { return _mm512_setzero_si512(); }
+static inline I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
+static inline I i_times_128(I a) { return _mm512_slli_epi32(a, 7); }
+static inline I i_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline I i_repeat4(const void *p) {
+    int32_t bits;
+    memcpy(&bits, p, 4);
+    return _mm512_set1_epi32(bits);
+}
+static inline I i_low_nibbles(I x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+static inline I i_high_nibbles(I x) { return i_low_nibbles(_mm512_srli_epi16(x, 4)); }
+static inline I i_dot(I sum, I codes, I x, int bits) {
+    (void)bits;
+    return _mm512_dpbusd_epi32(sum, codes, x);
+}
+static inline void i_store_bytes(int8_t *p, F x) {  // rounded
+    _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+#define CODE_BIAS 0  // what `i_dots` takes from codes of 8 bits
+
+#elif defined(SIMD_AVX2)
+#include <immintrin.h>
+#define LANES 8
+typedef __m256 F;
+typedef __m256i I;
+
+static inline F f_set(float x) { return _mm256_set1_ps(x); }
+static inline F f_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void f_store(float *p, F x) { _mm256_storeu_ps(p, x); }
+static inline F f_add(F a, F b) { return _mm256_add_ps(a, b); }
+static inline F f_sub(F a, F b) { return _mm256_sub_ps(a, b); }
+static inline F f_mul(F a, F b) { return _mm256_mul_ps(a, b); }
+static inline F f_div(F a, F b) { return _mm256_div_ps(a, b); }
+static inline F f_fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+static inline F f_max(F a, F b) { return _mm256_max_ps(a, b); }
+static inline F f_min(F a, F b) { return _mm256_min_ps(a, b); }
+static inline F f_abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+static inline F f_of_int(I a) { return _mm256_cvtepi32_ps(a); }
+static inline float f_sum(F a) {
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+static inline float f_largest(F a) {
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+static inline F f_of_half(const half *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+static inline void half_store(half *p, F x) {
+    _mm_storeu_si128((void *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline void f_sum4(F a, F b, F c, F d, float *sums) {
+    F all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+}
+static inline F f_times_two_to(F x, F n) {
+    I exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(x, _mm256_castsi256_ps(exponent));
+}
+static inline F f_round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+static inline I i_zero(void) { return _mm256_setzero_si256(); }
+static inline I i_add(I a, I b) { return _mm256_add_epi32(a, b); }
+static inline I i_times_128(I a) { return _mm256_slli_epi32(a, 7); }
+static inline I i_load(const void *p) { return _mm256_loadu_si256(p); }
+static inline I i_repeat4(const void *p) {
+    int32_t bits;
+    memcpy(&bits, p, 4);
+    return _mm256_set1_epi32(bits);
+}
+static inline I i_low_nibbles(I x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+static inline I i_high_nibbles(I x) { return i_low_nibbles(_mm256_srli_epi16(x, 4)); }
+static inline I i_pairs(I codes, I x, int bits) {  // sums of two products, 16 bits
+    if (bits == 8) {  // codes less 128, their sign moved to x: such a sum then fits
+        codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+        x = _mm256_sign_epi8(x, codes);
+        codes = _mm256_abs_epi8(codes);
+    }
+    return _mm256_maddubs_epi16(codes, x);
+}
+static inline void i_store_bytes(int8_t *p, F x) {
+    I words = _mm256_packs_epi32(_mm256_cvtps_epi32(x), i_zero());
+    I bytes = _mm256_packs_epi16(words, i_zero());
+    int32_t low = _mm256_extract_epi32(bytes, 0), high = _mm256_extract_epi32(bytes, 4);
+    memcpy(p, &low, 4);
+    memcpy(p + 4, &high, 4);
+}
+#define CODE_BIAS 128
+
+#elif defined(SIMD_NEON)
+#include <arm_neon.h>
+#define LANES 4
+typedef float32x4_t F;
+typedef int32x4_t I;
+
+static inline F f_set(float x) { return vdupq_n_f32(x); }
+static inline F f_load(const float *p) { return vld1q_f32(p); }
+static inline void f_store(float *p, F x) { vst1q_f32(p, x); }
+static inline F f_add(F a, F b) { return vaddq_f32(a, b); }
+static inline F f_sub(F a, F b) { return vsubq_f32(a, b); }
+static inline F f_mul(F a, F b) { return vmulq_f32(a, b); }
+static inline F f_div(F a, F b) { return vdivq_f32(a, b); }
+static inline F f_fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+static inline F f_max(F a, F b) { return vmaxq_f32(a, b); }
+static inline F f_min(F a, F b) { return vminq_f32(a, b); }
+static inline F f_abs(F a) { return vabsq_f32(a); }
+static inline F f_of_int(I a) { return vcvtq_f32_s32(a); }
+static inline float f_sum(F a) { return vaddvq_f32(a); }
+static inline float f_largest(F a) { return vmaxvq_f32(a); }
+static inline F f_of_half(const half *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+static inline void half_store(half *p, F x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
+static inline void f_sum4(F a, F b, F c, F d, float *sums) {
+    f_store(sums, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+}
+static inline F f_times_two_to(F x, F n) {
+    return vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23)));
+}
+static inline F f_round(F x) { return vrndnq_f32(x); }
+
+static inline I i_zero(void) { return vdupq_n_s32(0); }
+static inline I i_add(I a, I b) { return vaddq_s32(a, b); }
+static inline I i_times_128(I a) { return vshlq_n_s32(a, 7); }
+static inline I i_load(const void *p) { return vreinterpretq_s32_s8(vld1q_s8(p)); }
+static inline I i_repeat4(const void *p) {
+    int32_t bits;
+    memcpy(&bits, p, 4);
+    return vdupq_n_s32(bits);
+}
+static inline I i_low_nibbles(I x) {
+    return vreinterpretq_s32_u8(vandq_u8(vreinterpretq_u8_s32(x), vdupq_n_u8(15)));
+}
+static inline I i_high_nibbles(I x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
+static inline I i_dot(I sum, I codes, I x, int bits) {
+    int8x16_t c = vreinterpretq_s8_s32(codes);
+    if (bits == 8) c = veorq_s8(c, vdupq_n_s8(-128));
+    return vdotq_s32(sum, c, vreinterpretq_s8_s32(x));
+}
+static inline void i_store_bytes(int8_t *p, F x) {
+    int8x8_t bytes = vmovn_s16(vcombine_s16(vmovn_s32(vcvtnq_s32_f32(x)), vdup_n_s16(0)));
+    int32_t low = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
+    memcpy(p, &low, 4);
+}
+#define CODE_BIAS 128
+#endif
+
+// In every lane the sum of 32 products, of codes in 8 words with x [32] of 8 bits: two chains are faster than one.
+#if defined(SIMD_AVX2)
+INLINE I i_dots(const I words[8], const int8_t *x, const int bits) {
+    const I ones = _mm256_set1_epi16(1);
+    I even = i_zero(), odd = i_zero();
+    UNROLL for (int i = 0; i < 4; i++) {
+        I a = i_pairs(words[i], i_repeat4(x + 4 * i), bits), b = i_pairs(words[i + 4], i_repeat4(x + 16 + 4 * i), bits);
+        if (bits == 8) a = _mm256_madd_epi16(a, ones), b = _mm256_madd_epi16(b, ones);
+        even = bits == 8 ? i_add(even, a) : _mm256_add_epi16(even, a);  // eight pairs of 4-bit codes fit 16 bits
+        odd = bits == 8 ? i_add(odd, b) : _mm256_add_epi16(odd, b);
+    }
+    return bits == 8 ? i_add(even, odd) : _mm256_madd_epi16(_mm256_add_epi16(even, odd), ones);
+}
+#else
+INLINE I i_dots(const I words[8], const int8_t *x, const int bits) {
+    I even = i_zero(), odd = i_zero();
+    UNROLL for (int i = 0; i < 4; i++) {
+        even = i_dot(even, words[i], i_repeat4(x + 4 * i), bits);
+        odd = i_dot(odd, words[i + 4], i_repeat4(x + 16 + 4 * i), bits);
+    }
+    return i_add(even, odd);
+}
+#endif
+
+// e^x for x <= 0, to one part in 1e7 (a polynomial of degree 6 on half a binade); below -87 it is 0 or next to it.
+static inline F f_exp(F x) {
+    x = f_max(x, f_set(-87.0f));
+    F n = f_round(f_mul(x, f_set(1.44269504f)));
+    F r = f_fma(n, f_set(-0.693359375f), x);
+    r = f_fma(n, f_set(2.12194440e-4f), r);
+    F p = f_set(1.0f / 720);
+    p = f_fma(p, r, f_set(1.0f / 120));
+    p = f_fma(p, r, f_set(1.0f / 24));
+    p = f_fma(p, r, f_set(1.0f / 6));
+    p = f_fma(p, r, f_set(0.5f));
+    p = f_fma(p, r, f_set(1.0f));
+    p = f_fma(p, r, f_set(1.0f));
+    return f_times_two_to(p, n);
+}

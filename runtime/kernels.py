@@ -1,0 +1,97 @@
+"""Operators of our own, compiled when edgesink is installed: where they are, what they run on, and their weights.
+
+Owns the way from a bundle to what ONNX Runtime needs to run its second graph. Where there was no C compiler, or the
+processor is none of those in `kernels/`, there are no kernels, and the graph of standard operators is run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgesink.errors import BadBundle
+from edgesink.kernel_image import LOCATION, Image
+from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA, Manifest
+
+MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never imported
+
+
+def kernels_of(bundle: Path, manifest: Manifest) -> Kernels | None:
+    """What runs the bundle's second graph; None where it has none, or this machine has no kernels."""
+    given = {file.path for file in manifest.files}
+    if not {KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA} <= given or not names():
+        return None
+    return Kernels(bundle)
+
+
+def names() -> list[str]:
+    """The kernels that this processor runs, as "AVX2", the fastest first."""
+    library = _library()
+    if library is None:
+        return []
+    found = [library.edgesink_kernels(place) for place in range(4)]
+    return [name.decode() for name in found if name]
+
+
+def choose(name: str) -> None:
+    """Take other kernels than the fastest, in every session of this process: to compare them."""
+    library = _library()
+    assert library is not None, "there are none to choose from"
+    library.edgesink_choose_kernels(names().index(name))
+
+
+class Kernels:
+    """A bundle's second graph and its weights, laid out in memory."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.graph = bundle / KERNELS_GRAPH
+        self.name = names()[0]
+        self._image = _laid_out(bundle)  # ONNX Runtime reads it where it lies
+
+    def add_to(self, options: Any) -> None:
+        """Give ONNX Runtime's session options the operators and the weights."""
+        options.register_custom_ops_library(str(_path()))
+        options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
+        options.add_external_initializers_from_files_in_memory([LOCATION], [self._image], [len(self._image)])
+
+
+def _laid_out(bundle: Path) -> np.ndarray:
+    """The image, uint8, as `kernel_image` says."""
+    image = Image.from_json((bundle / KERNELS_IMAGE).read_text(encoding="utf-8"))
+    offsets, library = image.offsets, _library()
+    assert library is not None
+    memory = np.empty(offsets[-1], np.uint8)  # large, so numpy asks for huge pages
+    with (bundle / ONNX_DATA).open("rb", buffering=0) as data:
+        for part, at in zip(image.parts, offsets[:-1], strict=True):
+            data.seek(part.offset)
+            if data.readinto(memory[at : at + part.length]) != part.length:
+                raise BadBundle(f"{bundle / ONNX_DATA} ends too soon", "", "copy or export the bundle again")
+            if part.rows > 1 and library.edgesink_side_by_side(
+                memory[at:].ctypes.data, part.rows, part.length // part.rows, part.unit
+            ):
+                raise MemoryError
+    return memory
+
+
+@cache
+def _library() -> Any:
+    """The compiled library; None where there is none."""
+    path = _path()
+    if path is None:
+        return None
+    library = ctypes.CDLL(str(path))
+    library.edgesink_kernels.restype = ctypes.c_char_p
+    library.edgesink_kernels.argtypes = [ctypes.c_size_t]
+    library.edgesink_choose_kernels.argtypes = [ctypes.c_size_t]
+    library.edgesink_side_by_side.argtypes = [ctypes.c_void_p, *([ctypes.c_size_t] * 3)]
+    return library
+
+
+def _path() -> Path | None:
+    spec = find_spec(MODULE)
+    return Path(spec.origin) if spec and spec.origin else None
