@@ -61,11 +61,12 @@ class Figures:
     prefill: dict[str, list[float]] = field(default_factory=dict)  # tokens/s by chunk
     first_token_s: list[float] = field(default_factory=list)  # process started, nothing loaded
     peak_bytes: list[int] = field(default_factory=list)
+    state_bytes: int | None = None  # where the engine tells
     perplexity: float | None = None
 
     def add(self, result: dict[str, Any]) -> None:
         """One round, as the worker tells it."""
-        self.version = result["version"]
+        self.version, self.state_bytes = result["version"], result.get("state_bytes")
         self.steps_ms.append(result["steps"])
         self.first_token_s.append(result["first_token_s"])
         self.peak_bytes.append(result["peak_bytes"])
@@ -112,6 +113,7 @@ class Figures:
             "prefill_tokens_per_second": self.prefill_medians,
             "first_token_s": float(np.median(self.first_token_s)),
             "peak_bytes": int(np.median(self.peak_bytes)),
+            "state_bytes": self.state_bytes,
             "perplexity": self.perplexity,
         }
 

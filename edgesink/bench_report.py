@@ -38,8 +38,15 @@ class Report:
 
     def share_of_bandwidth(self, ours: Figures) -> float:
         """Of what memory gives, what our steps take: the weights and the state, once a token."""
-        read = self.bundles[ours.setting.window]
-        return (read.weight_bytes + read.state_bytes) * ours.tokens_per_second / self.bandwidth[ours.setting.threads]
+        return (
+            (self.bundles[ours.setting.window].weight_bytes + self.state_bytes(ours))
+            * ours.tokens_per_second
+            / self.bandwidth[ours.setting.threads]
+        )
+
+    def state_bytes(self, ours: Figures) -> int:
+        """Of the stream that was timed."""
+        return ours.state_bytes or self.bundles[ours.setting.window].state_bytes
 
     def as_data(self) -> dict[str, Any]:
         """For JSON."""
@@ -61,11 +68,11 @@ class Report:
         for setting in dict.fromkeys(row.setting for row in self.figures):
             rows = [row for row in self.figures if row.setting == setting]
             lines += ["", f"{setting}, median of {len(rows[0].steps_ms)}; ms a token, tokens/s", *_table(rows)]
-            held, share = self.bundles[setting.window], self.share_of_bandwidth(rows[0])
-            gigabytes = self.bandwidth[setting.threads] / 1e9
+            share, gigabytes = self.share_of_bandwidth(rows[0]), self.bandwidth[setting.threads] / 1e9
+            weights, state = self.bundles[setting.window].weight_bytes / 1e6, self.state_bytes(rows[0]) / 1e6
             lines.append(
-                f"ours: {held.weight_bytes / 1e6:.1f} MB of weights and {held.state_bytes / 1e6:.1f} MB of state, read "
-                f"once a token: {share:.0%} of the {gigabytes:.1f} GB/s that memory gives"
+                f"ours: {weights:.1f} MB of weights and {state:.1f} MB of state, read once a token: {share:.0%} of the "
+                f"{gigabytes:.1f} GB/s that memory gives"
             )
         if self.places:
             first = self.places[0]

@@ -29,6 +29,7 @@ class Engine(Protocol):
     """A stream that goes on for ever within `window` tokens."""
 
     version: str
+    state_bytes: int | None  # of keys and values, where the engine tells
     cycle: int  # steps after which its work repeats; 1 if every step is alike
 
     def reset(self) -> None:
@@ -47,12 +48,10 @@ class Edgesink:
     cycle = 1
 
     def __init__(self, job: Job) -> None:
-        import onnxruntime
-
         import edgesink
 
-        self.version = f"onnxruntime {onnxruntime.__version__}"
-        self._stream = edgesink.load(job["model"], threads=job["threads"])
+        self._stream = edgesink.load(job["model"], threads=job["threads"], provider=job.get("provider", "cpu"))
+        self.version, self.state_bytes = self._stream.runner, self._stream.state_bytes
         self._logits = np.empty(0, np.float32)
 
     def reset(self) -> None:
@@ -70,6 +69,8 @@ class LlamaCpp:
 
     `evict`: "half" of them, as llama-server does, or "one", as StreamingLLM does.
     """
+
+    state_bytes = None
 
     def __init__(self, job: Job) -> None:
         import llama_cpp
@@ -135,6 +136,8 @@ class OnnxRuntimeGenai:
     It has no sinks beside a window, so it rewinds: when the window is full it goes back to the sinks and is fed the
     newer half again.
     """
+
+    state_bytes = None
 
     def __init__(self, job: Job) -> None:
         import onnxruntime_genai
@@ -241,6 +244,7 @@ def measure(job: Job) -> dict[str, Any]:
     int(np.argmax(engine.logits()))
     first = time.perf_counter() - began
     result: dict[str, Any] = {"version": engine.version, "first_token_s": first, "prefill": {}}
+    result["state_bytes"] = engine.state_bytes
     if job["perplexity"]:
         result["nats"] = _nats(engine, ids[: job["perplexity"] + 1])
         return result

@@ -20,10 +20,10 @@ from edgesink.models import DEFAULT_MODEL, MODELS
 from edgesink.spec import (
     DEFAULT_SINKS,
     DEFAULT_WINDOW,
-    Device,
     KvWrite,
     Positions,
     Precision,
+    Provider,
     StreamSpec,
     Target,
 )
@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 
 
-Provider = Annotated[Device, typer.Option(help="Where ONNX Runtime runs.")]
+ProviderOption = Annotated[Provider, typer.Option(help="Where ONNX Runtime runs; plain: without kernels of our own.")]
 Sinks = Annotated[int | None, typer.Option(help="Pinned first tokens of this stream; default the bundle's.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
@@ -128,7 +128,7 @@ def chat(
     seed: Seed = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
-    provider: Provider = "cpu",
+    provider: ProviderOption = "cpu",
 ) -> None:
     """Talk with a model, for as long as you like. Ctrl-C stops an answer, Ctrl-D leaves."""
     import edgesink
@@ -164,7 +164,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given again.")] = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
-    provider: Provider = "cpu",
+    provider: ProviderOption = "cpu",
     as_json: Json = False,
 ) -> None:
     """Go on from a text."""
@@ -205,6 +205,11 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle folder.")], as
         print(f"cut into  {manifest.parts} packages, run one behind the other")
     print(f"weights   {_megabytes(manifest.weight_bytes)}: {manifest.weights}")
     print(f"state     {_megabytes(manifest.state_bytes)}, from the first token to the last")
+    if manifest.has_kernels:
+        from edgesink.runtime.kernels import names
+
+        here = names()[0] if names() else "none on this machine"
+        print(f"kernels   {here}; with them {_megabytes(manifest.state_bytes // 2)} of state")
     print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")
     print(f"sinks     0 to {stream.max_sinks}, chosen when a stream starts; positions as in the {stream.positions}")
     print(f"feeds     up to {stream.chunk} tokens at once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ def bench(
         list[str], typer.Option(help="NAME=PATH: a GGUF; for onnxruntime-genai a folder of its builder.")
     ] = [],  # noqa: B006
     peer_python: Annotated[list[str], typer.Option(help="NAME=PYTHON, where the peer is installed.")] = [],  # noqa: B006
+    plain: Annotated[bool, typer.Option("--plain", help="Ours without kernels of our own beside it.")] = False,
     positions: Annotated[str, typer.Option(help="Time steps at these places of one stream, as 2000,100000.")] = "",
     plot: Plot = None,
     as_json: Json = False,
@@ -77,11 +79,14 @@ def bench(
     manifests = {size: Manifest.read(bundle) for size, bundle in bundles.items()}
     _check_windows(manifests)
     ours = Contender(f"edgesink {precision}", "edgesink", bundles, chunks=tuple(numbers(chunks)))
+    ours_plain = dataclasses.replace(ours, label=f"{ours.label}, plain", options={"provider": "plain"})
     settings = [Setting(size, count, DEFAULT_SINKS, prompt, steps) for size in sizes for count in counts]
     ids = _ids(bundles[sizes[0]], text)
     some = np.fromiter(itertools.islice(ids, max(max(sizes) + 2 * steps, perplexity + 1)), np.int64)
     report = Report(
-        compare([ours, *peers], settings, some, rounds, perplexity if text else 0, say),
+        compare(
+            [ours, *([ours_plain] if plain else []), *peers], settings, some, rounds, perplexity if text else 0, say
+        ),
         manifests,
         _places(bundles[sizes[0]], ids, numbers(positions), counts[-1], steps, rounds) if positions else [],
     )

@@ -34,7 +34,8 @@ def verify(
 ) -> None:
     """Hold a bundle, or a fresh export of a model, against the PyTorch oracle over many wraps of the ring.
 
-    A Core ML bundle is read by an evaluator of its own, and on a Mac then run by Core ML too.
+    A bundle for onnx is run by ONNX Runtime's own operators, and then by our kernels where there are any. A Core ML
+    bundle is read by an evaluator of its own, and on a Mac then run by Core ML too.
     """
     from edgesink import runners
     from edgesink.manifest import MANIFEST, Manifest
@@ -55,7 +56,13 @@ def verify(
         report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show)
         texts = _texts(folder_of_bundle, report)
         data, table = _data(report, texts), _table(report, texts)
-        on_a_mac = Manifest.read(folder_of_bundle).target == "coreml" and runners.runs_core_ml()
+        manifest = Manifest.read(folder_of_bundle)
+        if device == "cpu" and runners.runs_kernels(folder_of_bundle, manifest) and not report.failures:
+            show = partial(bar.show, "kernels")
+            report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, kernels=True)
+            texts = _texts(folder_of_bundle, report)
+            data["kernels"], table = _data(report, texts), f"{table}\n\n{_table(report, texts)}"
+        on_a_mac = manifest.target == "coreml" and runners.runs_core_ml()
         if on_a_mac and not report.failures:
             opened = partial(runners.CoreMlRunner, units=compute_units)
             show = partial(bar.show, "Core ML")

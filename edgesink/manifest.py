@@ -117,6 +117,11 @@ class Manifest:
         return values * STATE_ITEM_BYTES[self.state_dtype]
 
     @property
+    def has_kernels(self) -> bool:
+        """The bundle has a second graph, over kernels of our own; they hold the state in float16."""
+        return {KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA} <= {file.path for file in self.files}
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of the graph's files, weights included."""
         return sum(file.bytes for file in self.files if file.path.startswith("model."))

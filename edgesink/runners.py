@@ -32,12 +32,12 @@ class Runner(Protocol):
 
 
 class OnnxRunner:
-    """ONNX Runtime; the state stays on its device."""
+    """ONNX Runtime; the state stays on its device. On the CPU the graph of standard operators, or the kernels' own."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, device: str) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, device: str, kernels: bool = False) -> None:
         from edgesink.runtime.backends import OnnxBackend
 
-        self._backend = OnnxBackend(bundle, manifest, provider=device)
+        self._backend = OnnxBackend(bundle, manifest, provider="plain" if device == "cpu" and not kernels else device)
         self.name = self._backend.name
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
@@ -96,6 +96,13 @@ def open_runner(bundle: Path, manifest: Manifest, device: str = "cpu") -> Runner
     if manifest.target not in RUNNERS:
         raise BadBundle(f"a bundle for {manifest.target}", f"one for {' or '.join(RUNNERS)}, which can be run here")
     return RUNNERS[manifest.target](bundle, manifest, device)
+
+
+def runs_kernels(bundle: Path, manifest: Manifest) -> bool:
+    """Whether the bundle has a graph for our kernels, and this machine the kernels."""
+    from edgesink.runtime.kernels import kernels_graph
+
+    return kernels_graph(bundle, manifest) is not None
 
 
 def runs_core_ml() -> bool:

@@ -22,6 +22,7 @@ KvWrite = Literal["slice", "blend", "host"]
 ComputeUnits = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
 Device = Literal["cpu", "cuda"]
+Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators but ONNX Runtime's own
 
 POSITIONS: tuple[Positions, ...] = get_args(Positions)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

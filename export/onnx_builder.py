@@ -90,7 +90,7 @@ class WeightFile:
         self._tensors: dict[str, onnx.TensorProto] = {}
 
     def tensor(self, name: str, array: np.ndarray | None = None, apart: bool = False) -> onnx.TensorProto:
-        """The protobuf of a weight; `array` is stored unless the name is known, in the file however small if `apart`."""
+        """The protobuf of a weight; `array` is stored if the name is new, in the file however small if `apart`."""
         if name not in self._tensors:
             assert array is not None, f"{name} was never stored"
             self._tensors[name] = self._stored(name, array, apart)
@@ -118,7 +118,7 @@ class WeightFile:
 
 
 class Graph:
-    """Nodes, inputs, outputs and initializers; weights go straight to the file, or come from wherever `weights` says."""
+    """Nodes, inputs, outputs and initializers; weights go to where `weights` keeps them."""
 
     def __init__(self, weights: Tensors) -> None:
         self.weights = weights

@@ -66,7 +66,7 @@ class OnnxWeights:
         return self._stored[key]
 
     def vocabulary(self, name: str) -> Stored:
-        """The embedding or the head, [V, hidden], to be looked up by rows: `name.rows` are the codes, or `name` floats."""
+        """The embedding or the head, [V, hidden], looked up by rows: `name.rows` are codes, or `name` floats."""
         if name not in self._stored:
             weight = self._weight(name)
             if isinstance(weight, Blocks):

@@ -1,9 +1,9 @@
 """The decoder as an ONNX graph over the operators of `kernels/`, beside the graph of standard ones.
 
-Owns what the vocabulary means there: a layer is three products that take their norm, their gate and the residual stream
-along, and one attention that writes the ring and knows which rows a token sees. Weights are the other graph's, from the same file,
-their rows side by side (`kernel_image`); keys and values are float16. A runner takes this graph where its processor has
-the kernels.
+Owns what the vocabulary means there: a layer is four products that take their norm, their gate and the residual stream
+along, and one attention that writes the ring and knows which rows a token sees. Weights are the other graph's, from the
+same file, their rows side by side (`kernel_image`); keys and values are float16. A runner takes this graph where its
+processor has the kernels.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ ACTIVATION_INT8, ACTIVATION_FLOAT = 4, 1
 def write_onnx(
     path: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights, float_activations: bool = False
 ) -> None:
-    """Write the graph file `path`, beside the data file of `weights`; `float_activations`: where weights have 4 bits."""
+    """Write the graph file `path` beside the data file of `weights`; `float_activations`: where weights have 4 bits."""
     graph = Graph(weights.file)
     ids, position, sinks = inputs(graph)
     ops = OnnxOps(graph, model, weights, float_activations)

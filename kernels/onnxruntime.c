@@ -289,25 +289,30 @@ EXPORT const char *edgesink_kernels(size_t place) {
 // Take other kernels than the fastest, in every session of this process.
 EXPORT void edgesink_choose_kernels(size_t place) { kernels = supported_kernels(place); }
 
-// Rows [rows, row_bytes] of units to sixteen side by side, [rows / 16, row_bytes / unit, 16, unit], where they lie; there
-// is room for whole groups, and what is beyond the last row becomes 0. Returns 0, or 1 where there is no memory.
+enum { GROUP = 16 };
+
+static void transpose_words(const uint32_t *rows, size_t words, uint32_t *to) {
+    for (size_t lane = 0; lane < GROUP; lane++)
+        for (size_t i = 0; i < words; i++) to[i * GROUP + lane] = rows[lane * words + i];
+}
+
+static void transpose_halves(const half *rows, size_t halves, half *to) {
+    for (size_t lane = 0; lane < GROUP; lane++)
+        for (size_t i = 0; i < halves; i++) to[i * GROUP + lane] = rows[lane * halves + i];
+}
+
+// Rows [rows, row_bytes] of units of 4 or 2 bytes to sixteen side by side, [rows / 16, row_bytes / unit, 16, unit], where
+// they lie, aligned; there is room for whole groups, and what is beyond the last row becomes 0. Returns 0, or 1 where
+// there is no memory.
 EXPORT int edgesink_side_by_side(uint8_t *data, size_t rows, size_t row_bytes, size_t unit) {
-    enum { GROUP = 16 };
-    const size_t units = row_bytes / unit;
     uint8_t *group = malloc(GROUP * row_bytes);
     if (!group) return 1;
     for (size_t row = 0; row < rows; row += GROUP, data += GROUP * row_bytes) {
         const size_t count = rows - row < GROUP ? rows - row : GROUP;
         memcpy(group, data, count * row_bytes);
         memset(group + count * row_bytes, 0, (GROUP - count) * row_bytes);
-        for (size_t i = 0; i < units; i++)
-            for (size_t lane = 0; lane < GROUP; lane++) {
-                const uint8_t *from = group + lane * row_bytes + i * unit;
-                uint8_t *to = data + (i * GROUP + lane) * unit;
-                if (unit == 4) memcpy(to, from, 4);
-                else if (unit == 2) memcpy(to, from, 2);
-                else memcpy(to, from, unit);
-            }
+        if (unit == 4) transpose_words((const uint32_t *)group, row_bytes / 4, (uint32_t *)data);
+        else transpose_halves((const half *)group, row_bytes / 2, (half *)data);
     }
     free(group);
     return 0;

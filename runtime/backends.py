@@ -7,7 +7,6 @@ has them our own kernels run the bundle's second graph, elsewhere standard opera
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ import numpy as np
 from edgesink import names
 from edgesink.errors import BadBundle, BadOption, MissingPackage, first_line
 from edgesink.manifest import ONNX_GRAPH, Manifest
-from edgesink.runtime.kernels import Kernels, kernels_of
+from edgesink.runtime.kernels import Kernels, kernels_graph
 from edgesink.runtime.ring_state import RingState, ort_value
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "plain": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -27,6 +26,7 @@ class Backend(Protocol):
     """What a stream needs of whatever runs its graph."""
 
     logits: np.ndarray  # float32 [V], after the last id fed; overwritten by the next run
+    name: str  # what runs it, for people
     state_bytes: int  # of keys and values, from the first token to the last
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
@@ -47,12 +47,11 @@ class OnnxBackend:
     """
 
     def __init__(self, bundle: Path, manifest: Manifest, threads: int | None = None, provider: str = "cpu") -> None:
-        kernels = kernels_of(bundle, manifest) if provider == "cpu" else None
+        second = kernels_graph(bundle, manifest) if provider == "cpu" else None
+        kernels = Kernels(second) if second else None
         self._session = open_session(bundle, manifest, threads, provider, kernels or bundle / ONNX_GRAPH)
         self._kernels = kernels  # their memory is the session's
-        self.name = f"onnxruntime {version('onnxruntime')} {provider}" + (
-            f", {kernels.name} kernels" if kernels else ""
-        )
+        self.name = _runner_name(provider, kernels)
         self._binding = self._session.io_binding()
         self._state = RingState(self._session, self._binding, manifest, device_of(provider))
         self.state_bytes = self._state.bytes
@@ -142,3 +141,9 @@ def open_session(
 
 def _name(bundle: Path, graph: Path | bytes | Kernels) -> Path:
     return graph if isinstance(graph, Path) else bundle / ONNX_GRAPH
+
+
+def _runner_name(provider: str, kernels: Kernels | None) -> str:
+    import onnxruntime as ort
+
+    return f"onnxruntime {ort.__version__} {provider}" + (f", {kernels.name} kernels" if kernels else "")

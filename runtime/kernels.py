@@ -21,12 +21,9 @@ from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA, Manifest
 MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never imported
 
 
-def kernels_of(bundle: Path, manifest: Manifest) -> Kernels | None:
-    """What runs the bundle's second graph; None where it has none, or this machine has no kernels."""
-    given = {file.path for file in manifest.files}
-    if not {KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA} <= given or not names():
-        return None
-    return Kernels(bundle)
+def kernels_graph(bundle: Path, manifest: Manifest) -> Path | None:
+    """The bundle's second graph; None where it has none, or this machine has no kernels."""
+    return bundle / KERNELS_GRAPH if manifest.has_kernels and names() else None
 
 
 def names() -> list[str]:
@@ -46,12 +43,16 @@ def choose(name: str) -> None:
 
 
 class Kernels:
-    """A bundle's second graph and its weights, laid out in memory."""
+    """The kernels with a bundle's weights, laid out in memory.
 
-    def __init__(self, bundle: Path) -> None:
-        self.graph = bundle / KERNELS_GRAPH
-        self.name = names()[0]
-        self._image = _laid_out(bundle)  # ONNX Runtime reads it where it lies
+    Attributes:
+        graph: the bundle's second.
+        name: of the kernels that run it.
+    """
+
+    def __init__(self, graph: Path) -> None:
+        self.graph, self.name = graph, names()[0]
+        self._image = _laid_out(graph.parent)  # ONNX Runtime reads it where it lies
 
     def add_to(self, options: Any) -> None:
         """Give ONNX Runtime's session options the operators and the weights."""

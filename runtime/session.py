@@ -65,6 +65,11 @@ class Stream:
         return self._ring.evicted(self.position)
 
     @property
+    def runner(self) -> str:
+        """What runs the graph, "onnxruntime 1.32.0 cpu, AVX2 kernels"."""
+        return self._backend.name
+
+    @property
     def state_bytes(self) -> int:
         """Bytes held for keys and values, the same from the first token to the last."""
         return self._backend.state_bytes
