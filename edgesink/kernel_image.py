@@ -21,20 +21,22 @@ ALIGNMENT = 64  # bytes; of every part of the image
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor: `rows` rows of whole units, or one row that stays as it is."""
+    """One tensor: rows of units of 4 or 2 bytes, laid side by side; or one row that stays as it is."""
 
     offset: int  # in the data file
-    length: int  # bytes
     rows: int  # 1: nothing is moved
+    row_bytes: int
+    kept: int  # of the bytes of a row, the first
     unit: int  # bytes that stay together
 
     @property
     def image_bytes(self) -> int:
         """Bytes in the image: rows filled up to whole groups."""
-        return self.length if self.rows == 1 else self.length // self.rows * -(-self.rows // GROUP) * GROUP
+        return self.kept if self.rows == 1 else self.kept * -(-self.rows // GROUP) * GROUP
 
     def __post_init__(self) -> None:
-        if min(self.offset, self.length - 1, self.rows - 1, self.unit - 1) < 0 or self.length % (self.rows * self.unit):
+        fits = self.offset >= 0 < self.rows and 0 < self.kept <= self.row_bytes and self.unit in (2, 4)
+        if not fits or self.offset % self.unit or self.row_bytes % self.unit or self.kept % self.unit:
             raise BadBundle(f"an impossible part of the kernels' weights, {self}", "", "export the model again")
 
 

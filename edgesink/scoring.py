@@ -32,13 +32,15 @@ class Scorer:
     """
 
     def __init__(self, bundle: Path, threads: int | None = None, provider: str = "cpu") -> None:
-        from edgesink.runtime.backends import device_of, open_session
+        from edgesink.runtime.backends import device_of, kernels_of, open_session
         from edgesink.runtime.ring_state import RingState
 
         self.manifest = Manifest.read(bundle)
         if self.manifest.target != "onnx":
             raise BadBundle(f"a bundle for {self.manifest.target}", "one for onnx", "export with --target onnx")
-        self._session = open_session(bundle, self.manifest, threads, provider, scoring_graph(bundle / ONNX_GRAPH))
+        self._kernels = kernels_of(bundle, self.manifest, provider)
+        graph = scoring_graph(self._kernels.graph if self._kernels else bundle / ONNX_GRAPH)
+        self._session = open_session(bundle, self.manifest, threads, provider, graph, self._kernels)
         self._binding = self._session.io_binding()
         self._state = RingState(self._session, self._binding, self.manifest, device_of(provider))
         self.reset(self.manifest.stream.sinks)

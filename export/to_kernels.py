@@ -8,7 +8,6 @@ processor has the kernels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,15 +60,14 @@ class ImageTensors:
 
     def vector(self, name: str) -> None:
         """A tensor whose bytes stay in order."""
-        self._place(name, self._file.tensor(name).dims, rows=1, unit=1)
+        self._place(name, self._file.tensor(name).dims, rows=1, unit=HALF)
 
-    def side_by_side(self, name: str, unit: int) -> None:
-        """A tensor [N, …] of units of bytes: [N / 16, M, 16], and for a unit of several bytes uint8 […, unit]."""
-        rows, *rest = self._file.tensor(name).dims
-        count = math.prod(rest) // (unit if unit > HALF else 1)
-        self._place(name, [-(-rows // GROUP), count, GROUP, *([unit] if unit > HALF else [])], rows, unit)
+    def side_by_side(self, name: str, rows: int, columns: int, unit: int) -> None:
+        """The first `columns` units of each row: [rows / 16, columns, 16], and for words uint8 […, 4]."""
+        shape = [-(-rows // GROUP), columns, GROUP, *([WORD] if unit == WORD else [])]
+        self._place(name, shape, rows, unit, columns * unit)
 
-    def _place(self, name: str, shape: Sequence[int], rows: int, unit: int) -> None:
+    def _place(self, name: str, shape: Sequence[int], rows: int, unit: int, kept: int = 0) -> None:
         if name in self._tensors:
             return
         tensor = onnx.TensorProto()
@@ -77,7 +75,8 @@ class ImageTensors:
         place = bytes_outside(tensor)
         assert place is not None or rows == 1, f"{name} is not apart"
         if place is not None:
-            self.parts.append(Part(*place, rows, unit))
+            offset, length = place
+            self.parts.append(Part(offset, rows, length // rows, kept or length, unit))
             tensor.dims[:] = shape
             place_outside(tensor, LOCATION, Image(tuple(self.parts)).offsets[-2], self.parts[-1].image_bytes)
         self._tensors[name] = tensor
@@ -104,7 +103,7 @@ class KernelOps(OnnxOps):
         table = self.weights.vocabulary("embedding")
         return self.graph.node(
             "BlockRows", ids, *self._matrix(table), dtype=np.float32,
-            domain=EDGESINK, rows=table.rows, columns=table.columns, blocks=table.blocks, bits=table.bits,
+            domain=EDGESINK, rows=table.rows, columns=table.columns, bits=table.bits,
         )  # fmt: skip
 
     def norm(self, x: Value, weight: str) -> Any:
@@ -142,7 +141,7 @@ class KernelOps(OnnxOps):
             *self._matrix(weight),
             self._norm(x.weight) if normed else absent,
             residual or absent,
-            domain=EDGESINK, rows=weight.rows, blocks=weight.blocks, bits=weight.bits, gated=int(gated),
+            domain=EDGESINK, rows=weight.rows, bits=weight.bits, gated=int(gated),
             epsilon=self.model.norm_eps,
         )  # fmt: skip
 
@@ -152,10 +151,12 @@ class KernelOps(OnnxOps):
 
     def _matrix(self, weight: Stored) -> list[Value]:
         """Its codes, scales and offsets as the operators take them."""
-        scale = "half_scale" if weight.half_scale else "scale"
-        parts = {"codes": WORD, scale: HALF} | ({} if weight.symmetric else {"offset": HALF})
-        for part, unit in parts.items():
-            self._tensors.side_by_side(f"{weight.name}.{part}", unit)
+        scale, blocks = "half_scale" if weight.half_scale else "scale", weight.columns // BLOCK
+        parts = {"codes": (blocks * weight.bits, WORD), scale: (blocks, HALF)}  # units of a row; BLOCK bits / 8 / WORD
+        if not weight.symmetric:
+            parts["offset"] = (blocks, HALF)
+        for part, (columns, unit) in parts.items():
+            self._tensors.side_by_side(f"{weight.name}.{part}", weight.rows, columns, unit)
         found = [self.graph.initializer(f"{weight.name}.{part}") for part in parts]
         return [*found, self.graph.absent()] if weight.symmetric else found
 

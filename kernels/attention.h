@@ -101,9 +101,11 @@ static void few_scores(const float *queries, int64_t count, const half *keys, co
             const int64_t n = count - i < FEW ? count - i : FEW;
             const int whole = d + WIDE * LANES <= dim;
             F q[FEW][WIDE];
-            UNROLL for (int j = 0; j < FEW; j++)
+            UNROLL for (int j = 0; j < FEW; j++) {
+                const float *query = queries + (i + (j < n ? j : 0)) * dim + d;
                 UNROLL for (int v = 0; v < WIDE; v++)
-                    q[j][v] = d + v * LANES < dim ? f_load(queries + (i + (j < n ? j : 0)) * dim + d + v * LANES) : f_set(0);
+                    q[j][v] = d + v * LANES < dim ? f_load(query + v * LANES) : f_set(0);
+            }
             for (int64_t r = 0; r < rows; r += 4) {
                 F acc[FEW][4];
                 float sums[FEW][4];
@@ -125,13 +127,17 @@ static void few_scores(const float *queries, int64_t count, const half *keys, co
                 }
                 for (int j = 0; j < FEW; j++) f_sum4(acc[j][0], acc[j][1], acc[j][2], acc[j][3], sums[j]);
                 for (int64_t j = 0; j < n; j++)
-                    for (int row = 0; row < 4; row++) scores[i + j][r + row] = sums[j][row] + (d ? scores[i + j][r + row] : 0);
+                    for (int row = 0; row < 4; row++) {
+                        float *score = scores[i + j] + r + row;
+                        *score = sums[j][row] + (d ? *score : 0);
+                    }
             }
         }
 }
 
 // The same for many, against keys [D, TILE_ROWS] in floats.
-static void many_scores(const float *queries, int64_t count, const float *keys, int64_t dim, float (*scores)[TILE_ROWS]) {
+static void many_scores(const float *queries, int64_t count, const float *keys, int64_t dim,
+                        float (*scores)[TILE_ROWS]) {
     for (int64_t i = 0; i < count; i += DEEP)
         for (int64_t r = 0; r < TILE_ROWS; r += WIDE * LANES) {
             F acc[DEEP][WIDE];
@@ -155,19 +161,20 @@ static void many_scores(const float *queries, int64_t count, const float *keys, 
 // sums[i] += weights[i] . values, for few queries.
 static void few_values(float (*weights)[TILE_ROWS], int64_t count, const half *values, int64_t rows, int64_t dim,
                        float *sums, int64_t stride) {
-    for (int64_t i = 0; i < count; i += 3) {
-        const int64_t n = count - i < 3 ? count - i : 3;
-        for (int64_t d = 0; d < dim; d += 4 * LANES) {
-            const int wide = (int)(dim - d < 4 * LANES ? (dim - d) / LANES : 4);
-            F acc[3][4];
-            UNROLL for (int j = 0; j < 3; j++)
-                UNROLL for (int v = 0; v < 4; v++)
+    for (int64_t i = 0; i < count; i += FEW) {
+        const int64_t n = count - i < FEW ? count - i : FEW;
+        for (int64_t d = 0; d < dim; d += WIDE * LANES) {
+            const int wide = (int)(dim - d < WIDE * LANES ? (dim - d) / LANES : WIDE);
+            F acc[FEW][WIDE];
+            UNROLL for (int j = 0; j < FEW; j++)
+                UNROLL for (int v = 0; v < WIDE; v++)
                     acc[j][v] = j < n && v < wide ? f_load(sums + (i + j) * stride + d + v * LANES) : f_set(0);
-            if (wide == 4 && n == 3)
+            if (wide == WIDE && n == FEW)
                 for (int64_t r = 0; r < rows; r++)
-                    UNROLL for (int v = 0; v < 4; v++) {
+                    UNROLL for (int v = 0; v < WIDE; v++) {
                         F value = f_of_half(values + r * dim + d + v * LANES);
-                        UNROLL for (int j = 0; j < 3; j++) acc[j][v] = f_fma(f_set(weights[i + j][r]), value, acc[j][v]);
+                        UNROLL for (int j = 0; j < FEW; j++)
+                            acc[j][v] = f_fma(f_set(weights[i + j][r]), value, acc[j][v]);
                     }
             else
                 for (int64_t r = 0; r < rows; r++)

@@ -12,12 +12,11 @@ enum { BLOCK = 32 };  // columns that share a scale
 // w[n, k] = scale * code + offset, both of a row's block of 32 columns. Sixteen rows lie side by side, filled up at the
 // end: four bytes of each in turn, so that a word holds 4 columns in 8 bits, and 8 in 4, the even ones in low nibbles.
 typedef struct {
-    const uint8_t *codes;   // [N / 16, words of `blocks` blocks, 16, 4]
-    const half *scale;      // [N / 16, blocks, 16]
-    const half *offset;     // [N / 16, K / 32, 16]; NULL: the middle of the codes is 0
+    const uint8_t *codes;   // [N / 16, words, 16, 4]
+    const half *scale;      // [N / 16, K / 32, 16]
+    const half *offset;     // likewise; NULL: the middle of the codes is 0
     int64_t rows;           // N
     int64_t columns;        // K, a multiple of BLOCK
-    int64_t blocks;         // that lie there, K / 32 or more: only the first count
     int bits;               // 4 or 8
 } Matrix;
 

@@ -2,9 +2,9 @@
 //
 //   BlockProduct(x, codes, scale, offset?, norm?, residual?) -> y
 //     x float [1, T, K]; codes, scale, offset as `Matrix` in kernels.h, uint8 and float16; norm float [K]; residual and
-//     y float [1, T, N], gated [1, T, N / 2]. Attributes: rows (N), blocks, bits, gated, epsilon. As `Product`.
+//     y float [1, T, N], gated [1, T, N / 2]. Attributes: rows (N), bits, gated, epsilon. As `Product`.
 //   BlockRows(ids, codes, scale, offset?) -> y
-//     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), blocks, bits.
+//     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits.
 //   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin) -> context, key, value
 //     qkv float [1, T, (H + 2 K) D]; key and value float16 [1, K, rows, D], to be bound to the memory of their outputs;
 //     position and sinks int64 [1]; phases float [1, T, D / 2]; context float [1, T, H D].
@@ -129,7 +129,7 @@ static void parallel(Handle context, int64_t tasks, void (*task)(void *, size_t)
 // ---- BlockProduct
 
 typedef struct {
-    int64_t rows, columns, blocks, bits, gated;
+    int64_t rows, columns, bits, gated;
     float epsilon;
 } ProductKernel;
 
@@ -138,7 +138,6 @@ static void *create_product(const CustomOp *op, const Function *of, Handle info)
     ProductKernel *kernel = calloc(1, sizeof *kernel);
     if (!kernel) return NULL;
     kernel->rows = attribute(info, "rows");
-    kernel->blocks = attribute(info, "blocks");
     kernel->bits = attribute(info, "bits");
     kernel->gated = attribute(info, "gated");
     must(CALL(KERNEL_INFO_GET_ATTRIBUTE_FLOAT, GetFloat, info, "epsilon", &kernel->epsilon));
@@ -147,7 +146,7 @@ static void *create_product(const CustomOp *op, const Function *of, Handle info)
 
 static Matrix matrix(const ProductKernel *kernel, Handle context, int64_t columns) {
     return (Matrix){.codes = input(context, 1), .scale = input(context, 2), .offset = input(context, 3),
-                    .rows = kernel->rows, .columns = columns, .blocks = kernel->blocks, .bits = (int)kernel->bits};
+                    .rows = kernel->rows, .columns = columns, .bits = (int)kernel->bits};
 }
 
 static void round_token(void *product, size_t token) { kernels->product_round(product, (int64_t)token); }
@@ -177,7 +176,6 @@ static void *create_rows(const CustomOp *op, const Function *of, Handle info) {
     if (!kernel) return NULL;
     kernel->rows = attribute(info, "rows");
     kernel->columns = attribute(info, "columns");
-    kernel->blocks = attribute(info, "blocks");
     kernel->bits = attribute(info, "bits");
     return kernel;
 }
@@ -291,31 +289,24 @@ EXPORT void edgesink_choose_kernels(size_t place) { kernels = supported_kernels(
 
 enum { GROUP = 16 };
 
-static void transpose_words(const uint32_t *rows, size_t words, uint32_t *to) {
+static void transpose_words(const uint8_t *rows, size_t row_bytes, size_t words, uint32_t *to) {
     for (size_t lane = 0; lane < GROUP; lane++)
-        for (size_t i = 0; i < words; i++) to[i * GROUP + lane] = rows[lane * words + i];
+        for (size_t i = 0; i < words; i++) to[i * GROUP + lane] = ((const uint32_t *)(rows + lane * row_bytes))[i];
 }
 
-static void transpose_halves(const half *rows, size_t halves, half *to) {
+static void transpose_halves(const uint8_t *rows, size_t row_bytes, size_t halves, half *to) {
     for (size_t lane = 0; lane < GROUP; lane++)
-        for (size_t i = 0; i < halves; i++) to[i * GROUP + lane] = rows[lane * halves + i];
+        for (size_t i = 0; i < halves; i++) to[i * GROUP + lane] = ((const half *)(rows + lane * row_bytes))[i];
 }
 
-// Rows [rows, row_bytes] of units of 4 or 2 bytes to sixteen side by side, [rows / 16, row_bytes / unit, 16, unit], where
-// they lie, aligned; there is room for whole groups, and what is beyond the last row becomes 0. Returns 0, or 1 where
-// there is no memory.
-EXPORT int edgesink_side_by_side(uint8_t *data, size_t rows, size_t row_bytes, size_t unit) {
-    uint8_t *group = malloc(GROUP * row_bytes);
-    if (!group) return 1;
-    for (size_t row = 0; row < rows; row += GROUP, data += GROUP * row_bytes) {
-        const size_t count = rows - row < GROUP ? rows - row : GROUP;
-        memcpy(group, data, count * row_bytes);
-        memset(group + count * row_bytes, 0, (GROUP - count) * row_bytes);
-        if (unit == 4) transpose_words((const uint32_t *)group, row_bytes / 4, (uint32_t *)data);
-        else transpose_halves((const half *)group, row_bytes / 2, (half *)data);
+// Rows of units of 4 or 2 bytes to sixteen side by side, [rows, row_bytes] -> [rows / 16, kept / unit, 16, unit]: whole
+// groups of rows, of each row the first `kept` bytes. Both are aligned to units.
+EXPORT void edgesink_side_by_side(const uint8_t *from, uint8_t *to, size_t rows, size_t row_bytes, size_t kept,
+                                  size_t unit) {
+    for (size_t row = 0; row < rows; row += GROUP, from += GROUP * row_bytes, to += GROUP * kept) {
+        if (unit == 4) transpose_words(from, row_bytes, kept / 4, (uint32_t *)to);
+        else transpose_halves(from, row_bytes, kept / 2, (half *)to);
     }
-    free(group);
-    return 0;
 }
 
 // Called by ONNX Runtime when the library is registered with a session's options.

@@ -1,5 +1,5 @@
-// Products with weights in 4 or 8 bits, in the words of simd.h. Sixteen rows of the weights lie side by side, and a lane
-// is a row: what is read lies in one piece, nothing is summed across lanes, and no row is too short.
+// Products with weights in 4 or 8 bits, in the words of simd.h. Sixteen rows of the weights lie side by side, and a
+// lane is a row: what is read lies in one piece, nothing is summed across lanes, and no row is too short.
 #pragma once
 
 #include <math.h>
@@ -12,6 +12,8 @@ enum {
     AHEAD = 2048,                // bytes that one token's weights are asked for before they are wanted
     TILE = LANES == 16 ? 8 : 4,  // tokens that are worked on at once: as many as registers hold
 };
+
+#define SMALLEST 1e-35f  // of a block's values: its inverse is still a float
 
 // Activations rounded to 15 bits: x[k] = scale[k / 32] * (128 high[k] + low[k]), both of 8 bits. Against weights in 4
 // bits a block has its even columns first, as the low nibbles do.
@@ -44,7 +46,7 @@ static float round_block(const float *values, int8_t codes[2][BLOCK], float *sum
     F most = f_set(0);
     for (int k = 0; k < BLOCK; k += LANES) most = f_max(most, f_abs(f_load(values + k)));
     const float largest = f_largest(most), scale = largest / 127;
-    const F inverse = f_set(largest > 0 ? 127 / largest : 0), fine = f_set(128);
+    const F inverse = f_set(largest > SMALLEST ? 127 / largest : 0), fine = f_set(128);
     F high_sum = f_set(0), low_sum = f_set(0);
     for (int k = 0; k < BLOCK; k += LANES) {
         const F x = f_mul(f_load(values + k), inverse), high = f_round(x);
@@ -79,7 +81,7 @@ static void product_round(const Product *p, int64_t token) {
             int8_t *to = r.codes + (token * 2 + part) * r.columns + b * BLOCK;
             if (bits == 8) memcpy(to, codes[part], BLOCK);
             else
-                for (int k = 0; k < BLOCK / 2; k++) to[k] = codes[part][2 * k], to[k + BLOCK / 2] = codes[part][2 * k + 1];
+                for (int k = 0; k < BLOCK; k++) to[k / 2 + k % 2 * (BLOCK / 2)] = codes[part][k];
         }
     }
 }
@@ -97,8 +99,8 @@ INLINE void unpack(const uint8_t *codes, const int bits, const int64_t ahead, I 
 // found[t][first_lane ...] of `count` tokens from `first` on with LANES of the rows of a group.
 INLINE void lanes_product(const Matrix *w, int64_t group, int first_lane, const Rounded *r, int64_t first,
                           const int count, float (*found)[GROUP], const int bits, const int has_offset) {
-    const uint8_t *codes = w->codes + group * w->blocks * BLOCK * GROUP * bits / 8 + first_lane * 4;
-    const half *scale = w->scale + group * w->blocks * GROUP + first_lane;
+    const uint8_t *codes = w->codes + group * r->blocks * BLOCK * GROUP * bits / 8 + first_lane * 4;
+    const half *scale = w->scale + group * r->blocks * GROUP + first_lane;
     const half *offset = has_offset ? w->offset + group * r->blocks * GROUP + first_lane : NULL;
     F acc[TILE], rest[TILE];  // of offsets apart
     UNROLL for (int t = 0; t < count; t++) acc[t] = rest[t] = f_set(0);
@@ -152,7 +154,8 @@ static void product_task(const Product *p, int64_t task) {
     const Rounded r = rounded(p);
     const int64_t width = p->gated ? p->weight.rows / 2 : p->weight.rows, row = task * GROUP;
     const int64_t count = width - row < GROUP ? width - row : GROUP;
-    float(*found)[GROUP] = thread_scratch(OF_TASK, 2 * sizeof *found * (size_t)p->tokens), (*up)[GROUP] = found + p->tokens;
+    float(*found)[GROUP] = thread_scratch(OF_TASK, 2 * sizeof *found * (size_t)p->tokens);
+    float(*up)[GROUP] = found + p->tokens;
     group_products(p, &r, task, found);
     if (p->gated) group_products(p, &r, width / GROUP + task, up);
     for (int64_t t = 0; t < p->tokens; t++) {
@@ -168,7 +171,7 @@ static void product_task(const Product *p, int64_t task) {
 static void matrix_row(const Matrix *w, int64_t row, float *out) {
     const int64_t blocks = w->columns / BLOCK, words = BLOCK * w->bits / 32, group = row / GROUP, lane = row % GROUP;
     for (int64_t b = 0; b < blocks; b++) {
-        const half *scale = w->scale + (group * w->blocks + b) * GROUP;
+        const half *scale = w->scale + (group * blocks + b) * GROUP;
         const half *offset = w->offset ? w->offset + (group * blocks + b) * GROUP : NULL;
         float s[GROUP], o[GROUP];
         for (int i = 0; i < GROUP; i += LANES) {
@@ -178,7 +181,7 @@ static void matrix_row(const Matrix *w, int64_t row, float *out) {
         const float least = offset ? o[lane] : -s[lane] * (float)(1 << (w->bits - 1));
         for (int64_t i = 0; i < words; i++)
             for (int64_t byte = 0; byte < 4; byte++) {
-                const uint8_t code = w->codes[(((group * w->blocks + b) * words + i) * GROUP + lane) * 4 + byte];
+                const uint8_t code = w->codes[(((group * blocks + b) * words + i) * GROUP + lane) * 4 + byte];
                 float *to = out + b * BLOCK + (i * 4 + byte) * (8 / w->bits);
                 to[0] = s[lane] * (float)(w->bits == 4 ? code & 15 : code) + least;
                 if (w->bits == 4) to[1] = s[lane] * (float)(code >> 4) + least;

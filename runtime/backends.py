@@ -47,9 +47,8 @@ class OnnxBackend:
     """
 
     def __init__(self, bundle: Path, manifest: Manifest, threads: int | None = None, provider: str = "cpu") -> None:
-        second = kernels_graph(bundle, manifest) if provider == "cpu" else None
-        kernels = Kernels(second) if second else None
-        self._session = open_session(bundle, manifest, threads, provider, kernels or bundle / ONNX_GRAPH)
+        kernels = kernels_of(bundle, manifest, provider)
+        self._session = open_session(bundle, manifest, threads, provider, kernels=kernels)
         self._kernels = kernels  # their memory is the session's
         self.name = _runner_name(provider, kernels)
         self._binding = self._session.io_binding()
@@ -94,13 +93,25 @@ def device_of(provider: str) -> str:
     return "cuda" if provider == "cuda" else "cpu"
 
 
+def kernels_of(bundle: Path, manifest: Manifest, provider: str) -> Kernels | None:
+    """The kernels with the bundle's weights, where `provider` takes them and this machine has them."""
+    graph = kernels_graph(bundle, manifest) if provider == "cpu" else None
+    return Kernels(graph) if graph else None
+
+
 def open_session(
-    bundle: Path, manifest: Manifest, threads: int | None, provider: str, graph: Path | bytes | Kernels
+    bundle: Path,
+    manifest: Manifest,
+    threads: int | None = None,
+    provider: str = "cpu",
+    graph: bytes | None = None,
+    kernels: Kernels | None = None,
 ) -> Any:
-    """An ONNX Runtime session of a graph.
+    """An ONNX Runtime session of the bundle's graph, or of the kernels'.
 
     Args:
-        graph: a file of the bundle, a graph that refers to the bundle's weights, or the one for our kernels.
+        graph: run in its place; it refers to the same weights.
+        kernels: to be kept as long as the session.
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
     """
@@ -124,23 +135,19 @@ def open_session(
         if threads < 1:
             raise BadOption(f"threads = {threads}", "1 or more")
         options.intra_op_num_threads = threads
-    if isinstance(graph, bytes):
+    path = kernels.graph if kernels else bundle / ONNX_GRAPH
+    if graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.resolve()))
     try:
-        if isinstance(graph, Kernels):
-            graph.add_to(options)
-            graph = graph.graph
-        return ort.InferenceSession(graph, options, providers=[PROVIDERS[provider]])
+        if kernels is not None:
+            kernels.add_to(options)
+        return ort.InferenceSession(graph or path, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
         raise BadBundle(
-            f"onnxruntime {ort.__version__} cannot load {_name(bundle, graph)} ({first_line(error)})",
+            f"onnxruntime {ort.__version__} cannot load {path} ({first_line(error)})",
             f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
             "update onnxruntime, or export the bundle again",
         ) from None
-
-
-def _name(bundle: Path, graph: Path | bytes | Kernels) -> Path:
-    return graph if isinstance(graph, Path) else bundle / ONNX_GRAPH
 
 
 def _runner_name(provider: str, kernels: Kernels | None) -> str:

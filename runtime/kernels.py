@@ -10,14 +10,15 @@ import ctypes
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from edgesink.errors import BadBundle
-from edgesink.kernel_image import LOCATION, Image
+from edgesink.kernel_image import GROUP, LOCATION, Image, Part
 from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA, Manifest
 
+READ_BYTES = 1 << 20  # of weights at once, on their way to where they belong
 MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never imported
 
 
@@ -64,19 +65,34 @@ class Kernels:
 def _laid_out(bundle: Path) -> np.ndarray:
     """The image, uint8, as `kernel_image` says."""
     image = Image.from_json((bundle / KERNELS_IMAGE).read_text(encoding="utf-8"))
-    offsets, library = image.offsets, _library()
-    assert library is not None
+    offsets = image.offsets
     memory = np.empty(offsets[-1], np.uint8)  # large, so numpy asks for huge pages
     with (bundle / ONNX_DATA).open("rb", buffering=0) as data:
         for part, at in zip(image.parts, offsets[:-1], strict=True):
-            data.seek(part.offset)
-            if data.readinto(memory[at : at + part.length]) != part.length:
-                raise BadBundle(f"{bundle / ONNX_DATA} ends too soon", "", "copy or export the bundle again")
-            if part.rows > 1 and library.edgesink_side_by_side(
-                memory[at:].ctypes.data, part.rows, part.length // part.rows, part.unit
-            ):
-                raise MemoryError
+            _lay_out(data, part, memory[at : at + part.image_bytes])
     return memory
+
+
+def _lay_out(data: BinaryIO, part: Part, goal: np.ndarray) -> None:
+    """Read one part, a few rows at a time, so that little is held twice."""
+    data.seek(part.offset)
+    if part.rows == 1:
+        _read(data, goal)
+        return
+    library = _library()
+    step = max(1, READ_BYTES // (GROUP * part.row_bytes)) * GROUP
+    for row in range(0, part.rows, step):
+        count = min(step, part.rows - row)
+        whole = -(-count // GROUP) * GROUP
+        rows = np.zeros((whole, part.row_bytes), np.uint8)
+        _read(data, rows[:count].reshape(-1))
+        to = goal[row * part.kept :].ctypes.data
+        library.edgesink_side_by_side(rows.ctypes.data, to, whole, part.row_bytes, part.kept, part.unit)
+
+
+def _read(data: BinaryIO, goal: np.ndarray) -> None:
+    if data.readinto(goal) != len(goal):  # type: ignore[attr-defined]
+        raise BadBundle(f"{data.name} ends too soon", "", "copy or export the bundle again")
 
 
 @cache
@@ -89,7 +105,7 @@ def _library() -> Any:
     library.edgesink_kernels.restype = ctypes.c_char_p
     library.edgesink_kernels.argtypes = [ctypes.c_size_t]
     library.edgesink_choose_kernels.argtypes = [ctypes.c_size_t]
-    library.edgesink_side_by_side.argtypes = [ctypes.c_void_p, *([ctypes.c_size_t] * 3)]
+    library.edgesink_side_by_side.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *([ctypes.c_size_t] * 4)]
     return library
 
 

@@ -1,0 +1,95 @@
+"""The graph for our kernels against the oracle: a quantised model's own logits, on toys and on real weights."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from edgesink.held_model import held_model
+from edgesink.reference import Reference
+from edgesink.runtime import kernels
+from edgesink.runtime.session import load
+from edgesink.spec import StreamSpec
+from edgesink.tolerances import TABLE
+
+pytestmark = pytest.mark.skipif(
+    not kernels.names(), reason="no C compiler when edgesink was installed, or another processor"
+)
+
+LIMIT = TABLE["kernels", True]
+TOY = 0.1  # logits up to about 20, of weights so large that roundings grow from layer to layer
+
+SHAPES = {
+    "tied": {},
+    "untied": {"tie_word_embeddings": False},
+    "one head a key": {"num_key_value_heads": 4},
+    "one key for all": {"num_key_value_heads": 1, "num_attention_heads": 16},
+    "wide heads": {"head_dim": 80},
+}
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_the_oracle_with_the_same_weights(toy_maker, tmp_path, shape, precision):
+    toy = toy_maker(tmp_path / "toy", **SHAPES[shape])
+    ids = np.random.default_rng(0).integers(2, 256, 100)
+    reference = Reference(held_model(toy.path, precision), 3, 13)
+    expected = [reference.step(int(token)) for token in ids]
+    stream = load(toy.bundle(tmp_path / "bundle", StreamSpec(3, 13, 8, 5), precision))
+    assert "kernels" in stream.runner
+    sizes, place = iter([5, 1, 1, 4, 3, 1, 5, 2] * 20), 0
+    while place < len(ids):
+        size = min(next(sizes), len(ids) - place)
+        got = stream.prefill(ids[place : place + size])
+        place += size
+        difference = np.abs(got - expected[place - 1])
+        assert difference.max() <= TOY, (
+            f"token {place - 1}: max |Δ| {difference.max():.1e}, mean {difference.mean():.1e}"
+        )
+
+
+@pytest.fixture(scope="module")
+def expected(smollm2_oracle_model, english):
+    """expected(sinks, window, tokens, positions) -> the oracle's logits [n, V]; the GGUF's weights are exactly ours."""
+
+    @cache
+    def logits(sinks: int, window: int, tokens: int, positions: str = "cache") -> np.ndarray:
+        reference = Reference(smollm2_oracle_model, sinks, window, positions=positions)
+        return np.stack([reference.step(int(token)) for token in english[:tokens]])
+
+    return logits
+
+
+def close(got: np.ndarray, wanted: np.ndarray) -> None:
+    difference = np.abs(got - wanted)
+    report = f"max |Δ| {difference.max():.1e}, mean {difference.mean():.1e} ({LIMIT.reason})"
+    assert difference.max() <= LIMIT.max_abs, report
+    assert (got.argmax(-1) == wanted.argmax(-1)).mean() >= LIMIT.argmax, report
+
+
+@pytest.mark.parametrize("name", kernels.names())
+def test_every_logit_of_the_real_model_over_four_laps(smollm2_bundles, expected, english, name):
+    tokens = 32 + 4 * 28
+    kernels.choose(name)
+    try:
+        stream = load(smollm2_bundles("int4", StreamSpec.fitted(window=28)))
+        got = np.stack([stream.step(int(token)) for token in english[:tokens]])
+    finally:
+        kernels.choose(kernels.names()[0])
+    close(got, expected(4, 28, tokens))
+
+
+@pytest.mark.parametrize("size", [1, 7, 14])
+@pytest.mark.parametrize("sinks", [1, 9])
+def test_the_real_model_in_chunks_and_with_other_sinks(smollm2_bundles, expected, english, sinks, size):
+    stream = load(smollm2_bundles("int4", StreamSpec.fitted(window=28)), sinks=sinks)
+    ends = range(size, 120, size)
+    got = np.stack([stream.prefill(english[end - size : end]) for end in ends])
+    close(got, expected(sinks, 32 - sinks, 120)[[end - 1 for end in ends]])
+
+
+def test_positions_that_grow(smollm2_bundles, expected, english):
+    stream = load(smollm2_bundles("int4", StreamSpec.fitted(window=28, positions="original")))
+    assert "kernels" in stream.runner
+    got = np.stack([stream.step(int(token)) for token in english[:90]])
+    close(got, expected(4, 28, 90, "original"))
