@@ -6,11 +6,12 @@ import hashlib
 import sys
 from pathlib import Path
 
-from edgesink.errors import BadBundle
-from edgesink.manifest import MANIFEST
+from edgesink.errors import BadBundle, EdgesinkError
+from edgesink.manifest import MANIFEST, Manifest
 from edgesink.models import MODELS
 from edgesink.paths import cache_folder
 from edgesink.spec import Precision, StreamSpec
+from edgesink.version import __version__
 
 CACHED_PRECISION: Precision = "int4"
 
@@ -19,7 +20,8 @@ def find_bundle(name: str, stream: StreamSpec | None = None, precision: Precisio
     """The bundle folder for a bundle, an alias, a hub id, a checkpoint folder or a `.gguf` file.
 
     A model is exported for onnx with the default window the first time it is asked for, and found again later; so it
-    is for any other `stream` and `precision`. A bundle has its own.
+    is for any other `stream` and `precision`. A bundle has its own. What another version of edgesink left in the cache
+    is made again, if it can be.
     """
     path = Path(name).expanduser()
     if (path / MANIFEST).is_file():
@@ -28,14 +30,32 @@ def find_bundle(name: str, stream: StreamSpec | None = None, precision: Precisio
         raise BadBundle(f"{path} holds no {MANIFEST}", "a bundle or a checkpoint", "make one with `edgesink export`")
     stream, precision = stream or StreamSpec(), precision or CACHED_PRECISION
     goal = cache_folder("bundles") / (_cache_name(name, path) + f"-onnx-{precision}{_stream_name(stream)}")
-    if not (goal / MANIFEST).is_file():
-        from edgesink.export.bundle import export
-        from edgesink.export.source import find_checkpoint
-
-        checkpoint = find_checkpoint(name)
-        print(f"exporting {name} once, to {goal}", file=sys.stderr)
-        export(checkpoint, goal, "onnx", stream, precision, progress=True)
+    maker = _maker(goal)
+    if maker != __version__:
+        try:
+            _export(name, goal, stream, precision)
+        except EdgesinkError as error:
+            if maker is None:
+                raise
+            print(f"{goal} is of edgesink {maker}, taken as it is ({error})", file=sys.stderr)
     return goal
+
+
+def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision) -> None:
+    from edgesink.export.bundle import export
+    from edgesink.export.source import find_checkpoint
+
+    checkpoint = find_checkpoint(name)
+    print(f"exporting {name} once, to {goal}", file=sys.stderr)
+    export(checkpoint, goal, "onnx", stream, precision, progress=True)
+
+
+def _maker(bundle: Path) -> str | None:
+    """The version of edgesink that made a bundle; None if there is none that can be read."""
+    try:
+        return Manifest.read(bundle).tools.get("edgesink", "an unknown version")
+    except BadBundle:
+        return None
 
 
 def _cache_name(name: str, path: Path) -> str:

@@ -1,15 +1,16 @@
 """An export is whole or not at all."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
 
 from edgesink import load
-from edgesink.errors import BadBundle, BadCheckpoint, BadOption, NoSpace
+from edgesink.errors import BadBundle, BadCheckpoint, BadOption, EdgesinkError, NoSpace
 from edgesink.export import bundle as bundle_module
 from edgesink.export.bundle import export
-from edgesink.manifest import Manifest
+from edgesink.manifest import Manifest, replace_manifest
 from edgesink.spec import StreamSpec
 
 SPEC = StreamSpec(3, 13, 8, 5)
@@ -154,3 +155,34 @@ def test_peak_memory_follows_the_largest_tensor_and_not_the_model(toy_maker, tmp
 
     weights = 4 * (4 * 512 * 512 + 3 * 512 * 1536)  # bytes of one layer in float32
     assert peak(26) - peak(2) < 8 * weights, "24 layers more ought to cost less than 8 of them"
+
+
+def test_a_cached_bundle_of_another_version_is_made_again_or_taken_as_it_is(toy, tmp_path, monkeypatch, capsys):
+    from edgesink.bundles import find_bundle
+    from edgesink.version import __version__
+
+    monkeypatch.setenv("EDGESINK_CACHE", str(tmp_path))
+    name = str(toy.path)
+    folder = find_bundle(name, SPEC)
+    assert find_bundle(name, SPEC) == folder
+    assert capsys.readouterr().err.count("exporting") == 1
+
+    def altered() -> None:
+        manifest = Manifest.read(folder)
+        tools = manifest.tools | {"edgesink": "0.0.1"}
+        replace_manifest(folder, dataclasses.replace(manifest, tools=tools))
+
+    altered()
+    find_bundle(name, SPEC)
+    assert Manifest.read(folder).tools["edgesink"] == __version__
+
+    def unreachable(name: str) -> None:
+        raise EdgesinkError("no network")
+
+    altered()
+    monkeypatch.setattr("edgesink.export.source.find_checkpoint", unreachable)
+    assert find_bundle(name, SPEC) == folder
+    assert "0.0.1, taken as it is (no network)" in capsys.readouterr().err
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(EdgesinkError, match="no network"):
+        find_bundle(name, SPEC)

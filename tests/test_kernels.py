@@ -6,8 +6,10 @@ Each operator is run by ONNX Runtime, in a graph of one node.
 import json
 import platform
 import shutil
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -32,6 +34,23 @@ needs_kernels = pytest.mark.skipif(not HERE, reason="no C compiler when edgesink
 def test_there_are_kernels_where_there_is_a_compiler_and_a_known_processor():
     if shutil.which("cc") and platform.machine() in ("x86_64", "aarch64", "arm64"):
         assert HERE
+
+
+@pytest.mark.parametrize(
+    "compiler", [("cc",), ("aarch64-linux-gnu-gcc", "-static", "qemu-aarch64")], ids=lambda c: c[0]
+)
+def test_the_kernels_check_themselves_on_this_processor_and_on_an_emulated_one(compiler, tmp_path):
+    command, *options = compiler
+    emulator = [option for option in options if not option.startswith("-")]
+    for tool in (command, *emulator):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool}")
+    program, sources = tmp_path / "check", sorted((Path(__file__).parent.parent / "kernels").glob("*.c"))
+    flags = ["-O2", "-std=gnu11", "-Wall", "-Werror", *(option for option in options if option.startswith("-"))]
+    subprocess.run([command, *flags, *map(str, sources), "-lm", "-o", str(program)], check=True)
+    said = subprocess.run([*emulator, str(program)], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()
+    assert all(line.endswith("passed") for line in said.splitlines())
 
 
 @pytest.fixture(params=HERE or ["none"])
