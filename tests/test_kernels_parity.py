@@ -1,16 +1,20 @@
 """The graph for our kernels against the oracle: a quantised model's own logits, on toys and on real weights."""
 
+import dataclasses
 from functools import cache
 
 import numpy as np
+import onnx
 import pytest
 
 from edgesink.held_model import held_model
+from edgesink.manifest import KERNELS_GRAPH, Manifest, describe_file, replace_manifest
 from edgesink.reference import Reference
 from edgesink.runtime import kernels
 from edgesink.runtime.session import load
 from edgesink.spec import StreamSpec
 from edgesink.tolerances import TABLE
+from edgesink.verify_bundle import verify_bundle
 
 pytestmark = pytest.mark.skipif(
     not kernels.names(), reason="no C compiler when edgesink was installed, or another processor"
@@ -93,3 +97,28 @@ def test_positions_that_grow(smollm2_bundles, expected, english):
     assert "kernels" in stream.runner
     got = np.stack([stream.step(int(token)) for token in english[:90]])
     close(got, expected(4, 28, 90, "original"))
+
+
+def one_token_fewer(node: onnx.NodeProto) -> None:
+    """The attention of a layer thinks that a token sees one fewer."""
+    next(given for given in node.attribute if given.name == "capacity").i -= 1
+
+
+def sinks_seen_as_far_as_they_are(node: onnx.NodeProto) -> None:
+    """The query is not turned back to where the sinks see it."""
+    node.input[7:9] = node.input[5:7]
+
+
+@pytest.mark.parametrize("fault", [one_token_fewer, sinks_seen_as_far_as_they_are], ids=lambda fault: fault.__name__)
+def test_verifying_finds_a_fault_of_one_layer_of_the_kernels_graph(toy, tmp_path, fault):
+    bundle = toy.bundle(tmp_path / "bundle", StreamSpec(3, 13, 8, 5), "int4")
+    assert not verify_bundle(bundle, toy.path, kernels=True).failures
+    model = onnx.load(bundle / KERNELS_GRAPH, load_external_data=False)
+    fault([node for node in model.graph.node if node.op_type == "RingAttention"][1])
+    (bundle / KERNELS_GRAPH).write_bytes(model.SerializeToString())
+    manifest = Manifest.read(bundle)
+    files = tuple(describe_file(bundle, bundle / file.path) for file in manifest.files)
+    replace_manifest(bundle, dataclasses.replace(manifest, files=files))
+    assert verify_bundle(bundle, toy.path, kernels=True).failures
+    assert not verify_bundle(bundle, toy.path).failures, "the plain graph has no fault"
+    assert Manifest.read(bundle).parity.runner.endswith("plain"), "what a bundle says of itself runs everywhere"
