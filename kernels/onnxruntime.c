@@ -133,12 +133,18 @@ typedef struct {
     float epsilon;
 } ProductKernel;
 
-static void *create_product(const CustomOp *op, const Function *of, Handle info) {
-    (void)op, (void)of;
+static ProductKernel *weight_kernel(Handle info) {
     ProductKernel *kernel = calloc(1, sizeof *kernel);
     if (!kernel) return NULL;
     kernel->rows = attribute(info, "rows");
     kernel->bits = attribute(info, "bits");
+    return kernel;
+}
+
+static void *create_product(const CustomOp *op, const Function *of, Handle info) {
+    (void)op, (void)of;
+    ProductKernel *kernel = weight_kernel(info);
+    if (!kernel) return NULL;
     kernel->gated = attribute(info, "gated");
     must(CALL(KERNEL_INFO_GET_ATTRIBUTE_FLOAT, GetFloat, info, "epsilon", &kernel->epsilon));
     return kernel;
@@ -172,11 +178,8 @@ static void compute_product(void *of, Handle context) {
 
 static void *create_rows(const CustomOp *op, const Function *of, Handle info) {
     (void)op, (void)of;
-    ProductKernel *kernel = calloc(1, sizeof *kernel);
-    if (!kernel) return NULL;
-    kernel->rows = attribute(info, "rows");
-    kernel->columns = attribute(info, "columns");
-    kernel->bits = attribute(info, "bits");
+    ProductKernel *kernel = weight_kernel(info);
+    if (kernel) kernel->columns = attribute(info, "columns");
     return kernel;
 }
 
