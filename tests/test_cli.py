@@ -120,12 +120,13 @@ def test_wrong_usage_is_exit_code_2():
     assert run("nonsense").exit_code == 2
 
 
-def test_ctrl_c_stops_an_answer_and_keeps_the_chat(bundle):
+def test_ctrl_c_stops_an_answer_and_keeps_the_chat(toy_maker, tmp_path):
     """A real terminal: an endless answer is interrupted, and the next message is answered."""
+    endless = toy_maker(tmp_path / "toy", eos_token_id=None)  # no id ends an answer, however late the signal comes
+    bundle = endless.bundle(tmp_path / "bundle", StreamSpec(3, 61, 32, 8))
     leader, follower = pty.openpty()
     code = "from edgesink.cli import main; main()"
-    endless = ["--temperature", "0", "--repetition-penalty", "1", "--provider", "plain"]  # this toy, run so, has no end
-    command = [sys.executable, "-P", "-c", code, "chat", str(bundle), *endless]
+    command = [sys.executable, "-P", "-c", code, "chat", str(bundle), "--temperature", "0"]
     process = subprocess.Popen(command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         os.write(leader, b"hello\n")
