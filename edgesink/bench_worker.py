@@ -51,7 +51,8 @@ class Edgesink:
         import edgesink
 
         self._stream = edgesink.load(job["model"], threads=job["threads"], provider=job.get("provider", "cpu"))
-        self.version, self.state_bytes = self._stream.runner, self._stream.state_bytes
+        self.version = self._stream.runner
+        self.state_bytes: int | None = self._stream.state_bytes
         self._logits = np.empty(0, np.float32)
 
     def reset(self) -> None:
@@ -70,7 +71,7 @@ class LlamaCpp:
     `evict`: "half" of them, as llama-server does, or "one", as StreamingLLM does.
     """
 
-    state_bytes = None
+    state_bytes: int | None = None
 
     def __init__(self, job: Job) -> None:
         import llama_cpp
@@ -137,7 +138,7 @@ class OnnxRuntimeGenai:
     newer half again.
     """
 
-    state_bytes = None
+    state_bytes: int | None = None
 
     def __init__(self, job: Job) -> None:
         import onnxruntime_genai

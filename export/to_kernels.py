@@ -134,12 +134,12 @@ class KernelOps(OnnxOps):
         self, x: Normed | Value, weight: Stored, residual: Value | None = None, gated: bool = False
     ) -> Value:
         graph, absent = self.graph, self.graph.absent()
-        normed = isinstance(x, Normed)
+        normed = x if isinstance(x, Normed) else None
         return graph.node(
             "BlockProduct",
-            x.x if normed else x,
+            normed.x if normed else x,
             *self._matrix(weight),
-            self._norm(x.weight) if normed else absent,
+            self._norm(normed.weight) if normed else absent,
             residual or absent,
             domain=EDGESINK, rows=weight.rows, bits=weight.bits, gated=int(gated),
             epsilon=self.model.norm_eps,
