@@ -36,7 +36,11 @@ TABLE: dict[tuple[str, bool], Tolerance] = {  # (arithmetic, with sinks)
     ),
     ("int8 activations", False): Tolerance(8.0, 2e-1, 0.7, "as above, and ill-conditioned without sinks"),
     ("kernels", True): Tolerance(
-        0.2, 1e-5, 0.98, "activations rounded to 15 bits, scales and state to float16; 0.06 measured on SmolLM2-135M"
+        0.2,
+        1e-4,
+        0.98,
+        "activations rounded to 15 bits, scales and state to float16; 0.06 and a KL of 4e-7 measured on "
+        "SmolLM2-135M, a KL of 1e-5 on random weights",
     ),
     ("kernels", False): Tolerance(1.0, 1e-3, 0.95, "as above, and ill-conditioned without sinks"),
 }
