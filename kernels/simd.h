@@ -6,14 +6,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
-
-typedef uint16_t half;  // IEEE binary16, as it lies in memory
 
 #if defined(SIMD_AVX512)
 #include <immintrin.h>
