@@ -1,7 +1,31 @@
-"""Language models that talk for ever on the device in your hand, in constant memory."""
+"""Language models that talk endlessly on the device in your hand, in constant memory.
+
+The runtime is imported when `load` or `Stream` is first asked for, so the shared words (`edgesink.ring`,
+`edgesink.spec` …) stay free of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from edgesink.errors import EdgesinkError
-from edgesink.runtime.session import Stream, load
 from edgesink.version import __version__
 
+if TYPE_CHECKING:
+    from edgesink.runtime.session import Stream, load
+
 __all__ = ["EdgesinkError", "Stream", "__version__", "load"]
+
+_LAZY = {"Stream": "edgesink.runtime.session", "load": "edgesink.runtime.session"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

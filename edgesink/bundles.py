@@ -6,11 +6,11 @@ import hashlib
 import sys
 from pathlib import Path
 
-from edgesink.errors import BadBundle, EdgesinkError
+from edgesink.errors import BadBundle, BadOption, EdgesinkError
 from edgesink.manifest import MANIFEST, Manifest
 from edgesink.models import MODELS
 from edgesink.paths import cache_folder
-from edgesink.spec import Precision, StreamSpec
+from edgesink.spec import DEFAULT_SINKS, POSITIONS, Positions, Precision, StreamSpec
 from edgesink.version import __version__
 
 CACHED_PRECISION: Precision = "int4"
@@ -39,6 +39,35 @@ def find_bundle(name: str, stream: StreamSpec | None = None, precision: Precisio
                 raise
             print(f"{goal} is of edgesink {maker}, taken as it is ({error})", file=sys.stderr)
     return goal
+
+
+def bundle_of(model: str, positions: str, window: int, precision: Precision) -> Path:
+    """The bundle itself, or one made of the model with these options."""
+
+    if positions not in POSITIONS:
+        raise BadOption(f"positions {positions!r}", " or ".join(POSITIONS))
+    if (Path(model) / MANIFEST).is_file():
+        own = Manifest.read(Path(model)).stream.positions
+        if positions != own:
+            raise BadOption(f"positions {positions!r} of a bundle made with {own}", "", "name the model, not a bundle")
+        return Path(model)
+    place: Positions = "original" if positions == "original" else "cache"
+    return find_bundle(model, StreamSpec.fitted(DEFAULT_SINKS, window, positions=place), precision)
+
+
+def longer_bundle(model: str, window: int, precision: Precision) -> Path:
+    """One made of the model with a longer window than was asked for; a bundle cannot be made longer."""
+
+    if (Path(model) / MANIFEST).is_file():
+        raise BadOption("--run with a bundle", "--run 1: its window is what it is", "name the model, not a bundle")
+    return bundle_of(model, "cache", window, precision)
+
+
+def checkpoint_of(model: str) -> Path:
+    """The checkpoint that a user names, downloaded if it must be."""
+    from edgesink.export.source import find_checkpoint
+
+    return find_checkpoint(model)
 
 
 def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision) -> None:

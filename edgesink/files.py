@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes its place at the end, or vanishes where something fails."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from edgesink.errors import BadBundle, EdgesinkError
-from edgesink.files import written_whole
+from edgesink.files import atomic_write
 from edgesink.spec import ModelSpec, Precision, StreamSpec, Target
 
 FORMAT = 1
@@ -183,7 +183,7 @@ def sha256_of(path: Path) -> str:
 
 def replace_manifest(bundle: Path, manifest: Manifest) -> None:
     """Write `manifest.json` beside and rename it into place, so that a reader never meets half of it."""
-    with written_whole(bundle / MANIFEST) as aside:
+    with atomic_write(bundle / MANIFEST) as aside:
         aside.write_text(manifest.to_json(), encoding="utf-8")
 
 

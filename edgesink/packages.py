@@ -10,6 +10,8 @@ from edgesink.errors import MissingPackage
 EXPORT = ("torch", "transformers", "accelerate", "optimum", "onnx", "gguf", "huggingface_hub")
 """What reading a checkpoint and writing an ONNX bundle take."""
 
+COREAI_REMEDY = "pip install 'edgesink[coreai]'"
+
 
 def require(packages: Sequence[str], extra: str, purpose: str) -> None:
     """MissingPackage if one of the packages is not installed. Imports none of them."""

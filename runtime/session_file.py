@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from edgesink.errors import BadSession, NoSpace
-from edgesink.files import written_whole
+from edgesink.files import atomic_write
 from edgesink.manifest import Manifest, StateDtype
 
 FORMAT = "1"
@@ -38,7 +38,7 @@ def write_session(path: Path, manifest: Manifest, position: int, sinks: int, sta
         "edgesink_session": FORMAT, "fingerprint": fingerprint, "position": str(position), "sinks": str(sinks),
     }  # fmt: skip
     try:
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             save_file(written, aside, header)
     except (OSError, SafetensorError) as error:
         raise NoSpace(f"{path} cannot be written ({error})", "", "choose another place or free some disk") from None

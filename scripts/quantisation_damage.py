@@ -19,10 +19,10 @@ import numpy as np
 from edgesink.export.bundle import export
 from edgesink.manifest import Manifest
 from edgesink.reference import Reference
-from edgesink.runners import open_runner
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.spec import StreamSpec
-from edgesink.verify import Stage, log_softmax
+from edgesink.verify.compare import Stage, log_softmax
+from edgesink.verify.runners import open_runner
 
 BUNDLES = [  # target, precision, bits of the vocabulary
     ("onnx", "fp32", 8), ("onnx", "int8", 8), ("onnx", "int4", 8), ("onnx", "int4", 4),

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from edgesink.attention_maps import average_maps, first_token_shares, load_eager, uniform_share
-from edgesink.checkpoint_text import pieces_of
 from edgesink.errors import BadOption
+from edgesink.evaluate.attention_maps import average_maps, first_token_shares, load_eager, uniform_share
+from edgesink.evaluate.checkpoint_text import pieces_of
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgesink import bench as benchmark
-from edgesink import bench_peers, bench_worker, load
-from edgesink.bench import Contender, Figures, Setting, compare, run_worker
-from edgesink.bench_peers import PeerOptions
-from edgesink.bench_report import Report
+from edgesink import load
+from edgesink.bench import peers as bench_peers
+from edgesink.bench import rounds as benchmark
+from edgesink.bench import worker as bench_worker
+from edgesink.bench.far import time_positions
+from edgesink.bench.peers import PeerOptions
+from edgesink.bench.report import Report
+from edgesink.bench.rounds import Contender, Figures, Setting, compare, run_worker
 from edgesink.cli import app
 from edgesink.errors import BadOption, EdgesinkError, MissingPackage
+from edgesink.evaluate.scoring import Scorer
 from edgesink.manifest import Manifest
-from edgesink.positions import time_positions
-from edgesink.scoring import Scorer
 from edgesink.spec import StreamSpec
 
 IDS = np.arange(2, 250)

@@ -8,7 +8,7 @@ from edgesink.export.bundle import export
 from edgesink.manifest import COREAI_MODEL
 from edgesink.reference import Reference
 from edgesink.spec import StreamSpec
-from edgesink.verify_bundle import verify_bundle
+from edgesink.verify.bundle import verify_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converter's own
 
@@ -26,7 +26,7 @@ def bundle(tmp_path_factory, toy):
 
 @pytest.mark.parametrize("sinks", [0, 4, 8])
 def test_both_entry_points_are_the_oracle_over_three_laps_on_one_state(bundle, toy, sinks):
-    from edgesink.export.to_coreai import CoreAiStream
+    from edgesink.verify.coreai import CoreAiStream
 
     out, manifest = bundle
     ids = np.random.default_rng(6).integers(0, manifest.model.vocab, 3 * STREAM.rows + 4)

@@ -20,10 +20,10 @@ from edgesink.export.palettize import Palette
 from edgesink.export.quantize import Blocks
 from edgesink.export.to_coreml import MilOps, write_coreml
 from edgesink.export.weights import held_weights
+from edgesink.gauges import resident_bytes
 from edgesink.manifest import COREML_PACKAGE, Manifest
-from edgesink.memory import resident_bytes
-from edgesink.mil_evaluator import MilEvaluator
-from edgesink.mil_structure import check_ring_structure, describe
+from edgesink.mil.evaluator import MilEvaluator
+from edgesink.mil.structure import check_ring_structure, describe
 from edgesink.reference import Reference, _kept
 from edgesink.ring import Ring
 from edgesink.spec import KV_WRITES, StreamSpec

@@ -11,10 +11,10 @@ from edgesink.errors import BadBundle, BadOption
 from edgesink.export.bundle import export
 from edgesink.export.graph import cut
 from edgesink.manifest import COREML_PACKAGE, Manifest
-from edgesink.mil_structure import check_ring_structure, describe
-from edgesink.runners import MilRunner
+from edgesink.mil.structure import check_ring_structure, describe
 from edgesink.spec import StreamSpec
-from edgesink.verify_bundle import verify_bundle
+from edgesink.verify.bundle import verify_bundle
+from edgesink.verify.runners import MilRunner
 
 STREAM = StreamSpec(sinks=4, window=12, max_sinks=8, chunk=5)  # 20 rows in a buffer of 32
 RAGGED = [5, 1, 1, 3, 5, 2, 4, 1]  # chunks of 1 are decoded, the others prefilled

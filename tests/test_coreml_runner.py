@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from coremltools import ComputeUnit
 
-from edgesink import names, runners
-from edgesink.coreml_packages import CoreMlPackage
+from edgesink import names
 from edgesink.errors import BadBundle
 from edgesink.export.bundle import export
 from edgesink.manifest import Manifest
-from edgesink.mil_evaluator import MilEvaluator
-from edgesink.runners import CoreMlRunner, MilRunner
+from edgesink.mil.evaluator import MilEvaluator
 from edgesink.spec import StreamSpec
+from edgesink.verify import runners
+from edgesink.verify.coreml_packages import CoreMlPackage
+from edgesink.verify.runners import CoreMlRunner, MilRunner
 
 STREAM = StreamSpec(sinks=3, window=13, max_sinks=8, chunk=5)
 PIECES = [5, 1, 3, 1, 1, 5, 4, 5, 1, 5]  # round the ring of 17 and on

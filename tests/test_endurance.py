@@ -5,7 +5,7 @@ import os
 import pytest
 
 from edgesink import load
-from edgesink.memory import resident_bytes
+from edgesink.gauges import resident_bytes
 from edgesink.spec import StreamSpec
 
 STREAM = StreamSpec(4, 252, 64, 64)

@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesink.held_model import held_model
 from edgesink.manifest import KERNELS_GRAPH, Manifest, describe_file, replace_manifest
 from edgesink.reference import Reference
 from edgesink.runtime import kernels
 from edgesink.runtime.session import load
 from edgesink.spec import StreamSpec
-from edgesink.tolerances import TABLE
-from edgesink.verify_bundle import verify_bundle
+from edgesink.verify.bundle import verify_bundle
+from edgesink.verify.held_model import held_model
+from edgesink.verify.tolerances import TABLE
 
 pytestmark = pytest.mark.skipif(
     not kernels.names(), reason="no C compiler when edgesink was installed, or another processor"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgesink import mil_plan
 from edgesink.errors import BadBundle, BadOption, EdgesinkError
-from edgesink.mil_evaluator import MilEvaluator
+from edgesink.mil import plan as mil_plan
+from edgesink.mil.evaluator import MilEvaluator
 
 ct = pytest.importorskip("coremltools")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgesink.mil_ops import OPS
+from edgesink.mil.ops import OPS
 
 
 @dataclass(frozen=True)

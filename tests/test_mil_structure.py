@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from edgesink.errors import BadBundle
-from edgesink.mil_evaluator import MilEvaluator
-from edgesink.mil_package import TensorType
-from edgesink.mil_structure import PackageStructure, check_ring_structure, describe
+from edgesink.mil.evaluator import MilEvaluator
+from edgesink.mil.package import TensorType
+from edgesink.mil.structure import PackageStructure, check_ring_structure, describe
 
 ct = pytest.importorskip("coremltools")
 

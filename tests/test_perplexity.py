@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from edgesink.errors import BadOption
-from edgesink.perplexity import Curve, Dense, Recompute, Sampling, follow, paired_ratio, perplexity
-from edgesink.perplexity_run import Measurement, Planned, plan
-from edgesink.progress import Progress
+from edgesink.evaluate.measurement import Measurement, Planned, plan
+from edgesink.evaluate.perplexity import Curve, Dense, Recompute, Sampling, follow, paired_ratio, perplexity
+from edgesink.evaluate.progress import Progress
+from edgesink.evaluate.scoring import Scorer
+from edgesink.evaluate.texts import Text
 from edgesink.runtime.session import load
 from edgesink.runtime.tokenizer import Tokenizer
-from edgesink.scoring import Scorer
 from edgesink.spec import StreamSpec
-from edgesink.texts import Text
 
 SPEC = StreamSpec(sinks=3, window=13, max_sinks=8, chunk=5)
 TOLERANCE = 2e-5  # nats; two float32 graphs of the same weights, toy model

@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 
-from edgesink.recall import EVERY, NAMES, THINGS, Answer, ask, lines, scores
+from edgesink.evaluate.recall import EVERY, Answer, ask, scores
+from edgesink.sample_text import NAMES, THINGS, lines
 from edgesink.spec import StreamSpec
 
 

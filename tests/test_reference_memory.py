@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from edgesink.memory import resident_bytes
+from edgesink.gauges import resident_bytes
 from edgesink.reference import Reference
 
 

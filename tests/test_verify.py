@@ -16,11 +16,11 @@ from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import GOLDEN_STREAM, ONNX_GRAPH, Manifest, describe_file, replace_manifest
 from edgesink.reference import Reference
 from edgesink.ring import Ring
-from edgesink.runners import open_runner
 from edgesink.spec import RopeSpec, StreamSpec
-from edgesink.tolerances import TABLE, Tolerance, tolerance
-from edgesink.verify import STAGES, Report, Stage, laps, pieces, stage_of, verify
-from edgesink.verify_bundle import sample_ids, verify_bundle
+from edgesink.verify.bundle import sample_ids, verify_bundle
+from edgesink.verify.compare import STAGES, Report, Stage, laps, pieces, stage_of, verify
+from edgesink.verify.runners import open_runner
+from edgesink.verify.tolerances import TABLE, Tolerance, tolerance
 
 SPEC = StreamSpec(sinks=3, window=13, max_sinks=8, chunk=5)
 TOKENS = 140  # eight times round the ring of 17

@@ -1,0 +1,1 @@
+"""edgesink beside other engines, each in fresh processes. Refuses to know what a ring is."""

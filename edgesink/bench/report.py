@@ -1,0 +1,134 @@
+"""The figures of `bench` as text and as data, with the machine and how far its memory is from being the limit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgesink.bench.far import Place
+from edgesink.bench.rounds import PERCENTILES, Figures
+from edgesink.manifest import Manifest
+
+BANDWIDTH_BYTES = 1 << 28  # read by each thread, far more than caches hold
+HEADS = ("tokens/s", "ours", *PERCENTILES, "prefill/s", "ours", "first s", "peak MB", "perplexity")
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `bench` found; in every setting the first row is ours."""
+
+    figures: Sequence[Figures]
+    bundles: Mapping[int, Manifest]  # ours, by window
+    places: Sequence[Place]
+
+    @cached_property
+    def bandwidth(self) -> dict[int, float]:
+        """Bytes/s that the machine reads, by threads; measured when first asked for."""
+        return {threads: read_bandwidth(threads) for threads in sorted({f.setting.threads for f in self.figures})}
+
+    def share_of_bandwidth(self, ours: Figures) -> float:
+        """Of what memory gives, what our steps take: the weights and the state, once a token."""
+        return (
+            (self.bundles[ours.setting.window].weight_bytes + self.state_bytes(ours))
+            * ours.tokens_per_second
+            / self.bandwidth[ours.setting.threads]
+        )
+
+    def state_bytes(self, ours: Figures) -> int:
+        """Of the stream that was timed."""
+        return ours.state_bytes or self.bundles[ours.setting.window].state_bytes
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "machine": machine(),
+            "read_bandwidth": {str(threads): found for threads, found in self.bandwidth.items()},
+            "bundles": {
+                str(window): {"weights": held.weight_bytes, "state": held.state_bytes}
+                for window, held in self.bundles.items()
+            },
+            "figures": [row.as_data() for row in self.figures],
+            "positions": [dataclasses.asdict(place) for place in self.places],
+        }
+
+    def as_text(self) -> str:
+        """A block of lines a setting; "ours" is our speed over that of the row."""
+        lines = ["; ".join(f"{name} {value}" for name, value in machine().items())]
+        lines += sorted({f"{row.label}: {row.version}" for row in self.figures})
+        for setting in dict.fromkeys(row.setting for row in self.figures):
+            rows = [row for row in self.figures if row.setting == setting]
+            lines += ["", f"{setting}, median of {len(rows[0].steps_ms)}; ms a token, tokens/s", *_table(rows)]
+            share, gigabytes = self.share_of_bandwidth(rows[0]), self.bandwidth[setting.threads] / 1e9
+            weights, state = self.bundles[setting.window].weight_bytes / 1e6, self.state_bytes(rows[0]) / 1e6
+            lines.append(
+                f"ours: {weights:.1f} MB of weights and {state:.1f} MB of state, read once a token: {share:.0%} of the "
+                f"{gigabytes:.1f} GB/s that memory gives"
+            )
+        if self.places:
+            first = self.places[0]
+            lines += ["", f"{'position':>10}{'p50 ms':>9}{'p99':>9}{'beside':>9}"]
+            lines += [
+                f"{p.position:>10}{p.p50_ms:>9.2f}{p.p99_ms:>9.2f}{'x':>4}{p.p50_ms / first.p50_ms:>5.3f}"
+                for p in self.places
+            ]
+        return "\n".join(lines)
+
+
+def _table(rows: Sequence[Figures]) -> list[str]:
+    width = max(len(row.label) for row in rows)
+    lines = [" " * width + "".join(f"{head:>11}" for head in HEADS)]
+    return lines + [f"{row.label:<{width}}" + "".join(f"{cell:>11}" for cell in _cells(row, rows[0])) for row in rows]
+
+
+def _cells(row: Figures, ours: Figures) -> list[str]:
+    speed, prefill = row.tokens_per_second, row.prefill_per_second[1]
+    return [
+        f"{speed:.1f}",
+        f"x {ours.tokens_per_second / speed:.2f}",
+        *(f"{row.percentile(share):.2f}" for share in PERCENTILES.values()),
+        f"{prefill:.0f}",
+        f"x {ours.prefill_per_second[1] / prefill:.2f}",
+        f"{np.median(row.first_token_s):.2f}",
+        f"{np.median(row.peak_bytes) / 1e6:.0f}",
+        f"{row.perplexity:.3f}" if row.perplexity else "",
+    ]
+
+
+def read_bandwidth(threads: int) -> float:
+    """Bytes/s that so many threads read of memory together: the best of five."""
+    arrays = [np.ones(BANDWIDTH_BYTES // 4, np.float32) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = []
+        for _ in range(5):
+            began = time.perf_counter()
+            list(pool.map(np.max, arrays))
+            seconds.append(time.perf_counter() - began)
+    return threads * BANDWIDTH_BYTES / min(seconds)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        names = [
+            line.partition(":")[2].strip() for line in information.read_text().splitlines() if "model name" in line
+        ]
+        model = names[0] if names else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }

@@ -1,0 +1,61 @@
+"""The command line: options in, dataclasses out, one short body a command.
+
+stdout is the result; progress and talk go to stderr. An `EdgesinkError` is one line and exit code 1, wrong usage is 2.
+Heavy packages are imported by the commands that need them. Refuses arithmetic.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from edgesink.cli import attention, bench, export, inspect, perplexity, recall, talk, timing, verify
+from edgesink.errors import EdgesinkError
+from edgesink.version import __version__
+
+app = typer.Typer(
+    help="Language models that talk endlessly on the device in your hand, in constant memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+eval_app = typer.Typer(help="Measure what attention sinks do for a model, on your own text.", no_args_is_help=True)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `edgesink` script."""
+    try:
+        app()
+    except EdgesinkError as error:
+        print(f"edgesink: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    export.export,
+    talk.chat,
+    talk.generate,
+    inspect.inspect,
+    inspect.models,
+    verify.verify,
+    bench.bench,
+    attention.attn,
+)
+EVAL_COMMANDS: tuple[Callable[..., None], ...] = (perplexity.ppl, timing.latency, timing.endurance, recall.recall)
+
+for command in COMMANDS:
+    app.command()(command)
+for command in EVAL_COMMANDS:
+    eval_app.command()(command)
+app.add_typer(eval_app, name="eval")

@@ -1,0 +1,55 @@
+"""The commands `inspect` and `models`: what a bundle is, and which models have a short name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgesink.cli.options import Json
+from edgesink.cli.output import megabytes, print_json
+from edgesink.models import DEFAULT_MODEL, MODELS
+
+
+def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle folder.")], as_json: Json = False) -> None:
+    """Say what a bundle is, what it weighs and how much it will remember."""
+    from edgesink.manifest import Manifest
+
+    manifest = Manifest.read(bundle)
+    manifest.check_files(bundle)
+    if as_json:
+        derived = {"state_bytes": manifest.state_bytes, "weight_bytes": manifest.weight_bytes}
+        print_json({**json.loads(manifest.to_json()), **derived})
+        return
+    model, stream = manifest.model, manifest.stream
+    print(f"{model.name}, {model.architecture}, {model.layers} layers, for {manifest.target}")
+    if manifest.parts > 1:
+        print(f"cut into  {manifest.parts} packages, run one behind the other")
+    print(f"weights   {megabytes(manifest.weight_bytes)}: {manifest.weights}")
+    print(f"state     {megabytes(manifest.state_bytes)}, from the first token to the last")
+    if manifest.has_kernels:
+        from edgesink.runtime.kernels import names
+
+        here = names()[0] if names() else "none on this machine"
+        print(f"kernels   {here}; with them {megabytes(manifest.state_bytes // 2)} of state")
+    print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")
+    print(f"sinks     0 to {stream.max_sinks}, chosen when a stream starts; positions as in the {stream.positions}")
+    print(f"feeds     up to {stream.chunk} tokens at once")
+    parity = manifest.parity
+    print(
+        f"parity    max |Δlogit| {parity.max_abs_diff:.1e} over {parity.tokens} tokens, {parity.runner}, {parity.date}"
+        if parity
+        else "parity    not verified; run `edgesink verify`"
+    )
+
+
+def models(as_json: Json = False) -> None:
+    """List the models that have a short name."""
+    if as_json:
+        print_json({name: {"hub_id": alias.hub_id, "parameters": alias.parameters} for name, alias in MODELS.items()})
+        return
+    for name, alias in MODELS.items():
+        default = "  (default)" if name == DEFAULT_MODEL else ""
+        print(f"{name:<16}{alias.parameters:>6}  {alias.hub_id}{default}")

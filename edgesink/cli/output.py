@@ -1,0 +1,46 @@
+"""What commands print: the result on stdout, talk and progress bars on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def say(text: str) -> None:
+    """To a person, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Bar:
+    """A progress bar on a terminal, nothing elsewhere."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit="tok", disable=None, leave=False, file=sys.stderr)
+        self._name = ""
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, name: str, done: int, total: int) -> None:
+        """`done` of `total`."""
+        if self._name != name:
+            self._name = name
+            self._bar.reset(total)
+            self._bar.set_description(name)
+        self._bar.update(done - self._bar.n)
+
+
+def print_json(data: Any) -> None:
+    """The result as JSON."""
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def megabytes(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:.1f} MB"

@@ -1,0 +1,96 @@
+"""The command `eval ppl`: perplexity of a long text, dense, window, sinks and recomputation side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgesink.bundles import bundle_of, checkpoint_of, longer_bundle
+from edgesink.cli.options import (
+    DeviceOption,
+    Json,
+    Model,
+    Plot,
+    PrecisionOption,
+    Texts,
+    Threads,
+    Window,
+    int_list,
+    require_texts,
+    split_list,
+)
+from edgesink.cli.output import Bar
+from edgesink.models import DEFAULT_MODEL
+from edgesink.spec import DEFAULT_WINDOW
+
+if TYPE_CHECKING:
+    from edgesink.evaluate.perplexity import Curve, Sampling
+
+
+def ppl(
+    model: Model = DEFAULT_MODEL,
+    text: Texts = [],  # noqa: B006 - typer copies it
+    modes: Annotated[str, typer.Option(help="Of dense, window, sinks, recompute.")] = "window,sinks",
+    sinks: Annotated[str, typer.Option(help="Numbers of pinned first tokens; 0 is the mode window.")] = "4",
+    positions: Annotated[str, typer.Option(help="Of cache, original; original needs a model.")] = "cache",
+    window: Window = DEFAULT_WINDOW,
+    precision: PrecisionOption = "int4",
+    tokens: Annotated[int | None, typer.Option(help="Read this many, again from the start if need be.")] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Leave out so many tokens after the sinks.")] = 0,
+    every: Annotated[int | None, typer.Option(help="Tokens a row of the curve; default a fiftieth.")] = None,
+    stride: Annotated[int, typer.Option(help="recompute scores the last --run of so many tokens.")] = 100,
+    run: Annotated[int, typer.Option(help="Tokens that share a recomputed window, which then is longer.")] = 1,
+    dense_limit: Annotated[int, typer.Option(help="dense stops here: its memory grows.")] = 16384,
+    progress: Annotated[Path | None, typer.Option(help="Keep the state here; go on from it if it exists.")] = None,
+    plot: Plot = None,
+    threads: Threads = None,
+    device: DeviceOption = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Perplexity of a text longer than the memory: dense, window, sinks and recomputation side by side."""
+    from edgesink.evaluate.measurement import Measurement, plan
+    from edgesink.evaluate.perplexity import Sampling
+    from edgesink.evaluate.progress import Progress
+    from edgesink.evaluate.texts import Text
+    from edgesink.manifest import Manifest
+    from edgesink.runtime.tokenizer import Tokenizer
+    from edgesink.verify.held_model import held_model
+
+    planned = plan(split_list(modes), int_list(sinks), split_list(positions))
+    bundles = {place: bundle_of(model, place, window, precision) for place in sorted({p.positions for p in planned})}
+    first = next(iter(bundles.values()))
+    if any(one.mode == "recompute" for one in planned):
+        bundles["recompute"] = first if run == 1 else longer_bundle(model, window + run - 1, precision)
+    manifest = Manifest.read(first)
+    source = Text(require_texts(text), Tokenizer.of_bundle(first), manifest.bos_id, skip, keep=max(int_list(sinks)))
+    total = tokens or source.count()
+    measurement = Measurement(
+        bundles=bundles,
+        text=source,
+        sampling=Sampling(total, stride, manifest.stream.capacity, run),
+        every=every or max(1, total // 50),
+        dense_limit=dense_limit,
+        dense_model=lambda: held_model(checkpoint_of(model), manifest.precision, device),
+        threads=threads,
+        provider=device,
+    )
+    identity = {
+        "bundles": {place: Manifest.read(bundle).fingerprint for place, bundle in sorted(bundles.items())},
+        "texts": [file.name for file in source.files], "tokens": total, "every": measurement.every, "stride": stride,
+        "run": run, "skip": skip,
+    }  # fmt: skip
+    kept = Progress(progress, identity)
+    with Bar() as bar:
+        found = measurement.run(planned, kept, lambda curve: bar.show(curve.label, curve.position, total))
+    _show_perplexity(found, measurement.sampling, plot, as_json)
+
+
+def _show_perplexity(found: list[Curve], sampling: Sampling, plot: Path | None, as_json: bool) -> None:
+    from edgesink.evaluate.table import as_data, as_table, draw
+
+    if plot:
+        draw(plot, found, sampling.capacity)
+    print(json.dumps(as_data(found, sampling), indent=2) if as_json else as_table(found, sampling))

@@ -1,0 +1,59 @@
+"""The command `eval recall`: what is known of lines inside and beyond the window."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from edgesink.bundles import bundle_of
+from edgesink.cli.options import Json, Model, Plot, PrecisionOption, Threads, Window, int_list
+from edgesink.cli.output import Bar
+from edgesink.errors import BadOption
+from edgesink.models import DEFAULT_MODEL
+from edgesink.spec import DEFAULT_WINDOW
+
+
+def recall(
+    model: Model = DEFAULT_MODEL,
+    distances: Annotated[str, typer.Option(help="Lines back.")] = "1,5,10,20,40,80,120",
+    questions: Annotated[int, typer.Option(help="Of each distance.")] = 50,
+    sinks: Annotated[int | None, typer.Option(help="Pinned first tokens; default the bundle's.")] = None,
+    window: Window = DEFAULT_WINDOW,
+    precision: PrecisionOption = "int4",
+    seed: Annotated[int, typer.Option(help="Of the lines.")] = 0,
+    plot: Plot = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """StreamEval: numbered lines go by, and every ten lines a question asks about one so many lines back."""
+    import edgesink
+    from edgesink.evaluate.recall import ask, scores
+    from edgesink.sample_text import THINGS
+
+    back = int_list(distances)
+    if not back or min(back) < 0 or max(back) >= THINGS or questions < 1:
+        raise BadOption(f"distances {distances!r}, {questions} questions", f"0 to {THINGS - 1} lines, 1 or more")
+    bundle = bundle_of(model, "cache", window, precision)
+    stream = edgesink.load(bundle, threads=threads, sinks=sinks)
+    with Bar() as bar:
+        total = questions * len(back)
+        answers = ask(stream, stream.tokenizer, back, questions, seed, lambda done: bar.show("recall", done, total))
+    found = scores(answers, stream.window)
+    if plot:
+        from edgesink.evaluate import plots
+
+        series = {
+            "likeliest token": ([s.tokens for s in found], [100 * s.exact for s in found]),
+            "likeliest of 20 names": ([s.tokens for s in found], [100 * s.chosen for s in found]),
+        }
+        title = f"recall, {stream.sinks} sinks and a window of {stream.window}"
+        plots.curves(plot, series, "distance, tokens", "right answers, %", title, log=False)
+    if as_json:
+        print(json.dumps({"window": stream.window, "scores": [dataclasses.asdict(s) for s in found]}, indent=2))
+        return
+    print(f"{'lines':>6}  {'tokens':>7}  {'questions':>9}  {'exact':>6}  {'chosen':>6}  window")
+    for s in found:
+        print(f"{s.lines:>6}  {s.tokens:>7}  {s.questions:>9}  {s.exact:>6.1%}  {s.chosen:>6.1%}  {s.seen}")

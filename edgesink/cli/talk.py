@@ -1,0 +1,103 @@
+"""The commands `chat` and `generate`: text in, text out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgesink.cli.options import (
+    Json,
+    MaxNewTokens,
+    MinP,
+    Model,
+    Penalty,
+    ProviderOption,
+    Seed,
+    Sinks,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+)
+from edgesink.cli.output import print_json, say
+from edgesink.errors import BadOption
+from edgesink.models import DEFAULT_MODEL
+
+
+def chat(
+    model: Model = DEFAULT_MODEL,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Answer this and leave.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    pin_system: Annotated[bool, typer.Option(help="Keep the whole system prompt for ever, as sinks.")] = False,
+    session: Annotated[
+        Path | None, typer.Option(help="Go on from this file if it exists; save to it at the end.")
+    ] = None,
+    sinks: Sinks = None,
+    temperature: Temperature = 0.7,
+    top_k: TopK = 0,
+    top_p: TopP = 0.9,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.1,
+    seed: Seed = None,
+    max_new_tokens: MaxNewTokens = None,
+    threads: Threads = None,
+    provider: ProviderOption = "cpu",
+) -> None:
+    """Talk with a model, for as long as you like. Ctrl-C stops an answer, Ctrl-D leaves."""
+    import edgesink
+    from edgesink.bundles import find_bundle
+    from edgesink.cli.repl import converse, show
+    from edgesink.runtime.chat import Chat
+    from edgesink.runtime.sampling import SamplingSpec
+
+    sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+    stream = edgesink.load(find_bundle(model), threads=threads, provider=provider, sinks=sinks)
+    talk = Chat(stream, system, sampling, pin_system)
+    if session and session.exists():
+        talk.restore(session)
+    if message is not None:
+        say(f"({show(talk.answer(message, max_new_tokens))})")
+    else:
+        converse(talk, max_new_tokens)
+    if session:
+        talk.save(session)
+
+
+def generate(
+    model: Model = DEFAULT_MODEL,
+    prompt: Annotated[str | None, typer.Argument(help="Text to go on from; default stdin.")] = None,
+    sinks: Sinks = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
+    seed: Seed = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given again.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    threads: Threads = None,
+    provider: ProviderOption = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Go on from a text."""
+    import edgesink
+    from edgesink.bundles import find_bundle
+    from edgesink.cli.repl import show
+    from edgesink.runtime.generate import generate as generate_tokens
+    from edgesink.runtime.sampling import SamplingSpec
+
+    sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+    stream = edgesink.load(find_bundle(model), threads=threads, provider=provider, sinks=sinks)
+    ids = stream.tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
+    if not ids:
+        raise BadOption("an empty prompt", "text to go on from")
+    tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or ())
+    if as_json:
+        made = list(tokens)
+        text = "".join(token.text for token in made)
+        print_json({"prompt_ids": ids, "ids": [t.id for t in made], "text": text, "evicted": stream.evicted})
+    else:
+        say(f"({show(tokens)})")

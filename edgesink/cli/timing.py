@@ -1,0 +1,104 @@
+"""The commands that time: `eval latency`, `eval endurance`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from edgesink.bundles import bundle_of, checkpoint_of
+from edgesink.cli.options import Json, Model, Plot, PrecisionOption, Texts, Threads, Window, int_list, require_texts
+from edgesink.cli.output import Bar
+from edgesink.models import DEFAULT_MODEL
+from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW
+
+if TYPE_CHECKING:
+    from edgesink.evaluate.texts import Text
+    from edgesink.runtime.session import Stream
+
+
+def latency(
+    model: Model = DEFAULT_MODEL,
+    text: Texts = [],  # noqa: B006 - typer copies it
+    windows: Annotated[str, typer.Option(help="Tokens seen, sinks included.")] = "256,512,1024,2048,4096",
+    precision: PrecisionOption = "int4",
+    steps: Annotated[int, typer.Option(help="Single tokens timed at each window.")] = 50,
+    repeats: Annotated[int, typer.Option(help="Whole windows recomputed at each window.")] = 3,
+    torch: Annotated[bool, typer.Option("--torch", help="Time PyTorch too, in float32.")] = False,
+    threads: Threads = None,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Streaming beside recomputing the window, per token, at several windows (the paper's figure 10)."""
+    import edgesink
+    from edgesink.evaluate.latency import time_torch, time_window
+
+    sizes = int_list(windows)
+    found = []
+    reference = None
+    for size in sizes:
+        bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision)
+        stream = edgesink.load(bundle, threads=threads)
+        ids = np.fromiter(_text(stream, text).endless(), np.int64, size + steps)
+        times = time_window(stream, ids, steps, repeats)
+        if torch:
+            from edgesink.verify.held_model import held_model
+
+            reference = reference or held_model(checkpoint_of(model), precision)
+            times = time_torch(times, reference, ids, steps, repeats)
+        found.append(times)
+    if plot:
+        from edgesink.evaluate import plots
+
+        series = {
+            "streaming": (sizes, [t.stream_ms for t in found]),
+            "recompute": (sizes, [t.recompute_ms for t in found]),
+        }
+        plots.curves(plot, series, "window, tokens", "ms a token", "streaming and recomputing the window")
+    if as_json:
+        print(json.dumps([{**dataclasses.asdict(t), "ratio": t.ratio, "torch_ratio": t.torch_ratio} for t in found]))
+        return
+    heads = ("stream ms", "recompute ms", "ratio", *(("torch ms", "recompute ms", "ratio") if torch else ()))
+    print(" window" + "".join(f"{head:>14}" for head in heads))
+    for t in found:
+        columns = [t.stream_ms, t.recompute_ms, t.ratio, t.torch_stream_ms, t.torch_recompute_ms, t.torch_ratio]
+        print(f"{t.window:>7}" + "".join(f"{x:>14.2f}" for x in columns if x is not None))
+
+
+def endurance(
+    model: Model = DEFAULT_MODEL,
+    text: Texts = [],  # noqa: B006 - typer copies it
+    tokens: Annotated[int, typer.Option(help="Feed this many, one at a time.")] = 100_000,
+    every: Annotated[int, typer.Option(help="Tokens a row.")] = 10_000,
+    window: Window = DEFAULT_WINDOW,
+    precision: PrecisionOption = "int4",
+    progress: Annotated[Path | None, typer.Option(help="Keep the state here; go on from it if it exists.")] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """One token at a time for long: latency and memory of every stretch."""
+    import edgesink
+    from edgesink.evaluate.latency import Endurance
+
+    bundle = bundle_of(model, "cache", window, precision)
+    run = Endurance(edgesink.load(bundle, threads=threads), every, progress)
+    ids = itertools.islice(_text(run.stream, text).endless(), run.stream.position, None)
+    with Bar() as bar:
+        found = run.run(ids, tokens, lambda done: bar.show("endurance", done, tokens))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(s) for s in found]))
+        return
+    print(f"{'tokens':>8}  {'p50 ms':>7}  {'p90 ms':>7}  {'p99 ms':>7}  {'resident MB':>11}")
+    for s in found:
+        print(f"{s.tokens:>8}  {s.p50_ms:>7.2f}  {s.p90_ms:>7.2f}  {s.p99_ms:>7.2f}  {s.resident_bytes / 1e6:>11.1f}")
+
+
+def _text(stream: Stream, files: list[Path]) -> Text:
+    from edgesink.evaluate.texts import Text
+
+    return Text(require_texts(files), stream.tokenizer)

@@ -1,0 +1,1 @@
+"""The paper's measurements on one model. Refuses other engines and command lines."""

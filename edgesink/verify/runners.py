@@ -1,0 +1,110 @@
+"""What runs a bundle under examination: a target and a device are values that choose one of these.
+
+Owns the one call that every artefact has in common, `feed`. A target without a runner here cannot be verified on this
+machine; the Core ML program is read by our own evaluator of MIL, which shows what it says and not what a phone does,
+and on a Mac Core ML runs it too.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgesink.errors import BadBundle, BadOption
+from edgesink.manifest import COREAI_MODEL, Manifest
+from edgesink.spec import ComputeUnits
+
+
+class Runner(Protocol):
+    """An artefact in the hands of something that runs it."""
+
+    name: str  # "onnxruntime 1.32.0 cpu"
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
+        """Run ids (int64 [T], at most a chunk) that stand at `position`, …; float32 [V], after the last."""
+
+
+class OnnxRunner:
+    """ONNX Runtime; the state stays on its device. On the CPU the graph of standard operators, or the kernels' own."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, device: str, kernels: bool = False) -> None:
+        from edgesink.runtime.backends import OnnxBackend
+
+        self._backend = OnnxBackend(bundle, manifest, provider="plain" if device == "cpu" and not kernels else device)
+        self.name = self._backend.name
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
+        self._backend.feed(ids, position, sinks)
+        return self._backend.logits.copy()
+
+
+class MilRunner:
+    """Our evaluator of the Core ML program, rounding to fp16 wherever the program does unless told otherwise."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, device: str, precision: str = "fp16") -> None:
+        from edgesink.verify.coreml_packages import EvaluatedPackage, feed_packages
+
+        if device != "cpu":
+            raise BadOption(f"device {device} for target {manifest.target}", "cpu")
+        packages = [EvaluatedPackage(bundle / name, precision) for name in manifest.coreml_packages]
+        self.feed = partial(feed_packages, packages, manifest.stream)
+        self.name = f"MIL evaluator {precision}"
+
+
+class CoreMlRunner:
+    """Core ML itself, on a Mac."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, units: ComputeUnits) -> None:
+        from edgesink.verify.coreml_packages import CoreMlPackage, feed_packages
+
+        packages = [CoreMlPackage(bundle / name, units) for name in manifest.coreml_packages]
+        self.feed = partial(feed_packages, packages, manifest.stream)
+        self.name = f"Core ML {units}, macOS {platform.mac_ver()[0]}, coremltools {version('coremltools')}"
+
+
+class CoreAiRunner:
+    """Apple's interpreter of Core AI programs."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, device: str) -> None:
+        from edgesink.verify.coreai import CoreAiStream
+
+        if device != "cpu":
+            raise BadOption(f"device {device} for target {manifest.target}", "cpu")
+        self._stream = CoreAiStream(bundle / COREAI_MODEL, manifest)
+        self.name = f"Core AI interpreter {version('coreai-core')}"
+
+    def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
+        return self._stream.feed(ids, position, sinks)
+
+
+RUNNERS: dict[str, Callable[[Path, Manifest, str], Runner]] = {
+    "onnx": OnnxRunner,
+    "coreml": MilRunner,
+    "coreai": CoreAiRunner,
+}
+
+
+def open_runner(bundle: Path, manifest: Manifest, device: str = "cpu") -> Runner:
+    """The runner of the bundle's target on `device`; MissingPackage where the machine lacks it."""
+    if manifest.target not in RUNNERS:
+        raise BadBundle(f"a bundle for {manifest.target}", f"one for {' or '.join(RUNNERS)}, which can be run here")
+    return RUNNERS[manifest.target](bundle, manifest, device)
+
+
+def runs_kernels(bundle: Path, manifest: Manifest) -> bool:
+    """Whether the bundle has a graph for our kernels, and this machine the kernels."""
+    from edgesink.runtime.kernels import kernels_graph
+
+    return kernels_graph(bundle, manifest) is not None
+
+
+def runs_core_ml() -> bool:
+    """Whether this machine has a Core ML with states: macOS 15 and later."""
+    return sys.platform == "darwin" and int(platform.mac_ver()[0].split(".")[0]) >= 15
