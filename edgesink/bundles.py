@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from edgesink.errors import BadBundle, BadOption, EdgesinkError
-from edgesink.manifest import MANIFEST, Manifest
-from edgesink.models import MODELS
+from edgesink.manifest import Manifest
+from edgesink.model_name import ModelName, understand
 from edgesink.paths import cache_folder
 from edgesink.spec import DEFAULT_SINKS, POSITIONS, Positions, Precision, StreamSpec
 from edgesink.version import __version__
@@ -16,24 +16,23 @@ from edgesink.version import __version__
 CACHED_PRECISION: Precision = "int4"
 
 
-def find_bundle(name: str, stream: StreamSpec | None = None, precision: Precision | None = None) -> Path:
-    """The bundle folder for a bundle, an alias, a hub id, a checkpoint folder or a `.gguf` file.
+def find_bundle(model: str, stream: StreamSpec | None = None, precision: Precision | None = None) -> Path:
+    """The bundle folder for whatever a user names (`model_name.understand`).
 
     A model is exported for onnx with the default window the first time it is asked for, and found again later; so it
     is for any other `stream` and `precision`. A bundle has its own. What another version of edgesink left in the cache
     is made again, if it can be.
     """
-    path = Path(name).expanduser()
-    if (path / MANIFEST).is_file():
-        return path
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise BadBundle(f"{path} holds no {MANIFEST}", "a bundle or a checkpoint", "make one with `edgesink export`")
+    named = understand(model)
+    if named.kind == "bundle":
+        assert named.path is not None
+        return named.path
     stream, precision = stream or StreamSpec(), precision or CACHED_PRECISION
-    goal = cache_folder("bundles") / (_cache_name(name, path) + f"-onnx-{precision}{_stream_name(stream)}")
+    goal = cache_folder("bundles") / f"{_cache_name(named)}-onnx-{precision}{_stream_name(stream)}"
     maker = _maker(goal)
     if maker != __version__:
         try:
-            _export(name, goal, stream, precision)
+            _export(model, goal, stream, precision)
         except EdgesinkError as error:
             if maker is None:
                 raise
@@ -43,22 +42,22 @@ def find_bundle(name: str, stream: StreamSpec | None = None, precision: Precisio
 
 def bundle_of(model: str, positions: str, window: int, precision: Precision) -> Path:
     """The bundle itself, or one made of the model with these options."""
-
     if positions not in POSITIONS:
         raise BadOption(f"positions {positions!r}", " or ".join(POSITIONS))
-    if (Path(model) / MANIFEST).is_file():
-        own = Manifest.read(Path(model)).stream.positions
+    named = understand(model)
+    if named.kind == "bundle":
+        assert named.path is not None
+        own = Manifest.read(named.path).stream.positions
         if positions != own:
             raise BadOption(f"positions {positions!r} of a bundle made with {own}", "", "name the model, not a bundle")
-        return Path(model)
+        return named.path
     place: Positions = "original" if positions == "original" else "cache"
     return find_bundle(model, StreamSpec.fitted(DEFAULT_SINKS, window, positions=place), precision)
 
 
 def longer_bundle(model: str, window: int, precision: Precision) -> Path:
     """One made of the model with a longer window than was asked for; a bundle cannot be made longer."""
-
-    if (Path(model) / MANIFEST).is_file():
+    if understand(model).kind == "bundle":
         raise BadOption("--run with a bundle", "--run 1: its window is what it is", "name the model, not a bundle")
     return bundle_of(model, "cache", window, precision)
 
@@ -87,13 +86,14 @@ def _maker(bundle: Path) -> str | None:
         return None
 
 
-def _cache_name(name: str, path: Path) -> str:
-    """A folder name that changes when a local checkpoint does."""
-    if name in MODELS or not path.exists():
-        return name.replace("/", "--")
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+def _cache_name(named: ModelName) -> str:
+    """A folder name that changes when any file of a local checkpoint does."""
+    if named.path is None:
+        return named.text.replace("/", "--")
+    inside = named.path.rglob("*") if named.path.is_dir() else [named.path]
+    files = sorted(path for path in inside if path.is_file())
     stamp = "".join(f"{file.resolve()}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in files)
-    return f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    return f"{named.short}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
 
 
 def _stream_name(stream: StreamSpec) -> str:

@@ -1,6 +1,6 @@
-"""Finds the checkpoint that a user names: an alias, a hub id, a local folder or a `.gguf` file.
+"""Brings the checkpoint that a user names to this machine.
 
-Owns the table of aliases, the download from the hub (through `huggingface_hub`, its errors turned into ours) and the
+Owns the download from the hub (through `huggingface_hub`, its errors turned into ours) and the
 one model that a Python package carries, for machines that reach no hub. Reads no weights.
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from edgesink.errors import BadCheckpoint, first_line
 from edgesink.manifest import sha256_of
-from edgesink.models import MODELS, PackagedModel
+from edgesink.model_name import understand
+from edgesink.models import PackagedModel
 from edgesink.packages import EXPORT, require
 from edgesink.paths import cache_folder
 
@@ -26,21 +27,19 @@ HUB_PATTERNS = ["*.json", "model*.safetensors", "*.jinja"]  # not a second copy 
 def find_checkpoint(model: str) -> Path:
     """The local path of `model`, downloaded if it must be; BadCheckpoint says what to do where it cannot."""
     require(EXPORT, "export", "exporting")
-    path = Path(model).expanduser()
-    if path.exists():
-        return path
-    alias = MODELS.get(model)
-    if alias is None and (path.suffix == ".gguf" or model.count("/") != 1 or model.startswith((".", "~", "/"))):
-        raise BadCheckpoint(
-            f"no model {model!r}", f"an alias ({', '.join(MODELS)}), a hub id owner/name, a folder or a .gguf file"
-        )
+    named = understand(model)
+    if named.kind == "bundle":
+        raise BadCheckpoint(f"{named.path} is a bundle", "the model that it was exported from")
+    if named.path is not None:
+        return named.path
+    assert named.hub_id is not None
     try:
-        return _from_hub(alias.hub_id if alias else model)
+        return _from_hub(named.hub_id)
     except BadCheckpoint as error:
-        if alias is None or alias.packaged is None:
+        if named.packaged is None:
             raise
-        print(f"{error.found}; taking {model} from the package {alias.packaged.package}", file=sys.stderr)
-        return from_package(alias.packaged)
+        print(f"{error.found}; taking {model} from the package {named.packaged.package}", file=sys.stderr)
+        return from_package(named.packaged)
 
 
 def from_package(model: PackagedModel) -> Path:

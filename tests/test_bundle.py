@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,18 @@ def test_a_cached_bundle_of_another_version_is_made_again_or_taken_as_it_is(toy,
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(EdgesinkError, match="no network"):
         find_bundle(name, SPEC)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja"])
+def test_a_cached_bundle_is_made_again_when_any_file_of_its_checkpoint_changes(toy, tmp_path, monkeypatch, name):
+    from edgesink.bundles import find_bundle
+
+    monkeypatch.setenv("EDGESINK_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "Llama-3.2-1B"
+    shutil.copytree(toy.path, folder)
+    before = find_bundle(str(folder), SPEC)
+    assert find_bundle(str(folder), SPEC) == before
+    assert before.name.startswith("Llama-3.2-1B-")
+    (folder / name).touch()
+    os.utime(folder / name, ns=(1, 1))
+    assert find_bundle(str(folder), SPEC) != before

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgesink.cli.output import megabytes, say
-from edgesink.models import MODELS
+from edgesink.model_name import understand
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, KvWrite, Positions, Precision, StreamSpec, Target
 
 
@@ -39,8 +39,7 @@ def export(
     from edgesink.export.bundle import export as write_bundle
     from edgesink.export.source import find_checkpoint
 
-    name = model if model in MODELS else Path(model).stem if Path(model).exists() else model.rpartition("/")[2]
-    goal = out or Path(f"{name}-{target}-{precision}")
+    goal = out or Path(f"{understand(model).short}-{target}-{precision}")
     manifest = write_bundle(
         find_checkpoint(model),
         goal,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,8 @@ def ppl(
     from edgesink.verify.held_model import held_model
 
     planned = plan(split_list(modes), int_list(sinks), split_list(positions))
+    # asked for at once: the other modes take hours, and a bundle has no checkpoint
+    checkpoint = checkpoint_of(model) if any(one.mode == "dense" for one in planned) else None
     bundles = {place: bundle_of(model, place, window, precision) for place in sorted({p.positions for p in planned})}
     first = next(iter(bundles.values()))
     if any(one.mode == "recompute" for one in planned):
@@ -73,7 +76,7 @@ def ppl(
         sampling=Sampling(total, stride, manifest.stream.capacity, run),
         every=every or max(1, total // 50),
         dense_limit=dense_limit,
-        dense_model=lambda: held_model(checkpoint_of(model), manifest.precision, device),
+        dense_model=partial(held_model, checkpoint, manifest.precision, device) if checkpoint else None,
         threads=threads,
         provider=device,
     )

@@ -37,19 +37,17 @@ def latency(
     """Streaming beside recomputing the window, per token, at several windows (the paper's figure 10)."""
     import edgesink
     from edgesink.evaluate.latency import time_torch, time_window
+    from edgesink.verify.held_model import held_model
 
     sizes = int_list(windows)
     found = []
-    reference = None
+    reference = held_model(checkpoint_of(model), precision) if torch else None
     for size in sizes:
         bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision)
         stream = edgesink.load(bundle, threads=threads)
         ids = np.fromiter(_text(stream, text).endless(), np.int64, size + steps)
         times = time_window(stream, ids, steps, repeats)
-        if torch:
-            from edgesink.verify.held_model import held_model
-
-            reference = reference or held_model(checkpoint_of(model), precision)
+        if reference is not None:
             times = time_torch(times, reference, ids, steps, repeats)
         found.append(times)
     if plot:

@@ -15,6 +15,7 @@ from edgesink.bundles import checkpoint_of
 from edgesink.cli.options import DeviceOption, Json, Model
 from edgesink.cli.output import Bar
 from edgesink.errors import NotFaithful
+from edgesink.model_name import understand
 from edgesink.models import DEFAULT_MODEL
 from edgesink.spec import ComputeUnits, Precision, StreamSpec, Target
 
@@ -39,13 +40,13 @@ def verify(
     A bundle for onnx is run by ONNX Runtime's own operators, and then by our kernels where there are any. A Core ML
     bundle is read by an evaluator of its own, and on a Mac then run by Core ML too.
     """
-    from edgesink.manifest import MANIFEST, Manifest
+    from edgesink.manifest import Manifest
     from edgesink.verify import runners
     from edgesink.verify.bundle import verify_bundle
 
     with tempfile.TemporaryDirectory() as folder, Bar() as bar:
         folder_of_bundle = Path(bundle)
-        given = (folder_of_bundle / MANIFEST).is_file()
+        given = understand(bundle).kind == "bundle"
         checkpoint = checkpoint_of(model if given else bundle)
         if not given:
             from edgesink.export.bundle import export

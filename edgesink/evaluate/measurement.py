@@ -63,7 +63,7 @@ class Measurement:
     sampling: Sampling
     every: int  # tokens a row
     dense_limit: int  # tokens
-    dense_model: Callable[[], Any]  # PyTorch, with the weights of the bundle
+    dense_model: Callable[[], Any] | None  # PyTorch, with the weights of the bundle; None if no mode is dense
     threads: int | None = None
     provider: str = "cpu"
 
@@ -96,6 +96,7 @@ class Measurement:
 
     def _reader(self, one: Planned, scorer: Scorer | None, start: int) -> Reader:
         if scorer is None:
+            assert self.dense_model is not None, "a mode is dense"
             return Dense(self.dense_model())
         if one.mode == "recompute":
             recompute = Recompute(scorer)

@@ -1,0 +1,59 @@
+"""What a user means by MODEL: a bundle, a checkpoint on disk, a short name, or a model of the hub.
+
+Owns that question, and every command asks it here. What is on disk comes first, then the short names, then the hub.
+Reads no weights and downloads nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgesink.errors import BadCheckpoint
+from edgesink.manifest import MANIFEST
+from edgesink.models import MODELS, PackagedModel
+
+Kind = Literal["bundle", "checkpoint", "hub"]
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """MODEL, understood."""
+
+    text: str  # as the user wrote it
+    kind: Kind
+    path: Path | None = None  # of a bundle or a checkpoint: a folder or a file
+    hub_id: str | None = None  # "owner/name" of a model of the hub
+    packaged: PackagedModel | None = None  # where a Python package carries the model too
+
+    @property
+    def short(self) -> str:
+        """A name for files made of it: "Llama-3.2-1B-Instruct", whatever folder it lies in."""
+        if self.path is None:
+            return self.text.rpartition("/")[2]
+        name = self.path.resolve().name
+        return name[: -len(".gguf")] if self.path.is_file() and name.lower().endswith(".gguf") else name
+
+
+def understand(model: str) -> ModelName:
+    """Say what `model` is; BadCheckpoint if it can be nothing that edgesink knows."""
+    path = Path(model).expanduser()
+    if (path / MANIFEST).is_file():
+        return ModelName(model, "bundle", path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise BadCheckpoint(
+            f"{path} holds neither {MANIFEST} nor config.json",
+            "a bundle, or a checkpoint folder",
+            "make a bundle with `edgesink export`",
+        )
+    if path.exists():
+        return ModelName(model, "checkpoint", path)
+    if model in MODELS:
+        return ModelName(model, "hub", hub_id=MODELS[model].hub_id, packaged=MODELS[model].packaged)
+    owner, _, name = model.partition("/")
+    if not owner or not name or "/" in name or model.startswith((".", "~")) or name.lower().endswith(".gguf"):
+        raise BadCheckpoint(
+            f"no model {model!r}", f"a short name ({', '.join(MODELS)}), a hub id owner/name, a folder or a .gguf file"
+        )
+    return ModelName(model, "hub", hub_id=model)
