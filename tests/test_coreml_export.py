@@ -18,7 +18,7 @@ from edgesink.export.bundle import default_vocabulary_bits, export
 from edgesink.export.checkpoint import open_checkpoint
 from edgesink.export.palettize import Palette
 from edgesink.export.quantize import Blocks
-from edgesink.export.to_coreml import MilOps, write_coreml
+from edgesink.export.to_coreml.ops import MilOps, write_coreml
 from edgesink.export.weights import held_weights
 from edgesink.gauges import resident_bytes
 from edgesink.manifest import COREML_PACKAGE, Manifest

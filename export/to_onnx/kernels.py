@@ -18,10 +18,10 @@ import onnx
 
 from edgesink import names
 from edgesink.export.graph import decoder
-from edgesink.export.onnx_builder import EDGESINK, Graph, Value, WeightFile, bytes_outside, place_outside
-from edgesink.export.onnx_weights import OnnxWeights, Stored
 from edgesink.export.quantize import BLOCK
-from edgesink.export.to_onnx import OnnxOps, inputs, outputs
+from edgesink.export.to_onnx.builder import EDGESINK, Graph, Value, WeightFile, bytes_outside, place_outside
+from edgesink.export.to_onnx.ops import OnnxOps, inputs, outputs
+from edgesink.export.to_onnx.weights import OnnxWeights, Stored
 from edgesink.kernel_image import GROUP, LOCATION, Image, Part
 from edgesink.spec import ModelSpec, Precision, StreamSpec
 
@@ -55,7 +55,7 @@ class ImageTensors:
         self._tensors: dict[str, onnx.TensorProto] = {}
 
     def tensor(self, name: str, array: np.ndarray | None = None) -> onnx.TensorProto:
-        """See `onnx_builder.Tensors`."""
+        """See `builder.Tensors`."""
         return self._tensors.get(name) or self._file.tensor(name, array)
 
     def vector(self, name: str) -> None:

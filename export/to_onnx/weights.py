@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesink.export.onnx_builder import WeightFile
 from edgesink.export.palettize import Palette
 from edgesink.export.quantize import BLOCK, Blocks, as_half, quantize, stacked
+from edgesink.export.to_onnx.builder import WeightFile
 from edgesink.export.weights import Weights
 
 

@@ -17,9 +17,8 @@ import numpy as np
 
 from edgesink import names
 from edgesink.export.attention import BoundedFrame
-from edgesink.export.coreml_description import describe_model
 from edgesink.export.graph import cut, decoder
-from edgesink.export.mil_builder import (
+from edgesink.export.to_coreml.builder import (
     Program,
     Value,
     WeightStore,
@@ -32,6 +31,7 @@ from edgesink.export.mil_builder import (
     split,
     whole,
 )
+from edgesink.export.to_coreml.description import describe_model
 from edgesink.export.weights import Weights
 from edgesink.manifest import Manifest
 from edgesink.spec import ModelSpec

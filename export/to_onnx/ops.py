@@ -14,9 +14,9 @@ import numpy as np
 from edgesink import names
 from edgesink.export.attention import SinkCorrected
 from edgesink.export.graph import decoder
-from edgesink.export.onnx_builder import MICROSOFT, Graph, Value
-from edgesink.export.onnx_weights import OnnxWeights, Stored
 from edgesink.export.quantize import BLOCK
+from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
+from edgesink.export.to_onnx.weights import OnnxWeights, Stored
 from edgesink.spec import ModelSpec, StreamSpec
 
 # MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path; or as they are, half as fast for a
