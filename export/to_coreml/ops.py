@@ -2,8 +2,8 @@
 
 Owns what the vocabulary of `graph` and `attention` means in MIL. Everything is static: a chunk is padded, integers
 are int32 and bounded (`Ring.frame`), floats are float16. Follows what public projects report of the Neural Engine: a
-single state of rank 4 with a multiple of 32 rows, no scatter, no shift, a mask of -1e4; none of it could be measured
-where this was written.
+single state of rank 4 with a multiple of 32 rows (`buffers`), no scatter, no shift, a mask of -1e4; none of it could
+be measured where this was written. Knows no model but by the numbers that it is told.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgesink import names
-from edgesink.export.attention import BoundedFrame
-from edgesink.export.graph import cut, decoder
+from edgesink.export.attention import AttentionSpec, BoundedFrame
+from edgesink.export.graph import Activation, check_activation, cut, decoder
+from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import (
     Program,
     Value,
@@ -25,16 +25,16 @@ from edgesink.export.to_coreml.builder import (
     concatenate,
     constant,
     function,
+    int32,
     mb,
+    ranked,
     reshape,
     save_program,
     split,
-    whole,
 )
 from edgesink.export.to_coreml.description import describe_model
 from edgesink.export.weights import Weights
 from edgesink.manifest import Manifest
-from edgesink.spec import ModelSpec
 
 SMALLEST_PEAK = 1e-3  # of a normalised vector: keeps the division finite for a vector of zeros
 
@@ -54,32 +54,40 @@ def write_coreml(folder: Path, manifest: Manifest, weights: Weights) -> None:
 
 def _program(manifest: Manifest, layers: range, store: WeightStore, weights: Weights) -> Program:
     """The functions `decode` and `prefill` over `layers`."""
-    model, stream, kv_write = manifest.model, manifest.stream, manifest.options["kv_write"]
-    rows = manifest.state_rows
-    state = (names.KV_CACHE, (2 * len(layers), model.kv_heads, rows, model.head_dim))
     program = Program()
-    for name, length in ((names.DECODE, 1), (names.PREFILL, stream.chunk)):
-        inputs: dict[str, tuple[tuple[int, ...], str]] = {
-            **({names.HIDDEN: ((1, length, model.hidden), "float16")} if layers.start else {}),
-            **({} if layers.start else {names.IDS: ((1, length), "int32")}),
-            names.POSITION: ((1,), "int32"),
-            names.SINKS: ((1,), "int32"),
-            **({names.LENGTH: ((1,), "int32")} if name == names.PREFILL else {}),
-        }
-        with function(program, name, inputs, state) as (given, outputs):
-            entering = given[names.HIDDEN if layers.start else names.IDS]
-            ops = MilOps(model, layers, rows, length, kv_write, store, weights, given)
-            attention = BoundedFrame(
-                ops, model, stream, entering, given[names.POSITION], given[names.SINKS], given.get(names.LENGTH, 1)
-            )
-            leaving = decoder(model, ops, attention, entering, layers)
-            if layers.stop < model.layers:
-                outputs.append(named(leaving, names.updated(names.HIDDEN)))
-            else:
-                outputs.append(named(reshape(leaving, 1, model.vocab), names.LOGITS))
-            if kv_write == "host":
-                outputs.append(named(concatenate(ops.new_rows, axis=0), names.NEW_KV))
+    _add_function(program, names.DECODE, 1, manifest, layers, store, weights)
+    _add_function(program, names.PREFILL, manifest.stream.chunk, manifest, layers, store, weights)
     return program
+
+
+def _add_function(
+    program: Program, name: str, tokens: int, manifest: Manifest, layers: range, store: WeightStore, weights: Weights
+) -> None:
+    """The function `name` over so many tokens; a chunk's says how many of them are real."""
+    model, kv_write = manifest.model, manifest.options["kv_write"]
+    inputs: dict[str, tuple[tuple[int, ...], str]] = {}
+    if layers.start:
+        inputs[names.HIDDEN] = (1, tokens, model.hidden), "float16"
+    else:
+        inputs[names.IDS] = (1, tokens), "int32"
+    inputs |= {names.POSITION: ((1,), "int32"), names.SINKS: ((1,), "int32")}
+    if name == names.PREFILL:
+        inputs[names.LENGTH] = (1,), "int32"
+    state = names.KV_CACHE, (2 * len(layers), model.kv_heads, manifest.state_rows, model.head_dim)
+    with function(program, name, inputs, state) as (values, outputs):
+        entering = values[names.HIDDEN if layers.start else names.IDS]
+        position, sinks, length = values[names.POSITION], values[names.SINKS], values.get(names.LENGTH)
+        buffers = MilBuffers(values[names.KV_CACHE], layers, kv_write)
+        ops = MilOps(store, weights, length)
+        spec = AttentionSpec.of(model, manifest.stream)
+        attention = BoundedFrame(ops, buffers, spec, entering, position, sinks, 1 if length is None else length)
+        leaving = decoder(model, ops, attention, entering, layers)
+        if layers.stop < model.layers:
+            outputs.append(named(leaving, names.updated(names.HIDDEN)))
+        else:
+            outputs.append(named(reshape(leaving, 1, model.vocab), names.LOGITS))
+        if kv_write == "host":
+            outputs.append(named(buffers.new_rows(), names.NEW_KV))
 
 
 def named(value: Value, name: str) -> Value:
@@ -87,43 +95,23 @@ def named(value: Value, name: str) -> Value:
 
 
 class MilOps:
-    """The vocabulary as MIL operations; satisfies `graph.Ops` and `attention.BoundedFrameOps`.
+    """The vocabulary as MIL operations of one function; satisfies `attention.BoundedFrameOps`.
 
-    layers: those of this package, whose state holds no others. tokens: T.
-    kv_write: how new keys and values reach the state. "slice": a single token by a slice at its row, a chunk by the
-    blend. "blend": rows are chosen by a product with zeros and ones, exact in float16, and every slice has constant
-    bounds. "host": the state is only read; the rows come out as `new_kv` and the runner writes them.
+    store: the weights of the package, filled from `weights`. length: real tokens of a padded chunk; None: all are.
     """
 
     masked = -1e4  # float16 adds it to any score without overflow
 
-    def __init__(
-        self,
-        model: ModelSpec,
-        layers: range,
-        rows: int,
-        tokens: int,
-        kv_write: str,
-        store: WeightStore,
-        weights: Weights,
-        inputs: dict[str, Value],
-    ) -> None:
-        self.model, self.rows, self.kv_write = model, rows, kv_write
-        self.new_rows: list[Value] = []  # of each layer, [2, K, T, D]
-        self._store, self._weights = store, weights
-        self._length = inputs.get(names.LENGTH)
-        self._layers, self._tokens = layers, tokens
-        self._state = inputs[names.KV_CACHE].var
-        self._cache = Value(mb.read_state(input=self._state))  # [2 layers, K, rows, D]
-        self._consts: dict[str, Value] = {}
-        self._places: tuple[Value, Value] | None = None
+    def __init__(self, store: WeightStore, weights: Weights, length: Value | None) -> None:
+        self._store, self._weights, self._length = store, weights, length
+        self._consts: dict[str, Value] = {}  # of the store, by name
 
     # ---- the decoder's vocabulary
 
-    def embed(self, ids: Value) -> Value:
-        return Value(mb.gather(x=self._weight("embedding").var, indices=ids.var, axis=0))
+    def embed(self, ids: Value, weight: str) -> Value:
+        return Value(mb.gather(x=self._weight(weight).var, indices=ids.var, axis=0))
 
-    def norm(self, x: Value, weight: str) -> Value:
+    def norm(self, x: Value, weight: str, eps: float) -> Value:
         """RMSNorm divided by the largest magnitude first.
 
         Residuals reach 26 000 on the tokens that become sinks, and their squares overflow float16. Divided by the
@@ -132,50 +120,34 @@ class MilOps:
         magnitude = mb.reduce_max(x=mb.abs(x=x.var), axes=[-1], keep_dims=True)
         peak = Value(mb.maximum(x=magnitude, y=np.float16(SMALLEST_PEAK)))
         unit = x / peak
-        floor = constant(np.array([self.model.norm_eps**0.5])) / peak
+        floor = constant(np.array([eps**0.5])) / peak
         mean = Value(mb.reduce_mean(x=(unit * unit).var, axes=[-1], keep_dims=True)) + floor * floor
         inverse = Value(mb.rsqrt(x=mean.var, epsilon=np.float16(0)))
         return x * (inverse / peak) * self._weight(weight)
 
     def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        products = self._products(x, *(weight for weight, _ in weights))
-        return tuple(self._cut(product, count) for product, (_, count) in zip(products, weights, strict=True))
+        products = [self._product(x, weight) for weight, _ in weights]
+        return tuple(cut_heads(product, count) for product, (_, count) in zip(products, weights, strict=True))
 
-    def merge(self, context: Value) -> Value:
+    def merge(self, context: Value, width: int) -> Value:
         rows = Value(mb.transpose(x=context.var, perm=[0, 2, 1, 3]))
-        return reshape(rows, 1, self._tokens, self.model.heads * self.model.head_dim)
+        return reshape(rows, 1, context.shape[2], width)
 
-    def add_product(self, x: Value, y: Value, weight: str) -> Value:
-        return x + self._products(y, weight)[0]
+    def residual(self, x: Value, y: Value, weight: str) -> Value:
+        return x + self._product(y, weight)
 
-    def gated(self, x: Value, gate: str, up: str) -> Value:
-        products = self._products(x, gate, up)
-        return Value(mb.silu(x=products[0].var)) * products[1]
+    def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
+        check_activation(activation)
+        a, b = self._product(x, gate), self._product(x, up)
+        return Value(mb.silu(x=a.var)) * b
 
     def last(self, x: Value) -> Value:
         if self._length is None:
             return x
         return Value(mb.gather(x=x.var, indices=(self._length - 1).var, axis=1))
 
-    def head(self, x: Value) -> Value:
-        return self._products(x, "head")[0]
-
-    def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
-        new = concatenate([k, v], axis=0)  # [2, K, T, D]
-        self.new_rows.append(new)
-        if self.kv_write == "slice" and self._tokens == 1:
-            self._write(self._sliced(layer, slot, new))
-            both = self._layer(layer)
-        else:
-            put, keep = self._blend_places(slot)
-            placed = Value(mb.matmul(x=put.var, y=new.var))  # [2, K, rows, D]
-            both = self._layer(layer) * keep + placed
-            if self.kv_write != "host":
-                self._write(
-                    mb.slice_update(x=self._cache.var, update=both.var, begin=self._begin(layer), end=self._end(layer))
-                )
-        keys, values = split(both, 2, axis=0)  # [1, K, rows, D]
-        return keys, values
+    def head(self, x: Value, weight: str) -> Value:
+        return self._product(x, weight)
 
     # ---- the ring's vocabulary
 
@@ -187,14 +159,17 @@ class MilOps:
 
     def where(self, condition: Value, yes: Value | float, no: Value | float) -> Value:
         dtype = next((v.dtype for v in (yes, no) if isinstance(v, Value)), np.dtype(np.float16))
-        full = lambda v: v if isinstance(v, Value) else constant(np.full(condition.shape, v, dtype))  # noqa: E731
+
+        def full(v: Value | float) -> Value:
+            return v if isinstance(v, Value) else constant(np.full(condition.shape, v, dtype))
+
         a, b = full(yes), full(no)
         rank = max(len(v.shape) for v in (condition, a, b))
-        shaped = [reshape(v, *[1] * (rank - len(v.shape)), *v.shape) for v in (condition, a, b)]
-        return Value(mb.select(cond=shaped[0].var, a=shaped[1].var, b=shaped[2].var))
+        condition, a, b = (ranked(v, rank) for v in (condition, a, b))
+        return Value(mb.select(cond=condition.var, a=a.var, b=b.var))
 
     def minimum(self, a: Value, b: int) -> Value:
-        return Value(mb.minimum(x=a.var, y=whole([b])))
+        return Value(mb.minimum(x=a.var, y=int32([b])))
 
     def column(self, x: Value) -> Value:
         return reshape(x, *x.shape, 1)
@@ -202,92 +177,49 @@ class MilOps:
     def concatenate(self, *parts: Value) -> Value:
         return concatenate(list(parts), axis=0)
 
-    def table(self, array: np.ndarray, row: Value) -> Value:
-        name = f"rope.{array.shape[0]}.{'cos' if array[0, 0] == 1 else 'sin'}"
-        if name not in self._store:
-            self._store.keep(name, array)
-        return Value(mb.gather(x=self._held(name).var, indices=row.var, axis=0))
+    def table(self, name: str, array: np.ndarray, row: Value) -> Value:
+        return Value(mb.gather(x=self._const(self._store.keep_apart(name, array)).var, indices=row.var, axis=0))
 
     def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
         first, second = split(x, 2, axis=3)
         return concatenate([first * cos - second * sin, second * cos + first * sin], axis=3)
 
     def scores(self, q: Value, cos: Value, sin: Value, keys: Value, scale: float) -> tuple[Value, ...]:
-        turns, model = cos.shape[0] // self._tokens, self.model
+        (_, H, T, D), (_, K, rows, _) = q.shape, keys.shape
+        turns = cos.shape[0] // T
         turned = self.rotate(concatenate([q] * turns, axis=2), cos, sin) * scale  # [1, H, turns T, D]
-        grouped = reshape(turned, 1, model.kv_heads, model.groups * turns * self._tokens, model.head_dim)
+        grouped = reshape(turned, 1, K, H // K * turns * T, D)
         products = Value(mb.matmul(x=grouped.var, y=keys.var, transpose_y=True))
-        return split(reshape(products, 1, model.heads, turns * self._tokens, self.rows), turns, axis=2)
+        return split(reshape(products, 1, H, turns * T, rows), turns, axis=2)
 
     def weigh(self, scores: Value, mask: Value, values: Value) -> Value:
-        model = self.model
+        (_, H, T, rows), (_, K, _, D) = scores.shape, values.shape
         weights = Value(mb.softmax(x=(scores + mask).var, axis=-1))
-        grouped = reshape(weights, 1, model.kv_heads, model.groups * self._tokens, self.rows)
+        grouped = reshape(weights, 1, K, H // K * T, rows)
         context = Value(mb.matmul(x=grouped.var, y=values.var))
-        return reshape(context, 1, model.heads, self._tokens, model.head_dim)
+        return reshape(context, 1, H, T, D)
 
     # ---- weights
 
-    def _products(self, x: Value, *weights: str) -> tuple[Value, ...]:
-        return tuple(self._product(x, self._weight(weight)) for weight in weights)
-
-    def _product(self, x: Value, weight: Value) -> Value:
-        name = f"zeros.{weight.shape[0]}"
-        if name not in self._consts:
-            self._consts[name] = self._store.zeros(weight.shape[0])
-        return Value(mb.linear(x=x.var, weight=weight.var, bias=self._consts[name].var))
+    def _product(self, x: Value, weight: str) -> Value:
+        """x @ w.T."""
+        matrix = self._weight(weight)
+        zeros = self._const(self._store.zeros(matrix.shape[0]))
+        return Value(mb.linear(x=x.var, weight=matrix.var, bias=zeros.var))
 
     def _weight(self, name: str) -> Value:
-        name = "embedding" if name == "head" and self.model.tied else name
         if name not in self._store:
             self._store.keep(name, self._weights(name))
-        return self._held(name)
+        return self._const(name)
 
-    def _held(self, name: str) -> Value:
+    def _const(self, name: str) -> Value:
+        """What the store holds under `name`, once in this function."""
         if name not in self._consts:
             self._consts[name] = self._store.value(name)
         return self._consts[name]
 
-    # ---- the state
 
-    def _layer(self, layer: int) -> Value:
-        """Keys and values of a layer as they are now, [2, K, rows, D]."""
-        return Value(mb.slice_by_index(x=self._cache.var, begin=self._begin(layer), end=self._end(layer)))
-
-    def _write(self, cache: Any) -> None:
-        self._cache = Value(mb.coreml_update_state(state=self._state, value=cache))
-
-    def _sliced(self, layer: int, slot: Value, new: Value) -> Any:
-        """The cache with the rows of one token [2, K, 1, D] at `slot` [1]."""
-        first, zero, after = self._first(layer), constant(whole([0])), slot + 1
-        begin = concatenate([constant(whole([first, 0])), slot, zero], axis=0)
-        end = concatenate(
-            [constant(whole([first + 2, self.model.kv_heads])), after, constant(whole([self.model.head_dim]))],
-            axis=0,
-        )
-        return mb.slice_update(x=self._cache.var, update=new.var, begin=begin.var, end=end.var)
-
-    def _blend_places(self, slot: Value) -> tuple[Value, Value]:
-        """Which row takes which token, 0 or 1 [2, K, rows, T]; which rows stay [1, 1, rows, 1]."""
-        if self._places is None:
-            row = constant(np.arange(self.rows).reshape(-1, 1))
-            chosen = Value(mb.cast(x=row.equals(slot).var, dtype="fp16"))  # [rows, T]
-            taken = Value(mb.reduce_sum(x=chosen.var, axes=[-1], keep_dims=True))  # [rows, 1]
-            put = mb.tile(x=reshape(chosen, 1, 1, *chosen.shape).var, reps=whole([2, self.model.kv_heads, 1, 1]))
-            self._places = Value(put), reshape(1 - taken, 1, 1, self.rows, 1)
-        return self._places
-
-    def _first(self, layer: int) -> int:
-        """Where the keys of `layer` lie in this package's state; its values lie behind them."""
-        return 2 * self._layers.index(layer)
-
-    def _begin(self, layer: int) -> np.ndarray:
-        return whole([self._first(layer), 0, 0, 0])
-
-    def _end(self, layer: int) -> np.ndarray:
-        return whole([self._first(layer) + 2, self.model.kv_heads, self.rows, self.model.head_dim])
-
-    def _cut(self, x: Value, heads: int) -> Value:
-        """[1, T, heads D] -> [1, heads, T, D]."""
-        rows = reshape(x, 1, self._tokens, heads, self.model.head_dim)
-        return Value(mb.transpose(x=rows.var, perm=[0, 2, 1, 3]))
+def cut_heads(x: Value, heads: int) -> Value:
+    """[1, T, heads D] -> [1, heads, T, D]."""
+    _, T, width = x.shape
+    return Value(mb.transpose(x=reshape(x, 1, T, heads, width // heads).var, perm=[0, 2, 1, 3]))

@@ -1,8 +1,8 @@
 """The decoder as an ONNX graph for ONNX Runtime: one graph for a single token and for a chunk.
 
 Owns what the vocabulary of `graph` and `attention` means in ONNX. In fp32 and fp16 every node is standard opset 24;
-quantised weights add `MatMulNBits` and `GatherBlockQuantized` of ONNX Runtime. The state goes in and comes out; a
-runner binds both to the same memory and nothing is copied. Integers of positions are int64, phases float64.
+quantised weights add `MatMulNBits` and `GatherBlockQuantized` of ONNX Runtime. Integers of positions are int64, phases
+float64. Knows no model but by the numbers that it is told, and of the state (`buffers`) nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from edgesink import names
-from edgesink.export.attention import SinkCorrected
-from edgesink.export.graph import decoder
+from edgesink.export.attention import AttentionSpec, Heads, SinkCorrected
+from edgesink.export.graph import Activation, check_activation, decoder
 from edgesink.export.quantize import BLOCK
+from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored
 from edgesink.spec import ModelSpec, StreamSpec
@@ -28,11 +29,12 @@ def write_onnx(
     path: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights, float_activations: bool = False
 ) -> None:
     """Write the graph file `path` beside the data file of `weights`; `float_activations`: where weights have 4 bits."""
-    graph = Graph(weights.file)
+    graph, spec = Graph(weights.file), AttentionSpec.of(model, stream)
     ids, position, sinks = inputs(graph)
-    ops = OnnxOps(graph, model, weights, float_activations)
-    attention = SinkCorrected(ops, model, stream, ids, position, sinks)
-    outputs(graph, model, decoder(model, ops, attention, ids))
+    ops = OnnxOps(graph, weights, float_activations)
+    buffers = OnnxBuffers(graph, range(model.layers), spec.heads, rows="rows")
+    attention = SinkCorrected(ops, buffers, spec, ids, position, sinks)
+    outputs(graph, decoder(model, ops, attention, ids), model.vocab)
     graph.save(path, model.name)
 
 
@@ -42,29 +44,50 @@ def inputs(graph: Graph) -> tuple[Value, Value, Value]:
     return ids, graph.input(names.POSITION, np.int64, [1]), graph.input(names.SINKS, np.int64, [1])
 
 
-def outputs(graph: Graph, model: ModelSpec, logits: Value) -> None:
+def outputs(graph: Graph, logits: Value, vocab: int) -> None:
     """The logits [1, 1, V], and which is largest, as every graph gives them."""
-    flat = graph.node("Reshape", logits, graph.constant([-1, model.vocab], np.int64), name=names.LOGITS)
-    graph.output(flat, [1, model.vocab])
+    flat = graph.node("Reshape", logits, graph.constant([-1, vocab], np.int64), name=names.LOGITS)
+    graph.output(flat, [1, vocab])
     graph.output(graph.node("ArgMax", flat, axis=-1, keepdims=1, dtype=np.int64, name=names.NEXT), [1, 1])
 
 
-class OnnxOps:
-    """The vocabulary as ONNX nodes; satisfies `graph.Ops` and `attention.SinkCorrectedOps`."""
+class StepOps:
+    """What every graph says of the tokens of a step: their numbers, their phases, which is the last."""
 
-    def __init__(self, graph: Graph, model: ModelSpec, weights: OnnxWeights, float_activations: bool = False) -> None:
-        self.graph, self.model, self.weights = graph, model, weights
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def arange(self, ids: Value) -> Value:
+        return self.graph.numbers(ids, axis=1)
+
+    def minimum(self, a: Value, b: int) -> Value:
+        return self.graph.node("Min", a, b)
+
+    def angles(self, position: Value, frequencies: np.ndarray) -> tuple[Value, Value]:
+        angle = self.graph.unsqueeze(self.graph.cast(position, np.float64), 1) * frequencies
+        return self.graph.node("Cos", angle), self.graph.node("Sin", angle)
+
+    def phase(self, x: Value) -> Value:
+        return self.graph.unsqueeze(self.graph.cast(x, np.float32), 0)
+
+    def last(self, x: Value) -> Value:
+        return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1, name=names.LAST)
+
+
+class OnnxOps(StepOps):
+    """The vocabulary as ONNX nodes; satisfies `attention.SinkCorrectedOps`."""
+
+    def __init__(self, graph: Graph, weights: OnnxWeights, float_activations: bool = False) -> None:
+        super().__init__(graph)
+        self._weights = weights
         self._float_activations = float_activations
-        self._block_means: dict[str, Value] = {}
-        self._state_shape: list[int | str] = [1, model.kv_heads, "rows", model.head_dim]
-        self._states: dict[str, Value] = {}
-        self._indices: Value | None = None
-        self._sink_shape: Value | None = None
+        self._block_means: dict[str, Value] = {}  # by the name of what they are the means of
+        self._sink_shapes: dict[tuple[int, str], Value] = {}  # by the heads and the name of the sinks' number
 
     # ---- the decoder's vocabulary
 
-    def embed(self, ids: Value) -> Value:
-        table = self.weights.vocabulary("embedding")
+    def embed(self, ids: Value, weight: str) -> Value:
+        table = self._weights.vocabulary(weight)
         if not table.bits:
             return self._float(self.graph.node("Gather", self.graph.initializer(table.name), ids))
         codes, (scale, *zero) = self.graph.initializer(f"{table.name}.rows"), self._scales(table)
@@ -73,85 +96,61 @@ class OnnxOps:
             bits=table.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
-    def norm(self, x: Value, weight: str) -> Value:
-        scale = self.graph.initializer(self.weights.vector(weight))
-        return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=self.model.norm_eps)
+    def norm(self, x: Value, weight: str, eps: float) -> Value:
+        scale = self.graph.initializer(self._weights.vector(weight))
+        return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=eps)
 
     def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        products = self._products(x, *(weight for weight, _ in weights))
         counts = [count for _, count in weights]
+        stored = self._weights.matrices(*(name for name, _ in weights))
+        products = [self._product(x, matrix) for matrix in stored]
         if len(products) == 1:  # one transposition for q, k and v
-            return self.graph.split(self._cut(products[0], sum(counts)), counts, axis=1)
-        return tuple(self._cut(product, count) for product, count in zip(products, counts, strict=True))
+            return self.graph.split(self._cut(products[0], sum(counts), stored[0].rows), counts, axis=1)
+        cut = zip(products, counts, stored, strict=True)
+        return tuple(self._cut(product, count, matrix.rows) for product, count, matrix in cut)
 
-    def merge(self, context: Value) -> Value:
+    def merge(self, context: Value, width: int) -> Value:
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
-        return self.graph.reshape(rows, 1, -1, self.model.heads * self.model.head_dim)
+        return self.graph.reshape(rows, 1, -1, width)
 
-    def add_product(self, x: Value, y: Value, weight: str) -> Value:
-        return x + self._products(y, weight)[0]
+    def residual(self, x: Value, y: Value, weight: str) -> Value:
+        return x + self._product(y, self._weights.matrices(weight)[0])
 
-    def gated(self, x: Value, gate: str, up: str) -> Value:
-        products = self._products(x, gate, up)
+    def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
+        check_activation(activation)
+        stored = self._weights.matrices(gate, up)
+        products = tuple(self._product(x, matrix) for matrix in stored)
         if len(products) == 1:
-            products = self.graph.split(products[0], [self.model.intermediate] * 2, axis=2)
+            products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
         return products[0] * self.graph.node("Sigmoid", products[0]) * products[1]
 
-    def last(self, x: Value) -> Value:
-        return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1, name=names.LAST)
-
-    def head(self, x: Value) -> Value:
+    def head(self, x: Value, weight: str) -> Value:
         """A tied head is the embedding's bytes under another name."""
-        table = self.weights.vocabulary("embedding" if self.model.tied else "head")
+        table = self._weights.vocabulary(weight)
         if table.bits:
             return self._product(x, table)
-        flat = self.graph.reshape(x, -1, self.model.hidden)
+        flat = self.graph.reshape(x, -1, table.columns)
         return self.graph.node("Gemm", flat, self._float(self.graph.initializer(table.name)), transB=1)
 
-    def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
-        indices = self._write_indices(slot)
-        return self._written(names.key(layer), indices, k), self._written(names.value(layer), indices, v)
-
     # ---- the ring's vocabulary
-
-    def constant(self, array: np.ndarray) -> Value:
-        return self.graph.constant(array)
-
-    def arange(self, ids: Value) -> Value:
-        return self._numbers(ids, axis=1)
 
     def where(self, condition: Value, yes: Value | float, no: Value | float) -> Value:
         kind = next((v for v in (yes, no) if isinstance(v, Value)), self.graph.constant(0, np.float32))
         yes, no = self.graph.like(kind, yes), self.graph.like(kind, no)
         return self.graph.node("Where", condition, yes, no, dtype=kind.dtype)
 
-    def minimum(self, a: Value, b: int) -> Value:
-        return self.graph.node("Min", a, b)
-
     def column(self, x: Value) -> Value:
         return self.graph.unsqueeze(x, 1)
-
-    def row_numbers(self) -> Value:
-        return self._numbers(self._state(names.key(0)), axis=2)
-
-    def angles(self, position: Value, frequencies: np.ndarray) -> tuple[Value, Value]:
-        angle = self.graph.unsqueeze(self.graph.cast(position, np.float64), 1) * frequencies
-        return self.graph.node("Cos", angle), self.graph.node("Sin", angle)
-
-    def phase(self, x: Value) -> Value:
-        return self.graph.unsqueeze(self._float(x), 0)
 
     def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
         return self.graph.node("RotaryEmbedding", x, cos, sin)
 
-    def sink_scores(self, q: Value, keys: Value, sinks: Value) -> Value:
-        model, graph = self.model, self.graph
+    def sink_scores(self, q: Value, keys: Value, sinks: Value, heads: Heads) -> Value:
+        graph = self.graph
         sink_keys = graph.node("Transpose", graph.slice(keys, 0, sinks, axis=2), perm=[0, 1, 3, 2])  # [1, K, D, S]
-        grouped = graph.reshape(q, 1, model.kv_heads, -1, model.head_dim)  # [1, K, G T, D]
-        if self._sink_shape is None:  # -1 will not do for T: there may be no sinks
-            length = graph.node("Shape", q, start=2, end=3, dtype=np.int64)
-            self._sink_shape = graph.node("Concat", graph.constant([1, model.heads], np.int64), length, sinks, axis=0)
-        return graph.node("Reshape", graph.node("MatMul", grouped, sink_keys), self._sink_shape)  # [1, H, T, S]
+        grouped = graph.reshape(q, 1, heads.keys, -1, heads.dim)  # [1, K, G T, D]
+        shape = self._sink_shape(q, sinks, heads.queries)
+        return graph.node("Reshape", graph.node("MatMul", grouped, sink_keys), shape)  # [1, H, T, S]
 
     def split_mask(self, mask: Value, sinks: Value, heads: int) -> tuple[Value, Value]:
         ring = self.graph.slice(mask, sinks, np.iinfo(np.int64).max, axis=1)
@@ -166,11 +165,8 @@ class OnnxOps:
 
     # ---- weights
 
-    def _products(self, x: Value, *weights: str) -> tuple[Value, ...]:
-        """x @ w.T for each weight, or one product with all of them stacked where they are held alike."""
-        return tuple(self._product(x, stored) for stored in self.weights.matrices(*weights))
-
     def _product(self, x: Value, weight: Stored) -> Value:
+        """x @ w.T."""
         if not weight.bits:
             return self.graph.node("MatMul", x, self._float(self.graph.initializer(weight.name)))
         columns = weight.columns
@@ -194,43 +190,21 @@ class OnnxOps:
             self._block_means[x.name] = self.graph.node("Concat", x, means, axis=2)
         return self._block_means[x.name]
 
-    # ---- the rest
+    # ---- shapes
 
-    def _cut(self, x: Value, heads: int) -> Value:
-        """[1, T, heads D] -> [1, heads, T, D]."""
-        rows = self.graph.reshape(x, 1, -1, heads, self.model.head_dim)
+    def _cut(self, x: Value, heads: int, width: int) -> Value:
+        """[1, T, width] -> [1, heads, T, D], width = heads D."""
+        rows = self.graph.reshape(x, 1, -1, heads, width // heads)
         return self.graph.node("Transpose", rows, perm=[0, 2, 1, 3])
+
+    def _sink_shape(self, q: Value, sinks: Value, heads: int) -> Value:
+        """[1, H, T, S], where every q of a graph has the T tokens of the step."""
+        key = heads, sinks.name
+        if key not in self._sink_shapes:  # -1 will not do for T: there may be no sinks
+            length = self.graph.node("Shape", q, start=2, end=3, dtype=np.int64)
+            one = self.graph.constant([1, heads], np.int64)
+            self._sink_shapes[key] = self.graph.node("Concat", one, length, sinks, axis=0)
+        return self._sink_shapes[key]
 
     def _float(self, x: Value) -> Value:
         return self.graph.cast(x, np.float32)
-
-    def _numbers(self, x: Value, axis: int) -> Value:
-        """0, 1 … as many as x is long along `axis`: int64."""
-        length = self.graph.node("Squeeze", self.graph.node("Shape", x, start=axis, end=axis + 1, dtype=np.int64))
-        return self.graph.node("Range", self.graph.constant(0, np.int64), length, self.graph.constant(1, np.int64))
-
-    def _written(self, name: str, indices: Value, rows: Value) -> Value:
-        """The state buffer `name` with `rows` [1, K, T, D] written: read in, written, handed out."""
-        out = self.graph.node("ScatterND", self._state(name), indices, rows, name=names.updated(name))
-        self.graph.output(out, self._state_shape)
-        return out
-
-    def _state(self, name: str) -> Value:
-        """The state buffer `name` as it comes in, declared once."""
-        if name not in self._states:
-            self._states[name] = self.graph.input(name, np.float32, self._state_shape)
-        return self._states[name]
-
-    def _write_indices(self, slot: Value) -> Value:
-        """Where the rows go, for every key/value head: int64 [1, K, T, 3] of (0, head, slot)."""
-        if self._indices is None:
-            graph, heads = self.graph, self.model.kv_heads
-            length = graph.node("Shape", slot, dtype=np.int64)  # [1]
-            shape = graph.node(
-                "Concat", graph.constant([1, heads], np.int64), length, graph.constant([1], np.int64), axis=0
-            )
-            head = graph.constant(np.arange(heads).reshape(1, heads, 1, 1))
-            zero = graph.constant(np.zeros((1, 1, 1, 1), np.int64))
-            parts = [zero, head, graph.reshape(slot, 1, 1, -1, 1)]
-            self._indices = graph.node("Concat", *(graph.node("Expand", part, shape) for part in parts), axis=3)
-        return self._indices
