@@ -7,29 +7,82 @@ about the order of rows, so only the mask knows which token a row holds.
 - `SinkCorrected` rotates at the absolute position, its phase computed in float64, and corrects the scores of the
   sink columns through the additive mask of one fused attention. For targets with float64 and large integers (ONNX).
 - `BoundedFrame` rotates at the row, and queries three times: at their row, one ring later, and where a sink sees them.
-  Every number stays below sinks + 2 rings + chunk for ever. For targets without (Core ML, Core AI).
+  Every number stays below sinks + 2 rings + chunk, however long the stream. For targets without (Core ML, Core AI).
 
 A chunk is written first and attended after: with window + T - 1 ring rows every query still finds its whole window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.export.graph import Ops, Value
-from edgesink.spec import ModelSpec, StreamSpec
+from edgesink.spec import ModelSpec, Positions, StreamSpec
 
 MASKED = -1e30  # finite: an all-masked row must not become NaN
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Grouped queries: how many heads there are, and how wide each is."""
+
+    queries: int  # H
+    keys: int  # K, and as many of values; divides H
+    dim: int  # D
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionSpec:
+    """How layers of one kind attend, in numbers: their heads, their phases, their ring."""
+
+    heads: Heads
+    scale: float  # of q · k
+    frequencies: np.ndarray  # radians a token of each pair of dimensions, float64 [D/2]
+    capacity: int  # C, tokens that a token sees at most
+    rows: int  # of a state buffer that the ring takes: sinks + R
+    positions: Positions  # how far a sink seems
+
+    @classmethod
+    def of(cls, model: ModelSpec, stream: StreamSpec) -> AttentionSpec:
+        """That of all layers of a model."""
+        return cls(
+            heads=Heads(model.heads, model.kv_heads, model.head_dim),
+            scale=model.head_dim**-0.5,
+            frequencies=model.rope.inverse_frequencies(model.head_dim),
+            capacity=stream.capacity,
+            rows=stream.rows,
+            positions=stream.positions,
+        )
+
+
+class Buffers(Protocol):
+    """The key and value buffers of layers that share a ring; other layers are not in them."""
+
+    def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
+        """Write rows k, v [1, K, T, D] at `slot` [T]; the whole buffers after it, [1, K, rows, D] each."""
+
+
+class CountedBuffers(Buffers, Protocol):
+    """Buffers as long as the runner makes them."""
+
+    def row_numbers(self) -> Value:
+        """0, 1 … of the rows that they are given with, integer [rows]: the ring's, or as many as tokens need."""
+
+
+class FixedBuffers(Buffers, Protocol):
+    """Buffers of a length that is known to the exporter."""
+
+    rows: int
+    """Those of the ring, or more; what is beyond is never written and never seen."""
+
+
 class IntegerOps(Ops, Protocol):
     """What both formulations need beside the decoder's vocabulary."""
-
-    def constant(self, array: np.ndarray) -> Value:
-        """A constant of the target's integer or float type."""
 
     def arange(self, ids: Value) -> Value:
         """0 … T-1 for ids [1, T], or anything [1, T, …]: integer [T]."""
@@ -43,12 +96,12 @@ class IntegerOps(Ops, Protocol):
     def column(self, x: Value) -> Value:
         """[T] -> [T, 1]."""
 
+    def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
+        """Rotary embedding, halves paired; linear in cos and sin: [1, heads, T, D]."""
+
 
 class SinkCorrectedOps(IntegerOps, Protocol):
-    """What `SinkCorrected` needs more: float64 phases, rotation and fused attention."""
-
-    def row_numbers(self) -> Value:
-        """0, 1 … of the rows that the state is given with, integer [rows]: the stream's, or as many as tokens need."""
+    """What `SinkCorrected` needs more: float64 phases and fused attention."""
 
     def angles(self, position: Value, frequencies: np.ndarray) -> tuple[Value, Value]:
         """cos and sin of position [T] x frequencies [D/2], float64 [T, D/2]."""
@@ -56,10 +109,7 @@ class SinkCorrectedOps(IntegerOps, Protocol):
     def phase(self, x: Value) -> Value:
         """float64 [T, D/2] -> float32 [1, T, D/2], as `rotate` takes it."""
 
-    def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
-        """Rotary embedding, halves paired; linear in cos and sin: [1, heads, T, D]."""
-
-    def sink_scores(self, q: Value, keys: Value, sinks: Value) -> Value:
+    def sink_scores(self, q: Value, keys: Value, sinks: Value, heads: Heads) -> Value:
         """q [1, H, T, D] against the first `sinks` rows of keys [1, K, rows, D]: [1, H, T, S]."""
 
     def split_mask(self, mask: Value, sinks: Value, heads: int) -> tuple[Value, Value]:
@@ -80,42 +130,51 @@ class SinkCorrected:
     """
 
     def __init__(
-        self, ops: SinkCorrectedOps, model: ModelSpec, stream: StreamSpec, ids: Value, position: Value, sinks: Value
+        self,
+        ops: SinkCorrectedOps,
+        buffers: CountedBuffers,
+        spec: AttentionSpec,
+        ids: Value,
+        position: Value,
+        sinks: Value,
     ) -> None:
-        self.ops, self.sinks = ops, sinks
-        self.scale = model.head_dim**-0.5
+        self.ops, self.buffers, self.spec, self.sinks = ops, buffers, spec, sinks
         token = position + ops.arange(ids)  # [T]
-        slots = stream.rows - sinks  # [1], R
+        slots = spec.rows - sinks  # [1], R
         self.slot = ops.where(token < sinks, token, sinks + (token - sinks) % slots)  # [T]
+        mask = self._mask(token, slots)  # [T, rows]
 
-        newest = token[-1:]  # [1], the last token of this chunk
-        row = ops.row_numbers()
-        held = ops.where(row < sinks, row, newest - (newest - row) % slots)  # [rows], below sinks: never written
-        query = ops.column(token)
-        window = (held > query - (stream.capacity - sinks)) & (held >= sinks)
-        visible = (held <= query) & ((row < sinks) | window)  # [T, rows]
-        mask = ops.where(visible, 0.0, MASKED)
-
-        frequencies = model.rope.inverse_frequencies(model.head_dim)
-        cos, sin = ops.angles(token, frequencies)
+        cos, sin = ops.angles(token, spec.frequencies)
         self.phase = ops.phase(cos), ops.phase(sin)
         # RoPE is linear in its cos and sin: the softmax scale rides on the query's, where it costs nothing a layer
-        self.query_phase = ops.phase(cos * self.scale), ops.phase(sin * self.scale)
-        self.corrected = stream.positions == "cache"
+        self.query_phase = ops.phase(cos * spec.scale), ops.phase(sin * spec.scale)
+        self.corrected = spec.positions == "cache"
         if self.corrected:
-            sink_cos, sink_sin = ops.angles(ops.minimum(token, stream.capacity - 1), frequencies)
-            self.shift = ops.phase((sink_cos - cos) * self.scale), ops.phase((sink_sin - sin) * self.scale)
-            self.sink_mask, self.ring_mask = ops.split_mask(mask, sinks, model.heads)
+            sink_cos, sink_sin = ops.angles(ops.minimum(token, spec.capacity - 1), spec.frequencies)
+            self.shift = ops.phase((sink_cos - cos) * spec.scale), ops.phase((sink_sin - sin) * spec.scale)
+            self.sink_mask, self.ring_mask = ops.split_mask(mask, sinks, spec.heads.queries)
         else:
             self.mask = mask
+
+    def _mask(self, token: Value, slots: Value) -> Value:
+        """What is added to the scores: [T, rows], 0 where the token sees the row."""
+        ops, sinks = self.ops, self.sinks
+        newest = token[-1:]  # [1], the last token of this chunk
+        row = self.buffers.row_numbers()
+        held = ops.where(row < sinks, row, newest - (newest - row) % slots)  # [rows], below sinks: never written
+        query = ops.column(token)
+        window = (held > query - (self.spec.capacity - sinks)) & (held >= sinks)
+        visible = (held <= query) & ((row < sinks) | window)  # [T, rows]
+        return ops.where(visible, 0.0, MASKED)
 
     def __call__(self, layer: int, q: Value, k: Value, v: Value) -> Value:
         """The context of one layer, [1, H, T, D]; its state is written on the way."""
         ops = self.ops
-        keys, values = ops.update(layer, self.slot, ops.rotate(k, *self.phase), v)
+        keys, values = self.buffers.update(layer, self.slot, ops.rotate(k, *self.phase), v)
         if self.corrected:
             # and rotating by the difference gives scale (q_sink - q) at once
-            correction = ops.sink_scores(ops.rotate(q, *self.shift), keys, self.sinks)  # [1, H, T, S]
+            turned = ops.rotate(q, *self.shift)
+            correction = ops.sink_scores(turned, keys, self.sinks, self.spec.heads)  # [1, H, T, S]
             mask = ops.join_mask(correction + self.sink_mask, self.ring_mask)
         else:
             mask = self.mask
@@ -125,22 +184,19 @@ class SinkCorrected:
 class BoundedFrameOps(IntegerOps, Protocol):
     """What `BoundedFrame` needs more: table look-ups, queries turned several ways, the choice among their scores."""
 
-    rows: int
-    """Rows of a state buffer: those of the stream, or more; what is beyond is never written and never seen."""
-
     masked: float
     """What is added to the score of a row that is not seen: far below any score, and finite."""
+
+    def constant(self, array: np.ndarray) -> Value:
+        """A constant of the target's integer or float type."""
 
     def concatenate(self, *parts: Value) -> Value:
         """Integers [n] one behind the other."""
 
-    def table(self, array: np.ndarray, row: Value) -> Value:
-        """Rows [n] of a float table [rows, D/2]: [n, D/2]."""
+    def table(self, name: str, array: np.ndarray, row: Value) -> Value:
+        """Rows [n] of a float table [rows, D/2]: [n, D/2]. The name is for people; tables that differ stay apart."""
 
-    def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
-        """Rotary embedding, halves paired; cos and sin [T, D/2]: [1, heads, T, D]."""
-
-    def scores(self, q: Value, cos: Value, sin: Value, keys: Value, scale: float) -> tuple[Value, ...]:
+    def scores(self, q: Value, cos: Value, sin: Value, keys: Value, scale: float) -> Sequence[Value]:
         """scale q k^T, grouped queries, for q turned by each T rows of cos and sin [n T, D/2]: n x [1, H, T, rows]."""
 
     def weigh(self, scores: Value, mask: Value, values: Value) -> Value:
@@ -157,48 +213,50 @@ class BoundedFrame:
     def __init__(
         self,
         ops: BoundedFrameOps,
-        model: ModelSpec,
-        stream: StreamSpec,
+        buffers: FixedBuffers,
+        spec: AttentionSpec,
         ids: Value,
         position: Value,
         sinks: Value,
         length: Value | int,
     ) -> None:
-        if stream.positions != "cache":
+        if spec.positions != "cache":
             raise BadOption("positions 'original' on this target", "cache: a distance that grows has no bounded frame")
-        self.ops = ops
-        self.scale = model.head_dim**-0.5
-        slots = stream.rows - sinks  # [1], R
+        self.ops, self.buffers, self.spec, self.sinks = ops, buffers, spec, sinks
+        slots = spec.rows - sinks  # [1], R
         end = sinks + slots
         token = position + ops.arange(ids)  # [T], below sinks + 2 R + T
         one_lap = ops.where(token >= end, slots, 0)
         two_laps = ops.where(token >= end + slots, slots, 0)
         self.slot = token - one_lap - two_laps  # [T]
+        self._see(token, position, length, slots)
 
-        numbers = np.arange(ops.rows)
-        never = 8 * stream.rows  # later than any token: rows beyond the stream's are not seen
-        row = ops.constant(np.where(numbers < stream.rows, numbers, never))
+        angle = np.arange(2 * spec.rows)[:, None] * spec.frequencies  # [2 rows, D/2]
+        cos, sin = (f"rope.{len(angle)}.cos", np.cos(angle)), (f"rope.{len(angle)}.sin", np.sin(angle))
+        queries = ops.concatenate(self.slot, self.slot + slots, ops.minimum(token, spec.capacity - 1))  # [3 T]
+        self.key_phase = ops.table(*cos, self.slot), ops.table(*sin, self.slot)
+        self.query_phases = ops.table(*cos, queries), ops.table(*sin, queries)
+
+    def _see(self, token: Value, position: Value, length: Value | int, slots: Value) -> None:
+        """Which rows a token sees and how: `mask` and `same_lap` [T, rows], `is_sink` [rows]."""
+        ops, sinks, ring = self.ops, self.sinks, self.spec.rows
+        numbers = np.arange(self.buffers.rows)
+        never = 8 * ring  # later than any token: rows beyond the ring's are not seen
+        row = ops.constant(np.where(numbers < ring, numbers, never))
         newest = position + length - 1  # [1]
         later = ops.where(row + slots <= newest, slots, 0) + ops.where(row + slots + slots <= newest, slots, 0)
         is_sink = row < sinks
         held = ops.where(is_sink, row, row + later)  # [rows]; above `newest`: never written
         query = ops.column(token)
-        visible = (held <= query) & (is_sink | (held > query - (stream.capacity - sinks)))  # [T, rows]
+        visible = (held <= query) & (is_sink | (held > query - (self.spec.capacity - sinks)))  # [T, rows]
         self.mask = ops.where(visible, 0.0, ops.masked)
         self.same_lap = row <= ops.column(self.slot)  # [T, rows]
         self.is_sink = is_sink
 
-        frequencies = model.rope.inverse_frequencies(model.head_dim)
-        angle = np.arange(2 * stream.rows)[:, None] * frequencies  # [2 rows, D/2]
-        cos, sin = np.cos(angle), np.sin(angle)
-        queries = ops.concatenate(self.slot, self.slot + slots, ops.minimum(token, stream.capacity - 1))  # [3 T]
-        self.key_phase = ops.table(cos, self.slot), ops.table(sin, self.slot)
-        self.query_phases = ops.table(cos, queries), ops.table(sin, queries)
-
     def __call__(self, layer: int, q: Value, k: Value, v: Value) -> Value:
         """The context of one layer, [1, H, T, D]; its state is written on the way."""
         ops = self.ops
-        keys, values = ops.update(layer, self.slot, ops.rotate(k, *self.key_phase), v)
-        here, lap_later, sink = ops.scores(q, *self.query_phases, keys, self.scale)  # [1, H, T, rows] each
+        keys, values = self.buffers.update(layer, self.slot, ops.rotate(k, *self.key_phase), v)
+        here, lap_later, sink = ops.scores(q, *self.query_phases, keys, self.spec.scale)  # [1, H, T, rows] each
         scores = ops.where(self.is_sink, sink, ops.where(self.same_lap, here, lap_later))
         return ops.weigh(scores, self.mask, values)

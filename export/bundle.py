@@ -107,7 +107,7 @@ def write_graph(folder: Path, manifest: Manifest, weights: Weights) -> None:
     if manifest.target == "onnx":
         _write_onnx_graphs(folder, manifest, weights)
     elif manifest.target == "coreml":
-        from edgesink.export.to_coreml import write_coreml
+        from edgesink.export.to_coreml.ops import write_coreml
 
         write_coreml(folder, manifest, weights)
     else:
@@ -117,10 +117,10 @@ def write_graph(folder: Path, manifest: Manifest, weights: Weights) -> None:
 
 
 def _write_onnx_graphs(folder: Path, manifest: Manifest, weights: Weights) -> None:
-    from edgesink.export.onnx_builder import WeightFile
-    from edgesink.export.onnx_weights import OnnxWeights
-    from edgesink.export.to_kernels import runs_on_kernels, write_kernels_graph
-    from edgesink.export.to_onnx import write_onnx
+    from edgesink.export.to_onnx.builder import WeightFile
+    from edgesink.export.to_onnx.kernels import runs_on_kernels, write_kernels_graph
+    from edgesink.export.to_onnx.ops import write_onnx
+    from edgesink.export.to_onnx.weights import OnnxWeights
 
     model, stream, precision = manifest.model, manifest.stream, manifest.precision
     with closing(WeightFile(folder / ONNX_DATA)) as file:

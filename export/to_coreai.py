@@ -35,11 +35,11 @@ def write_coreai(folder: Path, manifest: Manifest, weights: Weights) -> None:
     for entry, length in ((names.DECODE, 1), (names.PREFILL, stream.chunk)):
         module = RingDecoder(model, stream, tensors, index=torch.int32).eval()
         inputs = [names.IDS, names.POSITION, names.SINKS, *([names.LENGTH] if length > 1 else [])]
+        shapes = [(1, length) if name == names.IDS else (1,) for name in inputs]
         # a tensor for each: one object for two arguments would be traced as one input
-        arguments = [torch.ones(1, length if name == names.IDS else 1, dtype=torch.int32) for name in inputs]
-        arguments = [arguments[0], *(argument[0] for argument in arguments[1:])]
+        arguments = tuple(torch.ones(shape, dtype=torch.int32) for shape in shapes)
         with torch.no_grad():
-            program = torch.export.export(module, tuple(arguments)).run_decompositions(get_decomp_table())
+            program = torch.export.export(module, arguments).run_decompositions(get_decomp_table())
         states = list(program.graph_signature.buffers_to_mutate.values())
         converter.add_exported_program(
             program, input_names=inputs, output_names=[names.LOGITS], state_names=states, entrypoint_name=entry

@@ -8,14 +8,13 @@ is fast, and nothing of the oracle is shared.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253  (this module is PyTorch's side of the vocabulary; what imports it does so lazily)
 
 from edgesink import names
-from edgesink.export.attention import MASKED, BoundedFrame, SinkCorrected
-from edgesink.export.graph import decoder
+from edgesink.export.attention import MASKED, AttentionSpec, BoundedFrame, Heads, SinkCorrected
+from edgesink.export.graph import Activation, Attention, check_activation, decoder
 from edgesink.spec import ModelSpec, StreamSpec
 
 Tensor = torch.Tensor
@@ -28,70 +27,70 @@ def scattered(state: Tensor, slot: Tensor, rows: Tensor) -> Tensor:
     return state.index_copy(2, slot.long(), rows)
 
 
-class TorchOps:
-    """The vocabulary as PyTorch calls; satisfies `SinkCorrectedOps` and `BoundedFrameOps`.
+class TorchBuffers:
+    """The states of layers that share a ring, by name [1, K, rows, D]; replaced as the decoder writes.
 
-    Args:
-        model, stream: what is run and how it streams.
-        weights: name -> tensor [out, in] or [n], all of one float type.
-        state: name -> buffer [1, K, rows, D]; replaced as the decoder writes.
-        length: real tokens of a padded chunk; None takes them all.
-        write: how rows reach a buffer.
-        index: integer type of positions.
+    Satisfies `attention.CountedBuffers` and `attention.FixedBuffers`. write: how rows reach a buffer.
     """
 
-    def __init__(
-        self,
-        model: ModelSpec,
-        stream: StreamSpec,
-        weights: Mapping[str, Tensor],
-        state: dict[str, Tensor],
-        length: Tensor | None = None,
-        write: Write = scattered,
-        index: torch.dtype = torch.int64,
-    ) -> None:
-        self.model, self.weights, self.state, self.length = model, weights, state, length
-        self.rows = stream.rows
-        self._write, self._index = write, index
-        self._float = weights["norm"].dtype
-        self.masked = -1e4 if self._float == torch.float16 else MASKED
+    def __init__(self, state: dict[str, Tensor], rows: int, index: torch.dtype, write: Write = scattered) -> None:
+        self.state, self.rows = state, rows
+        self._index, self._write = index, write
 
-    # ---- the decoder's vocabulary
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return torch.nn.functional.embedding(ids, self.weights["embedding"])
-
-    def norm(self, x: Tensor, weight: str) -> Tensor:
-        wide = x if x.dtype == torch.float64 else x.float()
-        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.model.norm_eps)
-        return scaled.to(x.dtype) * self.weights[weight]
-
-    def heads(self, x: Tensor, *weights: tuple[str, int]) -> tuple[Tensor, ...]:
-        products = self._linear(x, *(weight for weight, _ in weights))
-        T, D = x.shape[1], self.model.head_dim
-        counts = [count for _, count in weights]
-        return tuple(p.view(1, T, n, D).transpose(1, 2) for p, n in zip(products, counts, strict=True))
-
-    def merge(self, context: Tensor) -> Tensor:
-        return context.transpose(1, 2).reshape(1, context.shape[2], -1)
-
-    def add_product(self, x: Tensor, y: Tensor, weight: str) -> Tensor:
-        return x + self._linear(y, weight)[0]
-
-    def gated(self, x: Tensor, gate: str, up: str) -> Tensor:
-        products = self._linear(x, gate, up)
-        return torch.nn.functional.silu(products[0]) * products[1]
-
-    def last(self, x: Tensor) -> Tensor:
-        return x[:, -1:] if self.length is None else x[:, (self.length - 1).long()]
-
-    def head(self, x: Tensor) -> Tensor:
-        return self._linear(x, "head")[0]
+    def row_numbers(self) -> Tensor:
+        return torch.arange(self.rows, dtype=self._index)
 
     def update(self, layer: int, slot: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         for name, rows in ((names.key(layer), k), (names.value(layer), v)):
             self.state[name] = self._write(self.state[name], slot, rows)
         return self.state[names.key(layer)], self.state[names.value(layer)]
+
+
+class TorchOps:
+    """The vocabulary as PyTorch calls; satisfies `SinkCorrectedOps` and `BoundedFrameOps`.
+
+    Args:
+        weights: name -> tensor [out, in] or [n], all of one float type.
+        length: real tokens of a padded chunk; None takes them all.
+        index: integer type of positions.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], length: Tensor | None, index: torch.dtype) -> None:
+        self._weights, self._length, self._index = weights, length, index
+        self._float = float_type(weights)
+        self.masked = -1e4 if self._float == torch.float16 else MASKED
+
+    # ---- the decoder's vocabulary
+
+    def embed(self, ids: Tensor, weight: str) -> Tensor:
+        return torch.nn.functional.embedding(ids, self._weights[weight])
+
+    def norm(self, x: Tensor, weight: str, eps: float) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        return scaled.to(x.dtype) * self._weights[weight]
+
+    def heads(self, x: Tensor, *weights: tuple[str, int]) -> tuple[Tensor, ...]:
+        products = [self._product(x, weight) for weight, _ in weights]
+        counts = [count for _, count in weights]
+        return tuple(cut_heads(product, count) for product, count in zip(products, counts, strict=True))
+
+    def merge(self, context: Tensor, width: int) -> Tensor:
+        return context.transpose(1, 2).reshape(1, context.shape[2], -1)
+
+    def residual(self, x: Tensor, y: Tensor, weight: str) -> Tensor:
+        return x + self._product(y, weight)
+
+    def gated(self, x: Tensor, gate: str, up: str, activation: Activation) -> Tensor:
+        check_activation(activation)
+        a, b = self._product(x, gate), self._product(x, up)
+        return torch.nn.functional.silu(a) * b
+
+    def last(self, x: Tensor) -> Tensor:
+        return x[:, -1:] if self._length is None else x[:, (self._length - 1).long()]
+
+    def head(self, x: Tensor, weight: str) -> Tensor:
+        return self._product(x, weight)
 
     # ---- the rings' vocabulary
 
@@ -115,9 +114,6 @@ class TorchOps:
     def concatenate(self, *parts: Tensor) -> Tensor:
         return torch.cat(parts)
 
-    def row_numbers(self) -> Tensor:
-        return torch.arange(self.rows, dtype=self._index)
-
     def angles(self, position: Tensor, frequencies: np.ndarray) -> tuple[Tensor, Tensor]:
         angle = position.double()[:, None] * torch.from_numpy(frequencies)
         return angle.cos(), angle.sin()
@@ -125,15 +121,15 @@ class TorchOps:
     def phase(self, x: Tensor) -> Tensor:
         return x.to(self._float)[None]
 
-    def table(self, array: np.ndarray, row: Tensor) -> Tensor:
+    def table(self, name: str, array: np.ndarray, row: Tensor) -> Tensor:
         return torch.from_numpy(array).to(self._float)[row.long()]
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
-    def sink_scores(self, q: Tensor, keys: Tensor, sinks: Tensor) -> Tensor:
-        return self._products(q, keys[:, :, : int(sinks)])
+    def sink_scores(self, q: Tensor, keys: Tensor, sinks: Tensor, heads: Heads) -> Tensor:
+        return products(q, keys[:, :, : int(sinks)])
 
     def split_mask(self, mask: Tensor, sinks: Tensor, heads: int) -> tuple[Tensor, Tensor]:
         S = int(sinks)
@@ -143,28 +139,40 @@ class TorchOps:
         return torch.cat([sink_columns, ring_columns], dim=3)
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        return self.weigh(self._products(q, keys), mask, values)
+        return self.weigh(products(q, keys), mask, values)
 
     def scores(self, q: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, ...]:
         T = q.shape[2]
-        turns = cos.shape[0] // T
-        products = self._products(self.rotate(q.repeat(1, 1, turns, 1), cos, sin) * scale, keys)
-        return products.split(T, dim=2)
+        turned = self.rotate(q.repeat(1, 1, cos.shape[0] // T, 1), cos, sin) * scale
+        return products(turned, keys).split(T, dim=2)
 
     def weigh(self, scores: Tensor, mask: Tensor, values: Tensor) -> Tensor:
-        K = self.model.kv_heads
         weights = (scores + mask).softmax(-1)
-        grouped = weights.reshape(1, K, -1, weights.shape[-1])  # [1, K, G T, rows]
-        return (grouped @ values).reshape(1, self.model.heads, -1, self.model.head_dim)
+        return (grouped(weights, values) @ values).reshape(1, scores.shape[1], -1, values.shape[3])
 
-    def _linear(self, x: Tensor, *weights: str) -> tuple[Tensor, ...]:
-        held = ["embedding" if w == "head" and self.model.tied else w for w in weights]
-        return tuple(torch.nn.functional.linear(x, self.weights[weight]) for weight in held)
+    def _product(self, x: Tensor, weight: str) -> Tensor:
+        return torch.nn.functional.linear(x, self._weights[weight])
 
-    def _products(self, q: Tensor, keys: Tensor) -> Tensor:
-        """q [1, H, T, D] with keys [1, K, n, D], grouped queries: [1, H, T, n]."""
-        grouped = q.reshape(1, self.model.kv_heads, -1, self.model.head_dim)  # [1, K, G T, D]
-        return (grouped @ keys.transpose(2, 3)).reshape(1, self.model.heads, q.shape[2], keys.shape[2])
+
+def cut_heads(x: Tensor, heads: int) -> Tensor:
+    """[1, T, heads D] -> [1, heads, T, D]."""
+    _, T, width = x.shape
+    return x.view(1, T, heads, width // heads).transpose(1, 2)
+
+
+def products(q: Tensor, keys: Tensor) -> Tensor:
+    """q [1, H, T, D] with keys [1, K, n, D], grouped queries: [1, H, T, n]."""
+    return (grouped(q, keys) @ keys.transpose(2, 3)).reshape(1, q.shape[1], q.shape[2], keys.shape[2])
+
+
+def grouped(x: Tensor, shared: Tensor) -> Tensor:
+    """[1, H, T, n] -> [1, K, G T, n]: together the heads that have one of the K of `shared` in common."""
+    return x.reshape(1, shared.shape[1], -1, x.shape[3])
+
+
+def float_type(weights: Mapping[str, Tensor]) -> torch.dtype:
+    """The one type of all of them."""
+    return next(iter(weights.values())).dtype
 
 
 def empty_state(model: ModelSpec, stream: StreamSpec, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -173,12 +181,32 @@ def empty_state(model: ModelSpec, stream: StreamSpec, dtype: torch.dtype) -> dic
     return {name: torch.zeros(shape, dtype=dtype) for name in names.states(model.layers)}
 
 
+Formulation = Callable[
+    [TorchOps, TorchBuffers, AttentionSpec, Tensor, Tensor, Tensor, "Tensor | int"],
+    Attention,
+]
+"""(ops, buffers, spec, ids, position, sinks, length) -> how every layer attends: `BoundedFrame` is one."""
+
+
+def sink_corrected(
+    ops: TorchOps,
+    buffers: TorchBuffers,
+    spec: AttentionSpec,
+    ids: Tensor,
+    position: Tensor,
+    sinks: Tensor,
+    length: Tensor | int,
+) -> Attention:
+    """`SinkCorrected` as a formulation: its chunks are never padded."""
+    return SinkCorrected(ops, buffers, spec, ids, position, sinks)
+
+
 class RingDecoder(torch.nn.Module):
     """The decoder of one stream, its state in buffers.
 
     Args:
         weights: name -> tensor, as `TorchOps` takes them.
-        formulation: `SinkCorrected`, or `BoundedFrame`, whose positions are bounded and whose chunks may be padded.
+        formulation: `BoundedFrame`, whose positions are bounded and whose chunks may be padded, or `sink_corrected`.
         index: integer type of positions.
     """
 
@@ -187,25 +215,23 @@ class RingDecoder(torch.nn.Module):
         model: ModelSpec,
         stream: StreamSpec,
         weights: Mapping[str, Tensor],
-        formulation: Any = BoundedFrame,
+        formulation: Formulation = BoundedFrame,
         index: torch.dtype = torch.int64,
     ) -> None:
         super().__init__()
         self.index = index
         self.model, self.stream, self.weights, self.formulation = model, stream, weights, formulation
-        for name, buffer in empty_state(model, stream, weights["norm"].dtype).items():
+        for name, buffer in empty_state(model, stream, float_type(weights)).items():
             self.register_buffer(name, buffer)
 
     def forward(self, ids: Tensor, position: Tensor, sinks: Tensor, length: Tensor | None = None) -> Tensor:
         """ids [1, T], position, sinks and length [1]: the logits after the last real id, [1, V]."""
-        state = dict(self.named_buffers())
-        ops = TorchOps(self.model, self.stream, self.weights, state, length, index=self.index)
-        common = (ops, self.model, self.stream, ids, position, sinks)
-        if self.formulation is SinkCorrected:
-            attention: Any = SinkCorrected(*common)
-        else:
-            attention = BoundedFrame(*common, ids.shape[1] if length is None else length)
+        spec = AttentionSpec.of(self.model, self.stream)
+        ops = TorchOps(self.weights, length, self.index)
+        buffers = TorchBuffers(dict(self.named_buffers()), spec.rows, self.index)
+        real = ids.shape[1] if length is None else length
+        attention = self.formulation(ops, buffers, spec, ids, position, sinks, real)
         logits = decoder(self.model, ops, attention, ids)
-        for name, buffer in state.items():
+        for name, buffer in buffers.state.items():
             getattr(self, name).copy_(buffer)
         return logits[0]

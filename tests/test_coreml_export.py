@@ -18,7 +18,8 @@ from edgesink.export.bundle import default_vocabulary_bits, export
 from edgesink.export.checkpoint import open_checkpoint
 from edgesink.export.palettize import Palette
 from edgesink.export.quantize import Blocks
-from edgesink.export.to_coreml import MilOps, write_coreml
+from edgesink.export.to_coreml.buffers import MilBuffers
+from edgesink.export.to_coreml.ops import MilOps, write_coreml
 from edgesink.export.weights import held_weights
 from edgesink.gauges import resident_bytes
 from edgesink.manifest import COREML_PACKAGE, Manifest
@@ -222,19 +223,22 @@ def test_the_package_carries_the_manifest_and_says_what_everything_is(case):
     assert all(feature.shortDescription for feature in features)
 
 
-def one_slot_off(ops, layer, slot, k, v, update=MilOps.update):
-    return update(ops, layer, slot + 1, k, v)
+def one_slot_off(buffers, layer, slot, k, v, update=MilBuffers.update):
+    return update(buffers, layer, slot + 1, k, v)
+
+
+KV_HEADS = 2  # of the toy
 
 
 def turned_backwards(ops, x, cos, sin, rotate=MilOps.rotate):
-    return rotate(ops, x, cos, sin * -1.0) if x.shape[1] == ops.model.kv_heads else rotate(ops, x, cos, sin)
+    return rotate(ops, x, cos, sin * -1.0) if x.shape[1] == KV_HEADS else rotate(ops, x, cos, sin)
 
 
 def sinks_masked(ops, condition, yes, no, where=MilOps.where):
     chosen = where(ops, condition, yes, no)
     if no != ops.masked:
         return chosen
-    row = ops.constant(np.where(np.arange(ops.rows) < 4, ops.masked, 0.0))
+    row = ops.constant(np.where(np.arange(condition.shape[1]) < 4, ops.masked, 0.0))
     return chosen + row
 
 
@@ -244,23 +248,23 @@ def transposed(ops, name, weight=MilOps._weight):
     return weight(ops, name)
 
 
-def not_written(ops, cache, write=None):
-    ops._cache = type(ops._cache)(cache)
+def not_written(buffers, cache, write=None):
+    buffers._cache = type(buffers._cache)(cache)
 
 
 @pytest.mark.parametrize(
-    ("method", "fault"),
+    ("owner", "method", "fault"),
     [
-        ("update", one_slot_off),
-        ("rotate", turned_backwards),
-        ("where", sinks_masked),
-        ("_weight", transposed),
-        ("_write", not_written),
+        (MilBuffers, "update", one_slot_off),
+        (MilOps, "rotate", turned_backwards),
+        (MilOps, "where", sinks_masked),
+        (MilOps, "_weight", transposed),
+        (MilBuffers, "_write", not_written),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_fault_in_the_exporter_is_caught(tmp_path, toy, model_of, ids, monkeypatch, method, fault):
-    monkeypatch.setattr(MilOps, method, fault)
+def test_a_fault_in_the_exporter_is_caught(tmp_path, toy, model_of, ids, monkeypatch, owner, method, fault):
+    monkeypatch.setattr(owner, method, fault)
     made = Case(tmp_path, open_checkpoint(toy.path), model_of, STREAM, "fp16", "slice")
     found = made.difference(ids[: 2 * STREAM.rows], 4, [1, 5])
     assert found.max() > TOLERANCE["seen"], f"{found.max():.1e}"

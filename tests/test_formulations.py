@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from edgesink.errors import BadOption
-from edgesink.export.attention import BoundedFrame, SinkCorrected
+from edgesink.export.attention import BoundedFrame
 from edgesink.export.checkpoint import open_checkpoint, weight_names, weight_shape
-from edgesink.export.to_torch import RingDecoder
+from edgesink.export.to_torch import RingDecoder, sink_corrected
 from edgesink.reference import Reference
 from edgesink.spec import ModelSpec, RopeSpec, StreamSpec
 
@@ -77,7 +77,7 @@ def toy_model(model_of):
 def test_both_formulations_are_the_oracle_in_chunks_of_any_sizes(toy_model, sinks):
     loaded, weights, ids = toy_model
     expected = truth(loaded, ids, sinks, STREAM.capacity)
-    for formulation in (SinkCorrected, BoundedFrame):
+    for formulation in (sink_corrected, BoundedFrame):
         for sizes in CHUNKS.values():
             module = RingDecoder(MODEL, STREAM, weights, formulation)
             compare(streamed(module, ids, sinks, sizes, padded=False), expected, EXACT)
@@ -113,6 +113,6 @@ def test_the_formulations_are_exact_on_real_weights_without_sinks(smollm2: Path,
     weights = {name: checkpoint.tensor(name).astype(np.float64) for name in weight_names(model)}
     ids = np.random.default_rng(2).integers(0, model.vocab, 36)
     expected = truth(model_of(model, weights.__getitem__), ids, 0, stream.capacity)
-    for formulation in (SinkCorrected, BoundedFrame):
+    for formulation in (sink_corrected, BoundedFrame):
         module = RingDecoder(model, stream, {name: torch.from_numpy(w) for name, w in weights.items()}, formulation)
         compare(streamed(module, ids, 0, [5], padded=False), expected, EXACT)

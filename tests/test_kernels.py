@@ -351,7 +351,7 @@ def test_floats_have_no_graph_for_kernels(toy, tmp_path):
 @pytest.mark.parametrize("shape", [{"head_dim": 24}, {"hidden_size": 48}, {"intermediate_size": 80}], ids=str)
 def test_a_model_that_the_operators_cannot_hold_has_none_or_is_refused(toy_maker, tmp_path, shape):
     from edgesink.export.checkpoint import open_checkpoint
-    from edgesink.export.to_kernels import runs_on_kernels
+    from edgesink.export.to_onnx.kernels import runs_on_kernels
 
     assert not runs_on_kernels(open_checkpoint(toy_maker(tmp_path, **shape).path).model, "int4")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edgesink.export.mil_builder import _within_half
 from edgesink.export.palettize import palettize
 from edgesink.export.quantize import Blocks
+from edgesink.export.to_coreml.builder import _within_half
 
 
 def test_values_that_fit_a_table_are_kept_exactly():

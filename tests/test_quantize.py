@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgesink.export.checkpoint import GgufCheckpoint
-from edgesink.export.onnx_weights import with_zero_residual
 from edgesink.export.quantize import Blocks, from_gguf, quantize, stacked
+from edgesink.export.to_onnx.weights import with_zero_residual
 
 
 def random_matrix(rows: int = 8, columns: int = 64, seed: int = 0) -> np.ndarray:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesink.export.onnx_builder import WeightFile
 from edgesink.export.palettize import Palette
 from edgesink.export.quantize import BLOCK, Blocks, as_half, quantize, stacked
+from edgesink.export.to_onnx.builder import WeightFile
 from edgesink.export.weights import Weights
 
 
@@ -46,11 +46,12 @@ class OnnxWeights:
         self.file = file
         self._weights = weights
         self._stored: dict[str, list[Stored]] = {}
+        self._vectors: set[str] = set()
 
     def vector(self, name: str) -> str:
         """A norm's weight, float32."""
-        if name not in self._stored:
-            self._stored[name] = []
+        if name not in self._vectors:
+            self._vectors.add(name)
             self.file.tensor(name, np.asarray(self._weight(name), np.float32))
         return name
 

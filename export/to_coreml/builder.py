@@ -7,7 +7,7 @@ saved. The writer that is called is internal to coremltools, which is therefore 
 
 from __future__ import annotations
 
-import logging
+import itertools
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,17 +18,15 @@ import numpy as np
 
 from edgesink.export.palettize import Palette
 from edgesink.export.quantize import Blocks
+from edgesink.quiet import quiet_coremltools
 
-_log = logging.getLogger("coremltools")
-_enabled, _log.disabled = not _log.disabled, True  # off a Mac it warns at import that it cannot run models
-import coremltools as ct  # noqa: E402, TID253  (the exporter of this format is imported when it is asked for)
-from coremltools.converters.mil import Builder as mb  # noqa: E402, N813, TID253
-from coremltools.converters.mil.backend.mil.load import load as as_model  # noqa: E402, TID253
-from coremltools.converters.mil.mil import Function, Placeholder, Program, types  # noqa: E402, TID253
-from coremltools.converters.mil.mil.program import StateTensorPlaceholder  # noqa: E402, TID253
-from coremltools.models.utils import _create_mlpackage  # noqa: E402, TID253
-
-_log.disabled = not _enabled
+with quiet_coremltools():  # the exporter of this format is imported when it is asked for
+    import coremltools as ct
+    from coremltools.converters.mil import Builder as mb  # noqa: N813
+    from coremltools.converters.mil.backend.mil.load import load as as_model
+    from coremltools.converters.mil.mil import Function, Placeholder, Program, types
+    from coremltools.converters.mil.mil.program import StateTensorPlaceholder
+    from coremltools.models.utils import _create_mlpackage
 
 __all__ = [
     "Program",
@@ -37,11 +35,12 @@ __all__ = [
     "concatenate",
     "constant",
     "function",
+    "int32",
     "mb",
+    "ranked",
     "reshape",
     "save_program",
     "split",
-    "whole",
 ]
 
 TARGET = ct.target.iOS18  # and macOS 15: the first with states, int4 and several functions
@@ -118,13 +117,13 @@ def constant(array: np.ndarray) -> Value:
     return Value(mb.const(val=np.asarray(array, kinds.get(array.dtype.kind, array.dtype.type))))
 
 
-def whole(numbers: list[int]) -> np.ndarray:
+def int32(numbers: list[int]) -> np.ndarray:
     """Shapes and bounds as operations take them."""
     return np.array(numbers, np.int32)
 
 
 def reshape(x: Value, *shape: int) -> Value:
-    return x if x.shape == shape else Value(mb.reshape(x=x.var, shape=whole(list(shape))))
+    return x if x.shape == shape else Value(mb.reshape(x=x.var, shape=int32(list(shape))))
 
 
 def ranked(x: Value, rank: int) -> Value:
@@ -173,12 +172,19 @@ class WeightStore:
             var.op.inputs[part].op.weight_id = f"{name}.{part}"
         return Value(var)
 
-    def zeros(self, count: int) -> Value:
-        """float16 [count]; stored once, where `linear` would store its own for every call."""
-        name = f"zeros.{count}"
-        if name not in self:
-            self.keep(name, np.zeros(count, np.float16))
-        return self.value(name)
+    def keep_apart(self, name: str, array: np.ndarray) -> str:
+        """Hold an array under `name`, or where that is another array's, under `name` and a number: where it is held."""
+        for number in itertools.count():
+            held = f"{name}.{number}" if number else name
+            if held not in self:
+                self.keep(held, array)
+            if np.array_equal(self._held[held]["value"], array.astype(np.float16)):
+                return held
+        raise AssertionError("numbers end")
+
+    def zeros(self, count: int) -> str:
+        """Where float16 zeros [count] are held: once, where `linear` would store its own for every call."""
+        return self.keep_apart(f"zeros.{count}", np.zeros(count, np.float16))
 
     def _mapped(self, name: str, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array)

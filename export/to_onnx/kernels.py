@@ -11,20 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 
 from edgesink import names
-from edgesink.export.graph import decoder
-from edgesink.export.onnx_builder import EDGESINK, Graph, Value, WeightFile, bytes_outside, place_outside
-from edgesink.export.onnx_weights import OnnxWeights, Stored
+from edgesink.export.attention import AttentionSpec, Heads
+from edgesink.export.graph import Activation, check_activation, decoder
 from edgesink.export.quantize import BLOCK
-from edgesink.export.to_onnx import OnnxOps, inputs, outputs
+from edgesink.export.to_onnx.builder import Graph, Value, WeightFile, bytes_outside, place_outside
+from edgesink.export.to_onnx.ops import StepOps, inputs, outputs
+from edgesink.export.to_onnx.weights import OnnxWeights, Stored
 from edgesink.kernel_image import GROUP, LOCATION, Image, Part
 from edgesink.spec import ModelSpec, Precision, StreamSpec
 
+EDGESINK = "edgesink"  # the domain of the operators in kernels/onnxruntime.c
+UNREAD_EPSILON = 1e-5  # of a product that takes no norm along: the operator asks for the attribute
 HALF, WORD = 2, 4  # bytes: a scale; the codes of a row that a lane takes at once
 QUANTISED: tuple[Precision, ...] = ("int4", "int8")
 
@@ -40,8 +42,9 @@ def write_kernels_graph(path: Path, image: Path, model: ModelSpec, stream: Strea
     tensors = ImageTensors(weights.file)
     graph = Graph(tensors)
     ids, position, sinks = inputs(graph)
-    ops = KernelOps(graph, model, stream, weights, tensors)
-    outputs(graph, model, decoder(model, ops, Attention(ops, ids, position, sinks), ids))
+    ops = KernelOps(graph, weights, tensors)
+    attention = RingAttention(ops, AttentionSpec.of(model, stream), ids, position, sinks)
+    outputs(graph, decoder(model, ops, attention, ids), model.vocab)
     graph.save(path, model.name)
     image.write_text(Image(tuple(tensors.parts)).to_json(), encoding="utf-8")
 
@@ -55,7 +58,7 @@ class ImageTensors:
         self._tensors: dict[str, onnx.TensorProto] = {}
 
     def tensor(self, name: str, array: np.ndarray | None = None) -> onnx.TensorProto:
-        """See `onnx_builder.Tensors`."""
+        """See `builder.Tensors`."""
         return self._tensors.get(name) or self._file.tensor(name, array)
 
     def vector(self, name: str) -> None:
@@ -88,51 +91,60 @@ class Normed:
 
     x: Value
     weight: str
+    eps: float
 
 
-class KernelOps(OnnxOps):
-    """The vocabulary over our operators; satisfies `graph.Ops`. Heads stay side by side: [1, T, heads D]."""
+@dataclass(frozen=True)
+class Packed:
+    """Heads side by side in a value that may hold others too: [1, T, heads D]."""
 
-    def __init__(
-        self, graph: Graph, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights, tensors: ImageTensors
-    ) -> None:
-        super().__init__(graph, model, weights)
-        self.stream, self._tensors = stream, tensors
+    x: Value
+    first: int  # head of x
+    count: int
 
-    def embed(self, ids: Value) -> Value:
-        table = self.weights.vocabulary("embedding")
+
+class KernelOps(StepOps):
+    """The vocabulary over our operators; satisfies `graph.Ops`. Heads stay side by side (`Packed`)."""
+
+    def __init__(self, graph: Graph, weights: OnnxWeights, tensors: ImageTensors) -> None:
+        super().__init__(graph)
+        self._weights, self._tensors = weights, tensors
+
+    def embed(self, ids: Value, weight: str) -> Value:
+        table = self._weights.vocabulary(weight)
         return self.graph.node(
             "BlockRows", ids, *self._matrix(table), dtype=np.float32,
             domain=EDGESINK, rows=table.rows, columns=table.columns, bits=table.bits,
         )  # fmt: skip
 
-    def norm(self, x: Value, weight: str) -> Any:
-        return Normed(x, weight)
+    def norm(self, x: Value, weight: str, eps: float) -> Normed:
+        return Normed(x, weight, eps)
 
-    def heads(self, x: Any, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        products = [self._block_product(x, stored) for stored in self.weights.matrices(*(name for name, _ in weights))]
-        packed = products[0] if len(products) == 1 else self.graph.node("Concat", *products, axis=2)
-        return (packed,) * len(weights)  # the attention takes them as they are
+    def heads(self, x: Normed | Value, *weights: tuple[str, int]) -> tuple[Packed, ...]:
+        products = [self._product(x, stored) for stored in self._weights.matrices(*(name for name, _ in weights))]
+        together = products[0] if len(products) == 1 else self.graph.node("Concat", *products, axis=2)
+        counts = [count for _, count in weights]
+        return tuple(Packed(together, sum(counts[:i]), count) for i, count in enumerate(counts))
 
-    def merge(self, context: Value) -> Value:
-        return context
+    def merge(self, context: Packed, width: int) -> Value:
+        return context.x  # side by side already
 
-    def add_product(self, x: Value, y: Value, weight: str) -> Value:
-        return self._block_product(y, self.weights.matrices(weight)[0], residual=x)
+    def residual(self, x: Value, y: Value, weight: str) -> Value:
+        return self._product(y, self._weights.matrices(weight)[0], residual=x)
 
-    def gated(self, x: Any, gate: str, up: str) -> Value:
-        stored = self.weights.matrices(gate, up)
+    def gated(self, x: Normed | Value, gate: str, up: str, activation: Activation) -> Value:
+        check_activation(activation)
+        stored = self._weights.matrices(gate, up)
         if len(stored) == 1:
-            return self._block_product(x, stored[0], gated=True)
-        a, b = (self._block_product(x, one) for one in stored)
+            return self._product(x, stored[0], gated=True)
+        a, b = (self._product(x, one) for one in stored)
         return a * self.graph.node("Sigmoid", a) * b
 
-    def head(self, x: Any) -> Value:
-        return self._block_product(x, self.weights.vocabulary("embedding" if self.model.tied else "head"))
+    def head(self, x: Normed | Value, weight: str) -> Value:
+        return self._product(x, self._weights.vocabulary(weight))
 
-    def _block_product(
-        self, x: Normed | Value, weight: Stored, residual: Value | None = None, gated: bool = False
-    ) -> Value:
+    def _product(self, x: Normed | Value, weight: Stored, residual: Value | None = None, gated: bool = False) -> Value:
+        """x @ w.T, with its norm, its gate and the residual stream."""
         graph, absent = self.graph, self.graph.absent()
         normed = x if isinstance(x, Normed) else None
         return graph.node(
@@ -142,11 +154,11 @@ class KernelOps(OnnxOps):
             self._norm(normed.weight) if normed else absent,
             residual or absent,
             domain=EDGESINK, rows=weight.rows, bits=weight.bits, gated=int(gated),
-            epsilon=self.model.norm_eps,
+            epsilon=normed.eps if normed else UNREAD_EPSILON,
         )  # fmt: skip
 
     def _norm(self, weight: str) -> Value:
-        self._tensors.vector(self.weights.vector(weight))
+        self._tensors.vector(self._weights.vector(weight))
         return self.graph.initializer(weight)
 
     def _matrix(self, weight: Stored) -> list[Value]:
@@ -157,39 +169,42 @@ class KernelOps(OnnxOps):
             parts["offset"] = (blocks, HALF)
         for part, (columns, unit) in parts.items():
             self._tensors.side_by_side(f"{weight.name}.{part}", weight.rows, columns, unit)
-        found = [self.graph.initializer(f"{weight.name}.{part}") for part in parts]
-        return [*found, self.graph.absent()] if weight.symmetric else found
+        values = [self.graph.initializer(f"{weight.name}.{part}") for part in parts]
+        return [*values, self.graph.absent()] if weight.symmetric else values
 
-    def ring(self, layer: int, qkv: Value, phases: list[Value], position: Value, sinks: Value) -> Value:
+
+class RingAttention:
+    """A node a layer, over the phases of a step's tokens as they stand in the stream and as the sinks see them."""
+
+    def __init__(self, ops: KernelOps, spec: AttentionSpec, ids: Value, position: Value, sinks: Value) -> None:
+        self._graph, self._spec, self._position, self._sinks = ops.graph, spec, position, sinks
+        token = position + ops.arange(ids)  # [T]
+        self._phases = [ops.phase(x) for x in ops.angles(token, spec.frequencies)]
+        if spec.positions == "cache":
+            bounded = ops.minimum(token, spec.capacity - 1)
+            self._phases += [ops.phase(x) for x in ops.angles(bounded, spec.frequencies)]
+        else:
+            self._phases *= 2
+
+    def __call__(self, layer: int, q: Packed, k: Packed, v: Packed) -> Packed:
         """The context of one layer, [1, T, H D]; its state is written on the way."""
-        model, graph = self.model, self.graph
-        shape = [1, model.kv_heads, self.stream.rows, model.head_dim]
+        graph, heads = self._graph, self._spec.heads
+        shape = [1, heads.keys, self._spec.rows, heads.dim]
         states = [names.key(layer), names.value(layer)]
         given = [graph.input(name, np.float16, shape) for name in states]
         context, *written = graph.nodes(
-            "RingAttention", qkv, *given, position, sinks, *phases,
+            "RingAttention", _together(heads, q, k, v), *given, self._position, self._sinks, *self._phases,
             outputs=[f"context_{layer}", *(names.updated(name) for name in states)],
             dtypes=[np.float32, np.float16, np.float16],
-            domain=EDGESINK, heads=model.heads, capacity=self.stream.capacity,
+            domain=EDGESINK, heads=heads.queries, capacity=self._spec.capacity,
         )  # fmt: skip
         for value in written:
             graph.output(value, shape)
-        return context
+        return Packed(context, 0, heads.queries)
 
 
-class Attention:
-    """The phases of a step's tokens, as they stand in the stream and as the sinks see them, and a node a layer."""
-
-    def __init__(self, ops: KernelOps, ids: Value, position: Value, sinks: Value) -> None:
-        self.ops, self.position, self.sinks = ops, position, sinks
-        token = position + ops.arange(ids)  # [T]
-        frequencies = ops.model.rope.inverse_frequencies(ops.model.head_dim)
-        self.phases = [ops.phase(x) for x in ops.angles(token, frequencies)]
-        if ops.stream.positions == "cache":
-            bounded = ops.minimum(token, ops.stream.capacity - 1)
-            self.phases += [ops.phase(x) for x in ops.angles(bounded, frequencies)]
-        else:
-            self.phases *= 2
-
-    def __call__(self, layer: int, q: Value, k: Value, v: Value) -> Value:
-        return self.ops.ring(layer, q, self.phases, self.position, self.sinks)
+def _together(heads: Heads, q: Packed, k: Packed, v: Packed) -> Value:
+    """The value that holds q, k and v one behind the other, the only way in which the operator takes them."""
+    H, K = heads.queries, heads.keys
+    assert [q, k, v] == [Packed(q.x, 0, H), Packed(q.x, H, K), Packed(q.x, H + K, K)], "q, k, v are not side by side"
+    return q.x

@@ -18,7 +18,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 24  # the first with Attention whose key/value state the caller owns
 MICROSOFT = "com.microsoft"
-EDGESINK = "edgesink"  # the domain of the operators in kernels/onnxruntime.c
 INLINE_BYTES = 1024  # smaller initializers stay in the graph file
 ALIGNMENT = 4096  # of external data, so that it can be mapped
 
@@ -195,7 +194,10 @@ class Graph:
 
     def slice(self, x: Value, start: Operand, stop: Operand, axis: int) -> Value:
         """x[start:stop] along `axis`; the bounds may be values [1]."""
-        bound = lambda b: b if isinstance(b, Value) else self.constant([b], np.int64)  # noqa: E731
+
+        def bound(b: Operand) -> Value:
+            return b if isinstance(b, Value) else self.constant([b], np.int64)
+
         return self.node("Slice", x, bound(start), bound(stop), self.constant([axis], np.int64))
 
     def split(self, x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
@@ -205,6 +207,11 @@ class Graph:
 
     def unsqueeze(self, x: Value, axis: int) -> Value:
         return self.node("Unsqueeze", x, self.constant([axis], np.int64))
+
+    def numbers(self, x: Value, axis: int) -> Value:
+        """0, 1 … as many as x is long along `axis`: int64."""
+        length = self.node("Squeeze", self.node("Shape", x, start=axis, end=axis + 1, dtype=np.int64))
+        return self.node("Range", self.constant(0, np.int64), length, self.constant(1, np.int64))
 
     def cast(self, x: Value, dtype: Any) -> Value:
         return x if x.dtype == np.dtype(dtype) else self.node("Cast", x, to=_element_type(dtype), dtype=dtype)
@@ -216,7 +223,7 @@ class Graph:
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
         domains = {node.domain for node in self._nodes}
         opsets = [helper.make_opsetid("", OPSET)]
-        opsets += [helper.make_opsetid(domain, 1) for domain in (MICROSOFT, EDGESINK) if domain in domains]
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted(domains - {""})]
         model = helper.make_model(
             graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True)
         )

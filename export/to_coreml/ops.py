@@ -1,0 +1,225 @@
+"""The decoder as Core ML programs: in each package a function for one token and one for a chunk, one packed state.
+
+Owns what the vocabulary of `graph` and `attention` means in MIL. Everything is static: a chunk is padded, integers
+are int32 and bounded (`Ring.frame`), floats are float16. Follows what public projects report of the Neural Engine: a
+single state of rank 4 with a multiple of 32 rows (`buffers`), no scatter, no shift, a mask of -1e4; none of it could
+be measured where this was written. Knows no model but by the numbers that it is told.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from edgesink import names
+from edgesink.export.attention import AttentionSpec, BoundedFrame
+from edgesink.export.graph import Activation, check_activation, cut, decoder
+from edgesink.export.to_coreml.buffers import MilBuffers
+from edgesink.export.to_coreml.builder import (
+    Program,
+    Value,
+    WeightStore,
+    concatenate,
+    constant,
+    function,
+    int32,
+    mb,
+    ranked,
+    reshape,
+    save_program,
+    split,
+)
+from edgesink.export.to_coreml.description import describe_model
+from edgesink.export.weights import Weights
+from edgesink.manifest import Manifest
+
+SMALLEST_PEAK = 1e-3  # of a normalised vector: keeps the division finite for a vector of zeros
+
+
+def write_coreml(folder: Path, manifest: Manifest, weights: Weights) -> None:
+    """Write `manifest.coreml_packages` into `folder`; `manifest` says what, and travels inside.
+
+    Raises BadOption where the stream cannot be bounded.
+    """
+    parts = cut(manifest.model.layers, manifest.parts)
+    for part, (package, layers) in enumerate(zip(manifest.coreml_packages, parts, strict=True)):
+        with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder.parent) as scratch:
+            program = _program(manifest, layers, WeightStore(Path(scratch)), weights)
+            describe = partial(describe_model, manifest=manifest, part=part)
+            save_program(program, names.DECODE, folder / package, Path(scratch), describe)
+
+
+def _program(manifest: Manifest, layers: range, store: WeightStore, weights: Weights) -> Program:
+    """The functions `decode` and `prefill` over `layers`."""
+    program = Program()
+    _add_function(program, names.DECODE, 1, manifest, layers, store, weights)
+    _add_function(program, names.PREFILL, manifest.stream.chunk, manifest, layers, store, weights)
+    return program
+
+
+def _add_function(
+    program: Program, name: str, tokens: int, manifest: Manifest, layers: range, store: WeightStore, weights: Weights
+) -> None:
+    """The function `name` over so many tokens; a chunk's says how many of them are real."""
+    model, kv_write = manifest.model, manifest.options["kv_write"]
+    inputs: dict[str, tuple[tuple[int, ...], str]] = {}
+    if layers.start:
+        inputs[names.HIDDEN] = (1, tokens, model.hidden), "float16"
+    else:
+        inputs[names.IDS] = (1, tokens), "int32"
+    inputs |= {names.POSITION: ((1,), "int32"), names.SINKS: ((1,), "int32")}
+    if name == names.PREFILL:
+        inputs[names.LENGTH] = (1,), "int32"
+    state = names.KV_CACHE, (2 * len(layers), model.kv_heads, manifest.state_rows, model.head_dim)
+    with function(program, name, inputs, state) as (values, outputs):
+        entering = values[names.HIDDEN if layers.start else names.IDS]
+        position, sinks, length = values[names.POSITION], values[names.SINKS], values.get(names.LENGTH)
+        buffers = MilBuffers(values[names.KV_CACHE], layers, kv_write)
+        ops = MilOps(store, weights, length)
+        spec = AttentionSpec.of(model, manifest.stream)
+        attention = BoundedFrame(ops, buffers, spec, entering, position, sinks, 1 if length is None else length)
+        leaving = decoder(model, ops, attention, entering, layers)
+        if layers.stop < model.layers:
+            outputs.append(named(leaving, names.updated(names.HIDDEN)))
+        else:
+            outputs.append(named(reshape(leaving, 1, model.vocab), names.LOGITS))
+        if kv_write == "host":
+            outputs.append(named(buffers.new_rows(), names.NEW_KV))
+
+
+def named(value: Value, name: str) -> Value:
+    return Value(mb.identity(x=value.var, name=name))
+
+
+class MilOps:
+    """The vocabulary as MIL operations of one function; satisfies `attention.BoundedFrameOps`.
+
+    store: the weights of the package, filled from `weights`. length: real tokens of a padded chunk; None: all are.
+    """
+
+    masked = -1e4  # float16 adds it to any score without overflow
+
+    def __init__(self, store: WeightStore, weights: Weights, length: Value | None) -> None:
+        self._store, self._weights, self._length = store, weights, length
+        self._consts: dict[str, Value] = {}  # of the store, by name
+
+    # ---- the decoder's vocabulary
+
+    def embed(self, ids: Value, weight: str) -> Value:
+        return Value(mb.gather(x=self._weight(weight).var, indices=ids.var, axis=0))
+
+    def norm(self, x: Value, weight: str, eps: float) -> Value:
+        """RMSNorm divided by the largest magnitude first.
+
+        Residuals reach 26 000 on the tokens that become sinks, and their squares overflow float16. Divided by the
+        peak nothing leaves [0, 1], and x / rms(x) is the same number.
+        """
+        magnitude = mb.reduce_max(x=mb.abs(x=x.var), axes=[-1], keep_dims=True)
+        peak = Value(mb.maximum(x=magnitude, y=np.float16(SMALLEST_PEAK)))
+        unit = x / peak
+        floor = constant(np.array([eps**0.5])) / peak
+        mean = Value(mb.reduce_mean(x=(unit * unit).var, axes=[-1], keep_dims=True)) + floor * floor
+        inverse = Value(mb.rsqrt(x=mean.var, epsilon=np.float16(0)))
+        return x * (inverse / peak) * self._weight(weight)
+
+    def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
+        products = [self._product(x, weight) for weight, _ in weights]
+        return tuple(cut_heads(product, count) for product, (_, count) in zip(products, weights, strict=True))
+
+    def merge(self, context: Value, width: int) -> Value:
+        rows = Value(mb.transpose(x=context.var, perm=[0, 2, 1, 3]))
+        return reshape(rows, 1, context.shape[2], width)
+
+    def residual(self, x: Value, y: Value, weight: str) -> Value:
+        return x + self._product(y, weight)
+
+    def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
+        check_activation(activation)
+        a, b = self._product(x, gate), self._product(x, up)
+        return Value(mb.silu(x=a.var)) * b
+
+    def last(self, x: Value) -> Value:
+        if self._length is None:
+            return x
+        return Value(mb.gather(x=x.var, indices=(self._length - 1).var, axis=1))
+
+    def head(self, x: Value, weight: str) -> Value:
+        return self._product(x, weight)
+
+    # ---- the ring's vocabulary
+
+    def constant(self, array: np.ndarray) -> Value:
+        return constant(array)
+
+    def arange(self, ids: Value) -> Value:
+        return constant(np.arange(ids.shape[1]))
+
+    def where(self, condition: Value, yes: Value | float, no: Value | float) -> Value:
+        dtype = next((v.dtype for v in (yes, no) if isinstance(v, Value)), np.dtype(np.float16))
+
+        def full(v: Value | float) -> Value:
+            return v if isinstance(v, Value) else constant(np.full(condition.shape, v, dtype))
+
+        a, b = full(yes), full(no)
+        rank = max(len(v.shape) for v in (condition, a, b))
+        condition, a, b = (ranked(v, rank) for v in (condition, a, b))
+        return Value(mb.select(cond=condition.var, a=a.var, b=b.var))
+
+    def minimum(self, a: Value, b: int) -> Value:
+        return Value(mb.minimum(x=a.var, y=int32([b])))
+
+    def column(self, x: Value) -> Value:
+        return reshape(x, *x.shape, 1)
+
+    def concatenate(self, *parts: Value) -> Value:
+        return concatenate(list(parts), axis=0)
+
+    def table(self, name: str, array: np.ndarray, row: Value) -> Value:
+        return Value(mb.gather(x=self._const(self._store.keep_apart(name, array)).var, indices=row.var, axis=0))
+
+    def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
+        first, second = split(x, 2, axis=3)
+        return concatenate([first * cos - second * sin, second * cos + first * sin], axis=3)
+
+    def scores(self, q: Value, cos: Value, sin: Value, keys: Value, scale: float) -> tuple[Value, ...]:
+        (_, H, T, D), (_, K, rows, _) = q.shape, keys.shape
+        turns = cos.shape[0] // T
+        turned = self.rotate(concatenate([q] * turns, axis=2), cos, sin) * scale  # [1, H, turns T, D]
+        grouped = reshape(turned, 1, K, H // K * turns * T, D)
+        products = Value(mb.matmul(x=grouped.var, y=keys.var, transpose_y=True))
+        return split(reshape(products, 1, H, turns * T, rows), turns, axis=2)
+
+    def weigh(self, scores: Value, mask: Value, values: Value) -> Value:
+        (_, H, T, rows), (_, K, _, D) = scores.shape, values.shape
+        weights = Value(mb.softmax(x=(scores + mask).var, axis=-1))
+        grouped = reshape(weights, 1, K, H // K * T, rows)
+        context = Value(mb.matmul(x=grouped.var, y=values.var))
+        return reshape(context, 1, H, T, D)
+
+    # ---- weights
+
+    def _product(self, x: Value, weight: str) -> Value:
+        """x @ w.T."""
+        matrix = self._weight(weight)
+        zeros = self._const(self._store.zeros(matrix.shape[0]))
+        return Value(mb.linear(x=x.var, weight=matrix.var, bias=zeros.var))
+
+    def _weight(self, name: str) -> Value:
+        if name not in self._store:
+            self._store.keep(name, self._weights(name))
+        return self._const(name)
+
+    def _const(self, name: str) -> Value:
+        """What the store holds under `name`, once in this function."""
+        if name not in self._consts:
+            self._consts[name] = self._store.value(name)
+        return self._consts[name]
+
+
+def cut_heads(x: Value, heads: int) -> Value:
+    """[1, T, heads D] -> [1, heads, T, D]."""
+    _, T, width = x.shape
+    return Value(mb.transpose(x=reshape(x, 1, T, heads, width // heads).var, perm=[0, 2, 1, 3]))

@@ -1,0 +1,210 @@
+"""The decoder as an ONNX graph for ONNX Runtime: one graph for a single token and for a chunk.
+
+Owns what the vocabulary of `graph` and `attention` means in ONNX. In fp32 and fp16 every node is standard opset 24;
+quantised weights add `MatMulNBits` and `GatherBlockQuantized` of ONNX Runtime. Integers of positions are int64, phases
+float64. Knows no model but by the numbers that it is told, and of the state (`buffers`) nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgesink import names
+from edgesink.export.attention import AttentionSpec, Heads, SinkCorrected
+from edgesink.export.graph import Activation, check_activation, decoder
+from edgesink.export.quantize import BLOCK
+from edgesink.export.to_onnx.buffers import OnnxBuffers
+from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
+from edgesink.export.to_onnx.weights import OnnxWeights, Stored
+from edgesink.spec import ModelSpec, StreamSpec
+
+# MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path; or as they are, half as fast for a
+# token and for 8 bit codes twenty times slower than that
+ACTIVATION_INT8, ACTIVATION_FLOAT = 4, 1
+
+
+def write_onnx(
+    path: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights, float_activations: bool = False
+) -> None:
+    """Write the graph file `path` beside the data file of `weights`; `float_activations`: where weights have 4 bits."""
+    graph, spec = Graph(weights.file), AttentionSpec.of(model, stream)
+    ids, position, sinks = inputs(graph)
+    ops = OnnxOps(graph, weights, float_activations)
+    buffers = OnnxBuffers(graph, range(model.layers), spec.heads, rows="rows")
+    attention = SinkCorrected(ops, buffers, spec, ids, position, sinks)
+    outputs(graph, decoder(model, ops, attention, ids), model.vocab)
+    graph.save(path, model.name)
+
+
+def inputs(graph: Graph) -> tuple[Value, Value, Value]:
+    """The ids, their position and the stream's sinks, as every graph takes them."""
+    ids = graph.input(names.IDS, np.int64, [1, "T"])
+    return ids, graph.input(names.POSITION, np.int64, [1]), graph.input(names.SINKS, np.int64, [1])
+
+
+def outputs(graph: Graph, logits: Value, vocab: int) -> None:
+    """The logits [1, 1, V], and which is largest, as every graph gives them."""
+    flat = graph.node("Reshape", logits, graph.constant([-1, vocab], np.int64), name=names.LOGITS)
+    graph.output(flat, [1, vocab])
+    graph.output(graph.node("ArgMax", flat, axis=-1, keepdims=1, dtype=np.int64, name=names.NEXT), [1, 1])
+
+
+class StepOps:
+    """What every graph says of the tokens of a step: their numbers, their phases, which is the last."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def arange(self, ids: Value) -> Value:
+        return self.graph.numbers(ids, axis=1)
+
+    def minimum(self, a: Value, b: int) -> Value:
+        return self.graph.node("Min", a, b)
+
+    def angles(self, position: Value, frequencies: np.ndarray) -> tuple[Value, Value]:
+        angle = self.graph.unsqueeze(self.graph.cast(position, np.float64), 1) * frequencies
+        return self.graph.node("Cos", angle), self.graph.node("Sin", angle)
+
+    def phase(self, x: Value) -> Value:
+        return self.graph.unsqueeze(self.graph.cast(x, np.float32), 0)
+
+    def last(self, x: Value) -> Value:
+        return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1, name=names.LAST)
+
+
+class OnnxOps(StepOps):
+    """The vocabulary as ONNX nodes; satisfies `attention.SinkCorrectedOps`."""
+
+    def __init__(self, graph: Graph, weights: OnnxWeights, float_activations: bool = False) -> None:
+        super().__init__(graph)
+        self._weights = weights
+        self._float_activations = float_activations
+        self._block_means: dict[str, Value] = {}  # by the name of what they are the means of
+        self._sink_shapes: dict[tuple[int, str], Value] = {}  # by the heads and the name of the sinks' number
+
+    # ---- the decoder's vocabulary
+
+    def embed(self, ids: Value, weight: str) -> Value:
+        table = self._weights.vocabulary(weight)
+        if not table.bits:
+            return self._float(self.graph.node("Gather", self.graph.initializer(table.name), ids))
+        codes, (scale, *zero) = self.graph.initializer(f"{table.name}.rows"), self._scales(table)
+        return self.graph.node(
+            "GatherBlockQuantized", codes, ids, scale, *zero, dtype=np.float32, domain=MICROSOFT,
+            bits=table.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
+        )  # fmt: skip
+
+    def norm(self, x: Value, weight: str, eps: float) -> Value:
+        scale = self.graph.initializer(self._weights.vector(weight))
+        return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=eps)
+
+    def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
+        counts = [count for _, count in weights]
+        stored = self._weights.matrices(*(name for name, _ in weights))
+        products = [self._product(x, matrix) for matrix in stored]
+        if len(products) == 1:  # one transposition for q, k and v
+            return self.graph.split(self._cut(products[0], sum(counts), stored[0].rows), counts, axis=1)
+        cut = zip(products, counts, stored, strict=True)
+        return tuple(self._cut(product, count, matrix.rows) for product, count, matrix in cut)
+
+    def merge(self, context: Value, width: int) -> Value:
+        rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
+        return self.graph.reshape(rows, 1, -1, width)
+
+    def residual(self, x: Value, y: Value, weight: str) -> Value:
+        return x + self._product(y, self._weights.matrices(weight)[0])
+
+    def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
+        check_activation(activation)
+        stored = self._weights.matrices(gate, up)
+        products = tuple(self._product(x, matrix) for matrix in stored)
+        if len(products) == 1:
+            products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
+        return products[0] * self.graph.node("Sigmoid", products[0]) * products[1]
+
+    def head(self, x: Value, weight: str) -> Value:
+        """A tied head is the embedding's bytes under another name."""
+        table = self._weights.vocabulary(weight)
+        if table.bits:
+            return self._product(x, table)
+        flat = self.graph.reshape(x, -1, table.columns)
+        return self.graph.node("Gemm", flat, self._float(self.graph.initializer(table.name)), transB=1)
+
+    # ---- the ring's vocabulary
+
+    def where(self, condition: Value, yes: Value | float, no: Value | float) -> Value:
+        kind = next((v for v in (yes, no) if isinstance(v, Value)), self.graph.constant(0, np.float32))
+        yes, no = self.graph.like(kind, yes), self.graph.like(kind, no)
+        return self.graph.node("Where", condition, yes, no, dtype=kind.dtype)
+
+    def column(self, x: Value) -> Value:
+        return self.graph.unsqueeze(x, 1)
+
+    def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
+        return self.graph.node("RotaryEmbedding", x, cos, sin)
+
+    def sink_scores(self, q: Value, keys: Value, sinks: Value, heads: Heads) -> Value:
+        graph = self.graph
+        sink_keys = graph.node("Transpose", graph.slice(keys, 0, sinks, axis=2), perm=[0, 1, 3, 2])  # [1, K, D, S]
+        grouped = graph.reshape(q, 1, heads.keys, -1, heads.dim)  # [1, K, G T, D]
+        shape = self._sink_shape(q, sinks, heads.queries)
+        return graph.node("Reshape", graph.node("MatMul", grouped, sink_keys), shape)  # [1, H, T, S]
+
+    def split_mask(self, mask: Value, sinks: Value, heads: int) -> tuple[Value, Value]:
+        ring = self.graph.slice(mask, sinks, np.iinfo(np.int64).max, axis=1)
+        every_head = self.graph.constant([1, heads, 1, 1], np.int64)
+        return self.graph.slice(mask, 0, sinks, axis=1), self.graph.node("Expand", ring, every_head)
+
+    def join_mask(self, sink_columns: Value, ring_columns: Value) -> Value:
+        return self.graph.node("Concat", sink_columns, ring_columns, axis=3)
+
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value) -> Value:
+        return self.graph.node("Attention", q, keys, values, mask, scale=1.0)  # any other scale copies every key
+
+    # ---- weights
+
+    def _product(self, x: Value, weight: Stored) -> Value:
+        """x @ w.T."""
+        if not weight.bits:
+            return self.graph.node("MatMul", x, self._float(self.graph.initializer(weight.name)))
+        columns = weight.columns
+        if weight.has_residual:
+            x, columns = self._with_block_means(x), columns + columns // BLOCK
+        level = ACTIVATION_FLOAT if self._float_activations and weight.bits == 4 else ACTIVATION_INT8
+        return self.graph.node(
+            "MatMulNBits", x, self.graph.initializer(f"{weight.name}.codes"), *self._scales(weight), domain=MICROSOFT,
+            K=columns, N=weight.rows, bits=weight.bits, block_size=BLOCK, accuracy_level=level,
+        )  # fmt: skip
+
+    def _scales(self, weight: Stored) -> tuple[Value, ...]:
+        """Scales, and zero points where they are not the middle that both operators assume."""
+        scale = self._float(self.graph.initializer(f"{weight.name}.scale"))
+        return (scale,) if weight.symmetric else (scale, self.graph.initializer(f"{weight.name}.zero"))
+
+    def _with_block_means(self, x: Value) -> Value:
+        """x and, behind it, the mean of each of its blocks: [1, T, K + K / 32]."""
+        if x.name not in self._block_means:
+            means = self.graph.node("AveragePool", x, kernel_shape=[BLOCK], strides=[BLOCK])  # tokens are its channels
+            self._block_means[x.name] = self.graph.node("Concat", x, means, axis=2)
+        return self._block_means[x.name]
+
+    # ---- shapes
+
+    def _cut(self, x: Value, heads: int, width: int) -> Value:
+        """[1, T, width] -> [1, heads, T, D], width = heads D."""
+        rows = self.graph.reshape(x, 1, -1, heads, width // heads)
+        return self.graph.node("Transpose", rows, perm=[0, 2, 1, 3])
+
+    def _sink_shape(self, q: Value, sinks: Value, heads: int) -> Value:
+        """[1, H, T, S], where every q of a graph has the T tokens of the step."""
+        key = heads, sinks.name
+        if key not in self._sink_shapes:  # -1 will not do for T: there may be no sinks
+            length = self.graph.node("Shape", q, start=2, end=3, dtype=np.int64)
+            one = self.graph.constant([1, heads], np.int64)
+            self._sink_shapes[key] = self.graph.node("Concat", one, length, sinks, axis=0)
+        return self._sink_shapes[key]
+
+    def _float(self, x: Value) -> Value:
+        return self.graph.cast(x, np.float32)
