@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 
+from edgesink.callbacks import Say, Talk, silent
 from edgesink.errors import BadBundle, BadOption, EdgesinkError
 from edgesink.manifest import Manifest
 from edgesink.model_name import ModelName, understand
 from edgesink.paths import cache_folder
-from edgesink.spec import DEFAULT_SINKS, POSITIONS, Positions, Precision, StreamSpec
+from edgesink.spec import DEFAULT_SINKS, StreamSpec
+from edgesink.targets import POSITIONS, Positions, Precision
 from edgesink.version import __version__
 
 CACHED_PRECISION: Precision = "int4"
+SILENT = Talk()
 
 
-def find_bundle(model: str, stream: StreamSpec | None = None, precision: Precision | None = None) -> Path:
+def find_bundle(
+    model: str, stream: StreamSpec | None = None, precision: Precision | None = None, talk: Talk = SILENT
+) -> Path:
     """The bundle folder for whatever a user names (`model_name.understand`).
 
     A model is exported for onnx with the default window the first time it is asked for, and found again later; so it
@@ -32,15 +36,15 @@ def find_bundle(model: str, stream: StreamSpec | None = None, precision: Precisi
     maker = _maker(goal)
     if maker != __version__:
         try:
-            _export(model, goal, stream, precision)
+            _export(model, goal, stream, precision, talk)
         except EdgesinkError as error:
             if maker is None:
                 raise
-            print(f"{goal} is of edgesink {maker}, taken as it is ({error})", file=sys.stderr)
+            talk.say(f"{goal} is of edgesink {maker}, taken as it is ({error})")
     return goal
 
 
-def bundle_of(model: str, positions: str, window: int, precision: Precision) -> Path:
+def bundle_of(model: str, positions: str, window: int, precision: Precision, talk: Talk = SILENT) -> Path:
     """The bundle itself, or one made of the model with these options."""
     if positions not in POSITIONS:
         raise BadOption(f"positions {positions!r}", " or ".join(POSITIONS))
@@ -52,30 +56,29 @@ def bundle_of(model: str, positions: str, window: int, precision: Precision) -> 
             raise BadOption(f"positions {positions!r} of a bundle made with {own}", "", "name the model, not a bundle")
         return named.path
     place: Positions = "original" if positions == "original" else "cache"
-    return find_bundle(model, StreamSpec.fitted(DEFAULT_SINKS, window, positions=place), precision)
+    return find_bundle(model, StreamSpec.fitted(DEFAULT_SINKS, window, positions=place), precision, talk)
 
 
-def longer_bundle(model: str, window: int, precision: Precision) -> Path:
+def longer_bundle(model: str, window: int, precision: Precision, talk: Talk = SILENT) -> Path:
     """One made of the model with a longer window than was asked for; a bundle cannot be made longer."""
     if understand(model).kind == "bundle":
         raise BadOption("--run with a bundle", "--run 1: its window is what it is", "name the model, not a bundle")
-    return bundle_of(model, "cache", window, precision)
+    return bundle_of(model, "cache", window, precision, talk)
 
 
-def checkpoint_of(model: str) -> Path:
+def checkpoint_of(model: str, say: Say = silent) -> Path:
     """The checkpoint that a user names, downloaded if it must be."""
     from edgesink.export.source import find_checkpoint
 
-    return find_checkpoint(model)
+    return find_checkpoint(model, say)
 
 
-def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision) -> None:
+def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision, talk: Talk) -> None:
     from edgesink.export.bundle import export
-    from edgesink.export.source import find_checkpoint
 
-    checkpoint = find_checkpoint(name)
-    print(f"exporting {name} once, to {goal}", file=sys.stderr)
-    export(checkpoint, goal, "onnx", stream, precision, progress=True)
+    checkpoint = checkpoint_of(name, talk.say)
+    talk.say(f"exporting {name} once, to {goal}")
+    export(checkpoint, goal, "onnx", stream, precision, talk.on_progress)
 
 
 def _maker(bundle: Path) -> str | None:

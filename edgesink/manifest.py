@@ -17,8 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from edgesink.errors import BadBundle, EdgesinkError
-from edgesink.files import atomic_write
-from edgesink.spec import ModelSpec, Precision, StreamSpec, Target
+from edgesink.files import atomic_write, recover_folder
+from edgesink.spec import ModelSpec, StreamSpec
+from edgesink.targets import KV_WRITES, ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
+from edgesink.targets import StateDtype as StateDtype
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -32,10 +34,7 @@ COREML_PACKAGE = "model.mlpackage"
 COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
 
-StateDtype = Literal["float32", "float16"]
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
-STATE_ROW_MULTIPLE: dict[Target, int] = {"onnx": 1, "coreml": 32, "coreai": 1}
-"""Rows of a state buffer are rounded up to a multiple of this; those beyond the stream's are never written or seen."""
 
 T = TypeVar("T")
 
@@ -82,13 +81,29 @@ class Manifest:
     files: tuple[BundleFile, ...]
     tools: dict[str, str]  # versions of what made the bundle
     parity: Parity | None = None
-    options: dict[str, str] = field(default_factory=dict)  # of the target: "kv_write", "vocabulary_bits", "parts"
+    options: dict[str, str] = field(default_factory=dict)  # as the file has them; read them by the properties below
     format: int = FORMAT
 
     def __post_init__(self) -> None:
+        if unknown := sorted(self.options.keys() - {"kv_write", "vocabulary_bits", "parts"}):
+            raise BadBundle(f"an unknown option {unknown[0]!r}", "", "update edgesink or export again")
         parts = self.options.get("parts", "1")
         if not (parts.isascii() and parts.isdecimal() and 1 <= int(parts) <= self.model.layers):
             raise BadBundle(f"{parts!r} parts", f"1 to {self.model.layers}", "export the model again")
+        if (bits := self.options.get("vocabulary_bits", "8")) not in ("4", "8"):
+            raise BadBundle(f"{bits!r} vocabulary_bits", "4 or 8", "export the model again")
+        if (write := self.options.get("kv_write")) is not None and write not in KV_WRITES:
+            raise BadBundle(f"{write!r} kv_write", " or ".join(KV_WRITES), "export the model again")
+
+    @property
+    def kv_write(self) -> KvWrite | None:
+        """How new keys and values reach the state; None where the target has one way only."""
+        return typing.cast("KvWrite | None", self.options.get("kv_write"))
+
+    @property
+    def vocabulary_bits(self) -> int:
+        """Bits of the embedding and the head, where the weights are quantised."""
+        return int(self.options.get("vocabulary_bits", VOCABULARY_BITS))
 
     @property
     def parts(self) -> int:
@@ -106,7 +121,7 @@ class Manifest:
     @property
     def state_rows(self) -> int:
         """Rows of a state buffer as the target holds it: those of the stream, and maybe a few more."""
-        multiple = STATE_ROW_MULTIPLE[self.target]
+        multiple = ROWS[self.target].row_multiple
         return -(-self.stream.rows // multiple) * multiple
 
     @property
@@ -152,6 +167,7 @@ class Manifest:
     @classmethod
     def read(cls, bundle: Path) -> Manifest:
         """Read the manifest of the bundle folder; BadBundle if there is none."""
+        recover_folder(bundle)
         path = bundle / MANIFEST
         if not path.is_file():
             raise BadBundle(f"no {MANIFEST} in {bundle}", "a bundle folder", "make one with `edgesink export`")

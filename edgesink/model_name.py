@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgesink.errors import BadCheckpoint
+from edgesink.files import recover_folder
 from edgesink.manifest import MANIFEST
 from edgesink.models import MODELS, PackagedModel
 
@@ -39,6 +40,7 @@ class ModelName:
 def understand(model: str) -> ModelName:
     """Say what `model` is; BadCheckpoint if it can be nothing that edgesink knows."""
     path = Path(model).expanduser()
+    recover_folder(path)
     if (path / MANIFEST).is_file():
         return ModelName(model, "bundle", path)
     if path.is_dir() and not (path / "config.json").is_file():

@@ -1,38 +1,30 @@
 """What a model is and how it streams: frozen facts, checked when made, derived where they can be.
 
 Owns `ModelSpec` (the architecture, read from a checkpoint), `RopeSpec` (its rotary frequencies) and `StreamSpec`
-(what the exporter was asked for). Knows no file format, no tensor library and no target.
+(what the exporter was asked for). Knows no file format and no tensor library.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.ring import Ring
+from edgesink.targets import POSITIONS, ROWS, Positions, Target
+from edgesink.targets import Precision as Precision  # for the emitters
 
-Positions = Literal["cache", "original"]
-Precision = Literal["fp32", "fp16", "int8", "int4", "pal4"]
-Target = Literal["onnx", "coreml", "coreai"]
-KvWrite = Literal["slice", "blend", "host"]
 ComputeUnits = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
 Device = Literal["cpu", "cuda"]
 Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators but ONNX Runtime's own
 
-POSITIONS: tuple[Positions, ...] = get_args(Positions)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-TARGETS: tuple[Target, ...] = get_args(Target)
-KV_WRITES: tuple[KvWrite, ...] = get_args(KvWrite)
-
 DEFAULT_SINKS = 4
 DEFAULT_WINDOW = 1020
 DEFAULT_MAX_SINKS = 128
-DEFAULT_CHUNK: dict[Target, int] = {"onnx": 64, "coreml": 32, "coreai": 32}  # 32: more has failed on the Neural Engine
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ class StreamSpec:
     sinks: int = DEFAULT_SINKS  # the default of a stream; chosen anew whenever one starts
     window: int = DEFAULT_WINDOW  # tokens, the current one included, beside the default sinks
     max_sinks: int = DEFAULT_MAX_SINKS
-    chunk: int = DEFAULT_CHUNK["onnx"]  # T, most tokens a run
+    chunk: int = ROWS["onnx"].chunk  # T, most tokens a run
     positions: Positions = "cache"  # how far a sink seems: bounded as in the paper, or growing
 
     def __post_init__(self) -> None:
@@ -131,7 +123,7 @@ class StreamSpec:
         target: Target = "onnx",
     ) -> StreamSpec:
         """The spec with what was left open fitted to the window: the defaults where they go in, less if not."""
-        chunk = max(1, min(DEFAULT_CHUNK[target], window // 2)) if chunk is None else chunk
+        chunk = max(1, min(ROWS[target].chunk, window // 2)) if chunk is None else chunk
         max_sinks = max(sinks, min(DEFAULT_MAX_SINKS, sinks + window - chunk)) if max_sinks is None else max_sinks
         return cls(sinks, window, max_sinks, chunk, positions)
 

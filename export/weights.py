@@ -1,46 +1,86 @@
-"""Which precision each weight is held in: the one rule between a checkpoint and an emitter."""
+"""Which form each weight is held in: the one rule between a checkpoint and an emitter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from edgesink.export.checkpoint import Checkpoint, GgufCheckpoint
+from edgesink.callbacks import OnProgress
+from edgesink.export.checkpoint import Checkpoint, GgufCheckpoint, weight_shape
 from edgesink.export.palettize import Palette, palettize
 from edgesink.export.quantize import Blocks, quantize
-from edgesink.spec import Precision
+from edgesink.spec import ModelSpec
+from edgesink.targets import VOCABULARY_BITS, Precision
 
-Weights = Callable[[str], "np.ndarray | Blocks | Palette"]
-"""Name -> the weight as it is to be stored: float32, float16, blocks or a palette; [out, in]."""
+Held: TypeAlias = np.ndarray | Blocks | Palette
+"""A weight as it is to be stored: float32, float16, blocks or a palette; [out, in] or [n]."""
+
+Weights = Callable[[str], Held]
+"""Name -> the weight."""
 
 BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "pal4": 4}
-VOCABULARY_BITS = 8  # the embedding and the head suffer most from 4
 PALETTE_GROUP = 8  # rows that share a table of 16
+VOCABULARY = ("embedding", "head")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one weight is held."""
+
+    kind: Literal["floats", "blocks", "palette"]
+    bits: int  # a value
+
+
+def form_of(weight: str, model: ModelSpec, precision: Precision, vocabulary_bits: int) -> Form:
+    """The rule. A vector is held in float32 whatever the precision: it weighs nothing, and is no matrix to quantise."""
+    if len(weight_shape(model, weight)) == 1 or precision == "fp32":
+        return Form("floats", 32)
+    if precision == "fp16":
+        return Form("floats", 16)
+    if weight in VOCABULARY:
+        return Form("blocks", vocabulary_bits)
+    return Form("palette" if precision == "pal4" else "blocks", BITS[precision])
 
 
 def held_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: int = VOCABULARY_BITS) -> Weights:
     """The weights of `checkpoint`, each read and rounded when it is asked for.
 
-    `vocabulary_bits` are those of the embedding and the head where weights are quantised at all. Norms stay float32.
-    What a GGUF quantised already is carried over exactly, though it be to 8 bits where 4 are asked for, but for a
-    vocabulary larger than asked: rounding a second time costs far more than the first time did.
+    `vocabulary_bits` are those of the embedding and the head where weights are quantised at all. What a GGUF quantised
+    already is carried over exactly (`carried`): rounding a second time costs far more than the first time did.
     """
 
-    def held(weight: str) -> np.ndarray | Blocks | Palette:
-        if precision in ("fp32", "fp16") or weight.endswith("norm"):
-            dtype = np.float16 if precision == "fp16" and not weight.endswith("norm") else np.float32
-            return checkpoint.tensor(weight).astype(dtype, copy=False)
-        vocabulary = weight in ("embedding", "head")
-        bits = vocabulary_bits if vocabulary else BITS[precision]
-        if precision == "pal4" and not vocabulary:
-            return palettize(checkpoint.tensor(weight), bits, PALETTE_GROUP)
-        carried = checkpoint.blocks(weight)
-        if carried is not None and (carried.bits <= bits or not vocabulary):
-            return carried
-        return quantize(checkpoint.tensor(weight), bits)
+    def held(weight: str) -> Held:
+        form = form_of(weight, checkpoint.model, precision, vocabulary_bits)
+        if form.kind == "floats":
+            return checkpoint.tensor(weight).astype(f"float{form.bits}", copy=False)
+        if form.kind == "palette":
+            return palettize(checkpoint.tensor(weight), form.bits, PALETTE_GROUP)
+        return carried(checkpoint, weight, form) or quantize(checkpoint.tensor(weight), form.bits)
 
     return held
+
+
+def carried(checkpoint: Checkpoint, weight: str, form: Form) -> Blocks | None:
+    """What the checkpoint itself quantised, though it be to 8 bits where 4 are asked for, but for a vocabulary."""
+    blocks = checkpoint.blocks(weight)
+    fits = blocks is not None and (blocks.bits <= form.bits or weight not in VOCABULARY)
+    return blocks if fits else None
+
+
+def counted(weights: Weights, total: int, on_progress: OnProgress) -> Weights:
+    """The same weights; `on_progress` is told when one is first asked for, and that it is one of `total`."""
+    seen: set[str] = set()
+
+    def weight(name: str) -> Held:
+        if name not in seen:
+            seen.add(name)
+            on_progress(len(seen), total, name)
+        return weights(name)
+
+    return weight
 
 
 def describe_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: int = VOCABULARY_BITS) -> str:

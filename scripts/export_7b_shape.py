@@ -120,7 +120,7 @@ def main() -> None:
     try:
         start = time.perf_counter()
         with anonymous_peak() as peak:
-            export(checkpoint, bundle, options.target, precision=options.precision, progress=True)
+            export(checkpoint, bundle, options.target, precision=options.precision)
         print(
             json.dumps(
                 {

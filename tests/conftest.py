@@ -14,7 +14,8 @@ from edgesink.export.bundle import export
 from edgesink.export.source import from_package
 from edgesink.models import DEFAULT_MODEL, MODELS
 from edgesink.runtime.session import Stream, load
-from edgesink.spec import Precision, StreamSpec
+from edgesink.spec import StreamSpec
+from edgesink.targets import Precision
 
 
 @pytest.fixture(scope="session")

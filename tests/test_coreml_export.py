@@ -14,7 +14,7 @@ import torch
 
 from edgesink import names
 from edgesink.errors import BadOption
-from edgesink.export.bundle import default_vocabulary_bits, export
+from edgesink.export.bundle import export
 from edgesink.export.checkpoint import open_checkpoint
 from edgesink.export.palettize import Palette
 from edgesink.export.quantize import Blocks
@@ -27,7 +27,8 @@ from edgesink.mil.evaluator import MilEvaluator
 from edgesink.mil.structure import check_ring_structure, describe
 from edgesink.reference import Reference, _kept
 from edgesink.ring import Ring
-from edgesink.spec import KV_WRITES, StreamSpec
+from edgesink.spec import StreamSpec
+from edgesink.targets import KV_WRITES, default_vocabulary_bits
 
 STREAM = StreamSpec(sinks=4, window=12, max_sinks=8, chunk=5)  # 20 rows in a buffer of 32
 RAGGED = [5, 1, 1, 3, 5, 2, 4, 1]  # chunks of 1 are decoded, the others prefilled

@@ -11,6 +11,7 @@ import typer
 
 from edgesink.bundles import checkpoint_of
 from edgesink.cli.options import Json, Plot, Texts, require_texts
+from edgesink.cli.output import say
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
 
@@ -31,7 +32,7 @@ def attn(
     from edgesink.evaluate.attention_maps import average_maps, first_token_shares, load_eager, uniform_share
     from edgesink.evaluate.checkpoint_text import pieces_of
 
-    checkpoint = checkpoint_of(model)
+    checkpoint = checkpoint_of(model, say)
     pieces = itertools.islice(pieces_of(checkpoint, require_texts(text), length), samples)
     maps = average_maps(load_eager(checkpoint), pieces)
     shares = first_token_shares(maps)

@@ -14,7 +14,7 @@ import typer
 
 from edgesink.bundles import bundle_of, checkpoint_of
 from edgesink.cli.options import Json, Model, Plot, PrecisionOption, Texts, int_list, split_list
-from edgesink.cli.output import Bar, say
+from edgesink.cli.output import Bar, on_terminal, say
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
 from edgesink.spec import DEFAULT_SINKS
@@ -66,8 +66,8 @@ def bench(
     options = PeerOptions(
         split_list(against), _named(peer_model), _named(peer_python), split_list(quants), split_list(evictions)
     )
-    peers = contenders(options, sizes, lambda: checkpoint_of(model))
-    bundles = {size: bundle_of(model, "cache", size - DEFAULT_SINKS, precision) for size in sizes}
+    peers = contenders(options, sizes, lambda: checkpoint_of(model, say))
+    bundles = {size: bundle_of(model, "cache", size - DEFAULT_SINKS, precision, on_terminal()) for size in sizes}
     manifests = {size: Manifest.read(bundle) for size, bundle in bundles.items()}
     _check_windows(manifests)
     ours = Contender(f"edgesink {precision}", "edgesink", bundles, chunks=tuple(int_list(chunks)))

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from edgesink.cli.output import megabytes, say
+from edgesink.cli.output import megabytes, on_terminal, say
 from edgesink.model_name import understand
-from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, KvWrite, Positions, Precision, StreamSpec, Target
+from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, StreamSpec
+from edgesink.targets import KvWrite, Positions, Precision, Target
 
 
 def export(
@@ -36,20 +37,13 @@ def export(
 ) -> None:
     """Write a bundle: a graph with the sink + window ring inside, its tokenizer and its manifest."""
     stream = StreamSpec.fitted(sinks, window, max_sinks, chunk, positions, target)
-    from edgesink.export.bundle import export as write_bundle
+    from edgesink.export.bundle import write_bundle
+    from edgesink.export.recipe import Recipe
     from edgesink.export.source import find_checkpoint
 
     goal = out or Path(f"{understand(model).short}-{target}-{precision}")
-    manifest = write_bundle(
-        find_checkpoint(model),
-        goal,
-        target,
-        stream,
-        precision,
-        progress=True,
-        kv_write=kv_write,
-        vocabulary_bits=vocabulary_bits,
-        parts=parts,
-    )
+    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
+    talk = on_terminal()
+    manifest = write_bundle(find_checkpoint(model, talk.say), goal, recipe, talk.on_progress)
     say(f"{megabytes(manifest.weight_bytes)} of weights, {megabytes(manifest.state_bytes)} of state, for ever")
     print(goal)

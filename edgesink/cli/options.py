@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from edgesink.errors import BadOption
-from edgesink.spec import Device, Precision, Provider
+from edgesink.spec import Device, Provider
+from edgesink.targets import Precision
 
 Model = Annotated[str, typer.Argument(help="A bundle folder, or a model: alias, hub id, folder, .gguf file.")]
 Texts = Annotated[list[Path], typer.Option("--text", help="A text file; may be given again.")]

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any
 
+from edgesink.callbacks import Talk
+
 
 def say(text: str) -> None:
     """To a person, beside the result."""
@@ -15,16 +17,20 @@ def say(text: str) -> None:
 class Bar:
     """A progress bar on a terminal, nothing elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "tok") -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(unit="tok", disable=None, leave=False, file=sys.stderr)
+        self._bar = tqdm(unit=unit, disable=None, leave=False, file=sys.stderr)
         self._name = ""
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away."""
         self._bar.close()
 
     def show(self, name: str, done: int, total: int) -> None:
@@ -34,6 +40,20 @@ class Bar:
             self._bar.reset(total)
             self._bar.set_description(name)
         self._bar.update(done - self._bar.n)
+
+
+def on_terminal() -> Talk:
+    """What an export says, printed; its progress as a bar that is there from the first weight to the last."""
+    bar: list[Bar] = []
+
+    def draw(done: int, total: int, name: str) -> None:
+        if not bar:
+            bar.append(Bar("tensor"))
+        bar[0].show("export", done, total)
+        if done == total:
+            bar.pop().close()
+
+    return Talk(say, draw)
 
 
 def print_json(data: Any) -> None:

@@ -23,7 +23,7 @@ from edgesink.cli.options import (
     require_texts,
     split_list,
 )
-from edgesink.cli.output import Bar
+from edgesink.cli.output import Bar, on_terminal, say
 from edgesink.models import DEFAULT_MODEL
 from edgesink.spec import DEFAULT_WINDOW
 
@@ -62,11 +62,14 @@ def ppl(
 
     planned = plan(split_list(modes), int_list(sinks), split_list(positions))
     # asked for at once: the other modes take hours, and a bundle has no checkpoint
-    checkpoint = checkpoint_of(model) if any(one.mode == "dense" for one in planned) else None
-    bundles = {place: bundle_of(model, place, window, precision) for place in sorted({p.positions for p in planned})}
+    checkpoint = checkpoint_of(model, say) if any(one.mode == "dense" for one in planned) else None
+    bundles = {
+        place: bundle_of(model, place, window, precision, on_terminal())
+        for place in sorted({p.positions for p in planned})
+    }
     first = next(iter(bundles.values()))
     if any(one.mode == "recompute" for one in planned):
-        bundles["recompute"] = first if run == 1 else longer_bundle(model, window + run - 1, precision)
+        bundles["recompute"] = first if run == 1 else longer_bundle(model, window + run - 1, precision, on_terminal())
     manifest = Manifest.read(first)
     source = Text(require_texts(text), Tokenizer.of_bundle(first), manifest.bos_id, skip, keep=max(int_list(sinks)))
     total = tokens or source.count()

@@ -10,7 +10,7 @@ import typer
 
 from edgesink.bundles import bundle_of
 from edgesink.cli.options import Json, Model, Plot, PrecisionOption, Threads, Window, int_list
-from edgesink.cli.output import Bar
+from edgesink.cli.output import Bar, on_terminal
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
 from edgesink.spec import DEFAULT_WINDOW
@@ -36,7 +36,7 @@ def recall(
     back = int_list(distances)
     if not back or min(back) < 0 or max(back) >= THINGS or questions < 1:
         raise BadOption(f"distances {distances!r}, {questions} questions", f"0 to {THINGS - 1} lines, 1 or more")
-    bundle = bundle_of(model, "cache", window, precision)
+    bundle = bundle_of(model, "cache", window, precision, on_terminal())
     stream = edgesink.load(bundle, threads=threads, sinks=sinks)
     with Bar() as bar:
         total = questions * len(back)

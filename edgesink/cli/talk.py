@@ -22,7 +22,7 @@ from edgesink.cli.options import (
     TopK,
     TopP,
 )
-from edgesink.cli.output import print_json, say
+from edgesink.cli.output import on_terminal, print_json, say
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
 
@@ -54,7 +54,7 @@ def chat(
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    stream = edgesink.load(find_bundle(model), threads=threads, provider=provider, sinks=sinks)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads=threads, provider=provider, sinks=sinks)
     talk = Chat(stream, system, sampling, pin_system)
     if session and session.exists():
         talk.restore(session)
@@ -90,7 +90,7 @@ def generate(
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    stream = edgesink.load(find_bundle(model), threads=threads, provider=provider, sinks=sinks)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads=threads, provider=provider, sinks=sinks)
     ids = stream.tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to go on from")

@@ -13,7 +13,7 @@ import typer
 
 from edgesink.bundles import bundle_of, checkpoint_of
 from edgesink.cli.options import Json, Model, Plot, PrecisionOption, Texts, Threads, Window, int_list, require_texts
-from edgesink.cli.output import Bar
+from edgesink.cli.output import Bar, on_terminal, say
 from edgesink.models import DEFAULT_MODEL
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW
 
@@ -41,9 +41,9 @@ def latency(
 
     sizes = int_list(windows)
     found = []
-    reference = held_model(checkpoint_of(model), precision) if torch else None
+    reference = held_model(checkpoint_of(model, say), precision) if torch else None
     for size in sizes:
-        bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision)
+        bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision, on_terminal())
         stream = edgesink.load(bundle, threads=threads)
         ids = np.fromiter(_text(stream, text).endless(), np.int64, size + steps)
         times = time_window(stream, ids, steps, repeats)
@@ -83,7 +83,7 @@ def endurance(
     import edgesink
     from edgesink.evaluate.latency import Endurance
 
-    bundle = bundle_of(model, "cache", window, precision)
+    bundle = bundle_of(model, "cache", window, precision, on_terminal())
     run = Endurance(edgesink.load(bundle, threads=threads), every, progress)
     ids = itertools.islice(_text(run.stream, text).endless(), run.stream.position, None)
     with Bar() as bar:

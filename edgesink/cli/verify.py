@@ -13,11 +13,12 @@ import typer
 
 from edgesink.bundles import checkpoint_of
 from edgesink.cli.options import DeviceOption, Json, Model
-from edgesink.cli.output import Bar
+from edgesink.cli.output import Bar, say
 from edgesink.errors import NotFaithful
 from edgesink.model_name import understand
 from edgesink.models import DEFAULT_MODEL
-from edgesink.spec import ComputeUnits, Precision, StreamSpec, Target
+from edgesink.spec import ComputeUnits, StreamSpec
+from edgesink.targets import Precision, Target
 
 if TYPE_CHECKING:
     from edgesink.verify.compare import Report
@@ -47,7 +48,7 @@ def verify(
     with tempfile.TemporaryDirectory() as folder, Bar() as bar:
         folder_of_bundle = Path(bundle)
         given = understand(bundle).kind == "bundle"
-        checkpoint = checkpoint_of(model if given else bundle)
+        checkpoint = checkpoint_of(model if given else bundle, say)
         if not given:
             from edgesink.export.bundle import export
 

@@ -63,8 +63,7 @@ def verify_bundle(
             "the checkpoint that the bundle was exported from",
             "name it with --model",
         )
-    bits = int(manifest.options.get("vocabulary_bits", 8))
-    weights = held_model(checkpoint_path, manifest.precision, device, vocabulary_bits=bits)
+    weights = held_model(checkpoint_path, manifest.precision, device, vocabulary_bits=manifest.vocabulary_bits)
     oracle = Reference(weights, ring.sinks, ring.window, positions=manifest.stream.positions)
     total = tokens or 2 * ring.rows + ring.chunk
     ids = sample_ids(bundle, total)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesink.spec import Precision
+from edgesink.targets import Precision
 
 
 def held_model(

@@ -20,6 +20,7 @@ import numpy as np
 from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import COREAI_MODEL, Manifest
 from edgesink.spec import ComputeUnits
+from edgesink.targets import Target
 
 
 class Runner(Protocol):
@@ -84,7 +85,7 @@ class CoreAiRunner:
         return self._stream.feed(ids, position, sinks)
 
 
-RUNNERS: dict[str, Callable[[Path, Manifest, str], Runner]] = {
+RUNNERS: dict[Target, Callable[[Path, Manifest, str], Runner]] = {
     "onnx": OnnxRunner,
     "coreml": MilRunner,
     "coreai": CoreAiRunner,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgesink.manifest import Manifest
+from edgesink.targets import ROWS
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def arithmetic(manifest: Manifest, device: str) -> str:
     """What the artefact computes in: the first half of a key of the table."""
     if manifest.state_dtype == "float16" or (device == "cuda" and manifest.precision != "fp32"):
         return "half"
-    return "int8 activations" if manifest.precision in ("int8", "int4") else "single"
+    return "int8 activations" if manifest.precision in ROWS[manifest.target].rounds_activations else "single"
 
 
 def tolerance(manifest: Manifest, device: str, sinks: int, kernels: bool = False) -> Tolerance:

@@ -1,0 +1,61 @@
+"""How much disk an export takes, told before it is made: weights in their forms, and a little for the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from edgesink.export.checkpoint import Checkpoint, weight_names, weight_shape
+from edgesink.export.quantize import BLOCK
+from edgesink.export.recipe import Recipe
+from edgesink.export.weights import PALETTE_GROUP, Form, carried, form_of
+from edgesink.targets import ROWS
+
+BLOCK_BITS = 40  # beside the codes of a block: a scale and an offset in float16, a zero point
+TABLE_BITS = 16  # of an entry of a palette
+TOKEN_BYTES = 72  # of tokenizer.json
+
+
+def bundle_bytes(checkpoint: Checkpoint, recipe: Recipe) -> int:
+    """About what the bundle weighs."""
+    model = checkpoint.model
+    forms = _forms(checkpoint, recipe)
+    total = sum(_stored_bytes(form, weight_shape(model, name)) for name, form in forms.items())
+    if model.tied and recipe.parts > 1:  # the first part and the last hold it
+        total += _stored_bytes(forms["embedding"], weight_shape(model, "embedding"))
+    return total + (model.layers + 1) * ROWS[recipe.target].layer_bytes + model.vocab * TOKEN_BYTES
+
+
+def scratch_bytes(checkpoint: Checkpoint, recipe: Recipe) -> int:
+    """About what lies beside the bundle while it is made."""
+    model = checkpoint.model
+    values = sum(math.prod(weight_shape(model, name)) for name in weight_names(model))
+    if model.tied and recipe.parts > 1:
+        values += math.prod(weight_shape(model, "embedding"))
+    return values * ROWS[recipe.target].scratch_bits.get(recipe.precision, 0) // 8
+
+
+def _forms(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Form]:
+    """Of every weight. What is carried over is taken to be in every layer as in the first, which is read for it; the
+    vocabulary, which is large, to be as the rule has it."""
+    first: dict[str, Form] = {}
+
+    def form(name: str) -> Form:
+        ruled = form_of(name, checkpoint.model, recipe.precision, recipe.vocabulary_bits)
+        kind = name.rpartition(".")[2]
+        if kind not in first:
+            own = carried(checkpoint, name, ruled) if ruled.kind == "blocks" and kind != name else None
+            first[kind] = replace(ruled, bits=own.bits) if own else ruled
+        return first[kind]
+
+    return {name: form(name) for name in weight_names(checkpoint.model)}
+
+
+def _stored_bytes(form: Form, shape: tuple[int, ...]) -> int:
+    size = math.prod(shape)
+    bits = size * form.bits
+    if form.kind == "blocks":
+        bits += size // BLOCK * BLOCK_BITS
+    elif form.kind == "palette":
+        bits += shape[0] // PALETTE_GROUP * 2**form.bits * TABLE_BITS
+    return bits // 8

@@ -1,0 +1,65 @@
+"""What an export is asked for, with nothing left open: typed, checked, and made before anything is read or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgesink.errors import BadOption
+from edgesink.spec import ModelSpec, StreamSpec
+from edgesink.targets import (
+    VOCABULARY_BITS,
+    KvWrite,
+    Precision,
+    Target,
+    check_supported,
+    check_target,
+    default_kv_write,
+    default_vocabulary_bits,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a checkpoint becomes a bundle. BadOption, as it is made, for what the target cannot do."""
+
+    target: Target
+    stream: StreamSpec
+    precision: Precision
+    kv_write: KvWrite | None  # how new keys and values reach the state; None where the target has one way only
+    vocabulary_bits: int  # of the embedding and the head, where weights are quantised: 4 or 8
+    parts: int  # packages that the layers are cut into
+
+    def __post_init__(self) -> None:
+        check_supported(
+            self.target, self.precision, self.stream.positions, self.kv_write, self.vocabulary_bits, self.parts
+        )
+
+    @classmethod
+    def fitted(
+        cls,
+        target: Target = "onnx",
+        stream: StreamSpec | None = None,
+        precision: Precision = "int4",
+        kv_write: KvWrite | None = None,
+        vocabulary_bits: int | None = None,
+        parts: int = 1,
+    ) -> Recipe:
+        """The recipe with what was left open as the target has it by default."""
+        check_target(target)
+        if vocabulary_bits is None:
+            vocabulary_bits = default_vocabulary_bits(target, precision)
+        stream = stream or StreamSpec.fitted(target=target)
+        return cls(target, stream, precision, kv_write or default_kv_write(target), vocabulary_bits, parts)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As the manifest holds them: what the target has a choice of, and what is not its usual value."""
+        kv_write = {"kv_write": self.kv_write} if self.kv_write else {}
+        bits = {"vocabulary_bits": str(self.vocabulary_bits)} if self.vocabulary_bits != VOCABULARY_BITS else {}
+        parts = {"parts": str(self.parts)} if self.parts != 1 else {}
+        return {**kv_write, **bits, **parts}
+
+    def check_model(self, model: ModelSpec) -> None:
+        """BadOption if the model cannot be cut so."""
+        if not 1 <= self.parts <= model.layers:
+            raise BadOption(f"--parts {self.parts}", f"1 to {model.layers}, the model's layers")
