@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edgesink.errors import BadOption, NoSpace
 from edgesink.export.bundle_readme import bundle_readme
-from edgesink.export.checkpoint import Checkpoint, open_checkpoint, weight_names, weight_shape
+from edgesink.export.checkpoint import Checkpoint, check_sliding_window, open_checkpoint, weight_names, weight_shape
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import BITS, VOCABULARY_BITS, Weights, describe_weights, held_weights
 from edgesink.manifest import (
@@ -71,6 +71,7 @@ def export(
     _check_goal(out)
     checkpoint = open_checkpoint(checkpoint_path)
     stream = stream or StreamSpec.fitted(target=target)
+    check_sliding_window(checkpoint, stream.capacity)
     vocabulary_bits = vocabulary_bits or default_vocabulary_bits(target, precision)
     options = _checked_options(target, stream, precision, kv_write, vocabulary_bits)
     if parts != 1:
