@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgesink.errors import BadOption
+
 BLOCK = 32  # values that share a scale
 
 
@@ -64,6 +66,14 @@ def stacked(parts: Sequence[Blocks]) -> Blocks:
     )
 
 
+def check_columns(columns: int, matrix: str) -> None:
+    """BadOption, naming the matrix, if its columns make no whole number of blocks."""
+    if columns % BLOCK:
+        raise BadOption(
+            f"{matrix} has {columns} columns", f"a multiple of {BLOCK} for weights in 4 or 8 bits", "take fp32 or fp16"
+        )
+
+
 def as_half(scale: np.ndarray) -> np.ndarray:
     """Scales as float16 holds them, float32; none becomes 0, nor infinite."""
     return np.clip(scale, 2.0**-24, 65504).astype(np.float16).astype(np.float32)
@@ -73,9 +83,10 @@ def quantize(weight: np.ndarray, bits: int) -> Blocks:
     """Round a float32 matrix [N, K] to `bits` with the least squared error that the rule finds.
 
     8 bits: symmetric, the largest value of a block on the last code. 4 bits: asymmetric; the range of each block is
-    shrunk by a few factors and the one with the least squared error kept. K must be a multiple of 32.
+    shrunk by a few factors and the one with the least squared error kept. BadOption if K is no multiple of 32.
     """
     rows, columns = weight.shape
+    check_columns(columns, "a matrix")
     blocks = weight.reshape(rows, columns // BLOCK, BLOCK)
     codes = np.empty(blocks.shape, np.uint8)
     scale = np.empty(blocks.shape[:2], np.float32)

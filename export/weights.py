@@ -9,9 +9,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from edgesink.callbacks import OnProgress
-from edgesink.export.checkpoint import Checkpoint, GgufCheckpoint, weight_shape
+from edgesink.errors import BadCheckpoint
+from edgesink.export.checkpoint import Checkpoint, weight_names, weight_shape
 from edgesink.export.palettize import Palette, palettize
-from edgesink.export.quantize import Blocks, quantize
+from edgesink.export.quantize import Blocks, check_columns, quantize
 from edgesink.spec import ModelSpec
 from edgesink.targets import VOCABULARY_BITS, Precision
 
@@ -50,12 +51,18 @@ def held_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: 
 
     `vocabulary_bits` are those of the embedding and the head where weights are quantised at all. What a GGUF quantised
     already is carried over exactly (`carried`): rounding a second time costs far more than the first time did.
+    BadOption names a matrix that has no whole number of blocks.
     """
+    model = checkpoint.model
+    for name in weight_names(model):
+        if form_of(name, model, precision, vocabulary_bits).kind == "blocks":
+            check_columns(weight_shape(model, name)[1], f"weight {name}")
 
     def held(weight: str) -> Held:
-        form = form_of(weight, checkpoint.model, precision, vocabulary_bits)
+        form = form_of(weight, model, precision, vocabulary_bits)
         if form.kind == "floats":
-            return checkpoint.tensor(weight).astype(f"float{form.bits}", copy=False)
+            values = checkpoint.tensor(weight)
+            return _as_half(values, weight) if form.bits == 16 else values
         if form.kind == "palette":
             return palettize(checkpoint.tensor(weight), form.bits, PALETTE_GROUP)
         return carried(checkpoint, weight, form) or quantize(checkpoint.tensor(weight), form.bits)
@@ -91,6 +98,15 @@ def describe_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bi
     if precision == "pal4":
         return f"4 bit palettes for {PALETTE_GROUP} rows each, {vocabulary}, blocks of 32"
     own = f"{BITS[precision]} bit, {vocabulary}, blocks of 32"
-    if isinstance(checkpoint, GgufCheckpoint):
+    if checkpoint.kinds is not None:
         return f"{checkpoint.kinds} carried over from the GGUF where they map; else {own}"
     return own
+
+
+def _as_half(values: np.ndarray, weight: str) -> np.ndarray:
+    """float16; BadCheckpoint if a value is beyond its range."""
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not (np.isfinite(half.min()) and np.isfinite(half.max())):
+        raise BadCheckpoint(f"weight {weight} has a value beyond the range of float16", "", "take --precision int8")
+    return half

@@ -151,7 +151,10 @@ def k_quants(tmp_path):
         data = random.integers(0, 256, (256, size), dtype=np.uint8)
         data[:, at : at + 2 * count] = halves(256, count)
         writer.add_tensor(f"{name}.weight", data, raw_dtype=GGMLQuantizationType[kind])
-    writer.add_tensor("blk.0.attn_k.weight", random.normal(size=(256, 256)).astype(np.float16))
+    for name in ("attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_down"):
+        writer.add_tensor(f"blk.0.{name}.weight", random.normal(size=(256, 256)).astype(np.float16))
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(256, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

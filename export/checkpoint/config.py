@@ -1,0 +1,122 @@
+"""config.json and its neighbours: JSON objects read safely, and fields of transformers that change no logit.
+
+Owns the two lists of what a family need not read. Knows no family.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgesink.errors import BadCheckpoint, first_line
+from edgesink.export.families.fields import Fields, short
+
+HARMLESS = frozenset({
+    # what wrote the file, and how it is to be loaded
+    "architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "name_or_path",
+    "_commit_hash", "model_max_length", "max_sequence_length", "tokenizer_class", "prefix", "torchscript",
+    "use_bfloat16", "tf_legacy_loss", "transformers.js_config", "unsloth_version", "unsloth_fixed",
+    "is_llama_config", "_attn_implementation", "attn_implementation", "_attn_implementation_autoset",
+    "_flash_attn_2_enabled", "use_flash_attn", "gradient_checkpointing",
+    # how it is trained
+    "initializer_range", "attention_dropout", "hidden_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "neftune_noise_alpha",
+    # what is returned, in what pieces it is computed, and labels of heads that are not the language model's
+    "use_cache", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict",
+    "return_dict_in_generate", "output_scores", "chunk_size_feed_forward", "pretraining_tp", "is_decoder",
+    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
+    # ids, which are the tokenizer's, and how tokens are drawn; end ids are read apart
+    "bos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id", "forced_bos_token_id",
+    "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "max_length",
+    "max_new_tokens", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
+    "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty",
+    "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences", "remove_invalid_values",
+    "exponential_decay_length_penalty",
+})  # fmt: skip
+"""Fields of config.json that say nothing of how a logit is computed."""
+
+NEUTRAL: Mapping[str, Any] = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "qkv_bias": False,
+    "use_bias": False,
+    "bias": False,
+    "use_qk_norm": False,
+    "qk_norm": False,
+    "qk_layernorm": False,
+    "partial_rotary_factor": 1.0,
+    "rotary_pct": 1.0,
+    "rope_interleaved": False,
+    "logit_scale": 1.0,
+    "logits_scaling": 1.0,
+    "embedding_multiplier": 1.0,
+    "residual_multiplier": 1.0,
+    "num_experts": 0,
+    "num_local_experts": 0,
+    "use_sliding_window": False,
+    "use_parallel_residual": False,
+    "is_causal": True,
+    "is_encoder_decoder": False,
+    "tie_encoder_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+}
+"""Fields that families share and that Llama's decoder has not, with the value that switches them off."""
+
+MEANINGS: Mapping[str, str] = {
+    "attention_bias": "biases of attention",
+    "mlp_bias": "biases of the MLP",
+    "num_experts": "a mixture of experts",
+    "num_local_experts": "a mixture of experts",
+    "auto_map": "code of its own computes it",
+    "vision_config": "a model of images",
+    "sliding_window": "a window that transformers' own Llama ignores",
+    "quantization": "weights quantised by MLX; take the model that they were made from",
+    "compression_config": "weights packed by compressed-tensors; take the model that they were made from",
+}
+"""What a refused field means."""
+
+
+def check_quantization(config: Fields) -> None:
+    """Refuse weights that another tool has quantised, by the name of its method."""
+    if config.says("quantization_config"):
+        method = config.section("quantization_config").get("quant_method", "an unknown method")
+        raise BadCheckpoint(
+            f"{config.where} has quantization_config: weights quantised by {short(method)}",
+            "weights in float32, float16 or bfloat16",
+            "take the model that they were made from, or a GGUF",
+        )
+
+
+def transformers_defaults(model_type: str) -> dict[str, Any]:
+    """What transformers takes where config.json is silent."""
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[model_type]
+    known = {field.name: field.default for field in dataclasses.fields(kind)}
+    return {"rope_theta": kind.default_theta} | {
+        name: value for name, value in known.items() if value is not dataclasses.MISSING
+    }
+
+
+def end_ids(where: str, value: Any, vocab: int) -> set[int]:
+    """The ids of an `eos_token_id`: one, several or none."""
+    ids = value if isinstance(value, Sequence) and not isinstance(value, str) else [] if value is None else [value]
+    for id_ in ids:
+        if type(id_) is not int or not 0 <= id_ < vocab:
+            raise BadCheckpoint(f"{where} = {short(value)}", f"ids from 0 to {vocab - 1}, the vocabulary's", "mend it")
+    return set(ids)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadCheckpoint(f"{path} cannot be read ({first_line(error)})", "a JSON object") from None
+    if not isinstance(data, dict):
+        raise BadCheckpoint(f"{path} holds {short(data)}", "a JSON object")
+    return data

@@ -1,0 +1,189 @@
+"""One GGUF file, as llama.cpp writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgesink.errors import BadCheckpoint, first_line
+from edgesink.export.checkpoint.accounting import account_for, check_finite
+from edgesink.export.checkpoint.gguf_tokenizer import tokenizer_of_gguf
+from edgesink.export.checkpoint.stand_ins import check_stand_in
+from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
+from edgesink.export.families import GGUF_FAMILIES
+from edgesink.export.families.fields import Fields
+from edgesink.export.families.weights_of import Source, weight_names, weight_shape
+from edgesink.export.quantize import Blocks, from_gguf, quantize
+
+TURN_ENDS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"})
+FLOAT_KINDS = frozenset({"F32", "F16", "BF16"})
+_CONTROL = 3  # gguf.TokenType.CONTROL
+
+NEUTRAL: Mapping[str, Any] = {
+    "attention.causal": True,
+    "attention.sliding_window": 0,
+    "embedding_scale": 1.0,
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "logit_scale": 1.0,
+    "nextn_predict_layers": 0,
+    "residual_scale": 1.0,
+    "rope.scale_linear": 1.0,
+    "rope.scaling.attn_factor": 1.0,
+    "rope.scaling.factor": 1.0,
+    "rope.scaling.type": "none",
+    "tensor_data_layout": "Meta AI original pth",  # rows of q and k interleaved, as in every file of this family
+    "use_parallel_residual": False,
+}
+"""Fields of an architecture with the value that switches them off."""
+
+MEANINGS: Mapping[str, str] = {
+    "expert_count": "a mixture of experts",
+    "expert_used_count": "a mixture of experts",
+    "rope.scaling.type": "scaled RoPE frequencies; export the safetensors folder of the model instead",
+    "rope.scaling.factor": "scaled RoPE frequencies; export the safetensors folder of the model instead",
+    "rope.scale_linear": "scaled RoPE frequencies; export the safetensors folder of the model instead",
+    "attention.sliding_window": "a window in every layer; export the safetensors folder of the model instead",
+}
+"""What a refused field means."""
+
+
+class GgufCheckpoint:
+    """See `Checkpoint`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fields, self._tensors = _read(path)
+        header = Fields(self.fields, str(path))
+        _check_whole_model(header)
+        kind = header.text("general.architecture")
+        if kind not in GGUF_FAMILIES:
+            raise refuse_family(str(path), "general.architecture", kind, GGUF_FAMILIES)
+        self._family = GGUF_FAMILIES[kind]
+        shapes = {key: tuple(int(n) for n in reversed(tensor.shape)) for key, tensor in self._tensors.items()}
+        fields = Fields(self.fields, str(path), prefix=f"{kind}.")
+        self.model = self._family.read(fields, header.text("general.name", path.stem), shapes)
+        self.sliding_window: int | None = None  # no family reads one; `refuse_unread` does the rest
+        fields.refuse_unread(NEUTRAL, meanings=MEANINGS)
+        account_for(shapes, [self._source(weight) for weight in weight_names(self.model)], (), str(path))
+        self._check_kinds()
+        self.bos_id = self._token_id(header, "bos") if _adds_bos(self.fields) else None
+        self.eos_ids = self._end_ids(header)
+
+    @property
+    def kinds(self) -> str | None:
+        """See `Checkpoint.kinds`."""
+        return ", ".join(sorted({t.tensor_type.name for t in self._tensors.values() if len(t.shape) == 2}))
+
+    def tensor(self, weight: str) -> np.ndarray:
+        """See `Checkpoint.tensor`."""
+        from gguf.quants import dequantize
+
+        source = self._source(weight)
+        tensor = self._tensors[source.key]
+        with np.errstate(all="ignore"):  # infinite scales are found below
+            array = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(source.shape)
+        check_finite(array, source.key, str(self.path))
+        return array if source.rows is None else array[source.rows]
+
+    def blocks(self, weight: str) -> Blocks | None:
+        """See `Checkpoint.blocks`; Q4_0, Q4_1, Q4_K and Q8_0 map, others are rounded to 8 bits, finer than they are."""
+        source = self._source(weight)
+        tensor = self._tensors[source.key]
+        kind = tensor.tensor_type.name
+        if len(tensor.shape) != 2 or kind in FLOAT_KINDS:
+            return None
+        with np.errstate(all="ignore"):
+            blocks = from_gguf(np.asarray(tensor.data), kind, *weight_shape(self.model, weight))
+        if blocks is None:
+            return quantize(self.tensor(weight), 8)
+        check_finite(blocks.scale, source.key, str(self.path))
+        check_finite(blocks.zero, source.key, str(self.path))
+        return blocks if source.rows is None else blocks.rows(source.rows)
+
+    def write_tokenizer(self, path: Path) -> None:
+        """See `Checkpoint.write_tokenizer`."""
+        tokenizer_of_gguf(self.path, self.fields).save(str(path))
+
+    def template(self) -> str | None:
+        """See `Checkpoint.template`."""
+        template = self.fields.get("tokenizer.chat_template")
+        if template is not None and type(template) is not str:
+            raise BadCheckpoint(f"{self.path} has a tokenizer.chat_template that is not a text", "a string")
+        return template
+
+    def _source(self, weight: str) -> Source:
+        return self._family.source(weight, self.model)
+
+    def _check_kinds(self) -> None:
+        unreadable = {kind for kind in {t.tensor_type for t in self._tensors.values()} if not _readable(kind)}
+        for key, tensor in self._tensors.items():
+            if tensor.tensor_type in unreadable:
+                raise BadCheckpoint(
+                    f"tensor {key!r} of {self.path} is of type {tensor.tensor_type.name}",
+                    "a type that the gguf package can dequantise",
+                    "choose another quantisation of the model",
+                )
+
+    def _end_ids(self, header: Fields) -> tuple[int, ...]:
+        """The file's own end ids, and control tokens that are known to end a turn by their text."""
+        tokens = header.get("tokenizer.ggml.tokens") or []
+        kinds = header.get("tokenizer.ggml.token_type") or [_CONTROL] * len(tokens)  # a file may not tell
+        for name, values in {"tokens": tokens, "token_type": kinds}.items():
+            if not isinstance(values, list) or len(values) != len(tokens) or len(values) > self.model.vocab:
+                raise header.error(f"tokenizer.ggml.{name}", f"one a token, {self.model.vocab} at most")
+        known = {id_ for id_, text in enumerate(tokens) if text in TURN_ENDS and kinds[id_] == _CONTROL}
+        named = {self._token_id(header, name) for name in ("eos", "eot", "eom")}
+        return tuple(sorted(known.union(id_ for id_ in named if id_ is not None)))
+
+    def _token_id(self, header: Fields, name: str) -> int | None:
+        field = f"tokenizer.ggml.{name}_token_id"
+        id_ = header.get(field)
+        if id_ is not None and (type(id_) is not int or not 0 <= id_ < self.model.vocab):
+            raise header.error(field, f"an id from 0 to {self.model.vocab - 1}, the vocabulary's")
+        return id_
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(fields by name, tensors by name)."""
+    from gguf import GGUFReader
+
+    check_stand_in(path)
+    try:
+        reader = GGUFReader(path)
+        fields = {name: field.contents() for name, field in reader.fields.items()}
+    except Exception as error:  # whatever damaged bytes lead the reader to
+        raise BadCheckpoint(f"{path} is no readable GGUF file ({first_line(error)})", "", "download it again") from None
+    return fields, {tensor.name: tensor for tensor in reader.tensors}
+
+
+def _check_whole_model(header: Fields) -> None:
+    """Refuse a file that is a part of a model, or something else about one."""
+    kind = header.text("general.type", "model")
+    if kind in FILE_TYPES:
+        what, remedy = FILE_TYPES[kind]
+        raise BadCheckpoint(f"{header.where} is {what}", "a whole model", remedy)
+    if header.get("split.count") not in (None, 0, 1):
+        meaning = "a part of a model that is split; join its parts with llama-gguf-split --merge"
+        raise header.error("split.count", "a whole model in one file", meaning)
+
+
+def _adds_bos(fields: Mapping[str, Any]) -> bool:
+    return bool(fields.get("tokenizer.ggml.add_bos_token", fields.get("tokenizer.ggml.model") == "llama"))
+
+
+def _readable(kind: Any) -> bool:
+    """The gguf package has a way from this type to floats."""
+    from gguf import GGML_QUANT_SIZES
+    from gguf.quants import dequantize
+
+    if kind.name in FLOAT_KINDS:
+        return True
+    try:
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True
