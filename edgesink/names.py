@@ -20,6 +20,11 @@ PART_KEY = "org.edgesink.part"  # where a package of a model that is cut says wh
 MANIFEST_KEY = "org.edgesink.manifest"  # where a Core ML package carries the manifest, its list of files left empty
 
 
+def rows(ring: int) -> str:
+    """How many rows the states of a ring are laid out with, as a symbolic dimension."""
+    return "rows" if ring == 0 else f"rows_{ring}"
+
+
 def key(layer: int) -> str:
     """State of the keys of `layer`: [1, K, rows, D], rotated at their absolute positions."""
     return f"key_{layer}"

@@ -1,24 +1,26 @@
 """What a model is and how it streams: frozen facts, checked when made, derived where they can be.
 
-Owns `ModelSpec` (the architecture, read from a checkpoint), `RopeSpec` (its rotary frequencies) and `StreamSpec`
-(what the exporter was asked for). Knows no file format and no tensor library.
+Owns `ModelSpec` (the architecture, read from a checkpoint; `export.families` says how) and `StreamSpec` (what the
+exporter was asked for). Knows no file format and no tensor library.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.ring import Ring
-from edgesink.targets import POSITIONS, ROWS, Positions, Target
+from edgesink.targets import POSITIONS, ROWS, Target
+from edgesink.targets import Positions as Positions
 from edgesink.targets import Precision as Precision  # for the emitters
 
 ComputeUnits = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
+Activation = Literal["silu", "gelu_tanh"]  # silu(z) = z sigmoid(z); GELU by its approximation with tanh
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 Device = Literal["cpu", "cuda"]
 Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators but ONNX Runtime's own
 
@@ -28,55 +30,55 @@ DEFAULT_MAX_SINKS = 128
 
 
 @dataclass(frozen=True)
-class Llama3Scaling:
-    """Frequencies stretched by wavelength, as Llama 3.1 does (transformers `_compute_llama3_parameters`)."""
+class Rotary:
+    """Rotary position embedding of one kind of layer, halves paired (rotate_half): pair i is dimensions i and i + D/2.
 
-    factor: float  # > 1
-    low_freq_factor: float
-    high_freq_factor: float  # > low_freq_factor
-    original_context: int  # tokens
+    A pair of frequency 0 never turns. So layers without positions, heads that turn in part and every scaling of RoPE
+    are this one list, and no emitter tells them apart.
+    """
+
+    frequencies: tuple[float, ...]  # radians a token of each of the D/2 pairs, as float32 holds them
+    amplitude: float = 1.0  # of the cosine and sine of the pairs that turn (YaRN, LongRoPE)
+
+    @property
+    def amplitudes(self) -> np.ndarray:
+        """Of the cosine and sine of each pair, float64 [D/2]."""
+        return np.where(np.array(self.frequencies) == 0, 1.0, self.amplitude)
 
 
 @dataclass(frozen=True)
-class RopeSpec:
-    """Rotary position embedding over all D dimensions of a head, halves paired (rotate_half)."""
+class View:
+    """How layers of one kind look back: their phases, and their own sliding window where they were trained with one."""
 
-    theta: float
-    scaling: Llama3Scaling | None = None
-
-    def inverse_frequencies(self, head_dim: int) -> np.ndarray:
-        """Radians per token of each pair, float64 [D/2], rounded to float32 first as transformers holds them."""
-        frequency = self.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-        if self.scaling is not None:
-            frequency = _llama3(frequency, self.scaling)
-        return frequency.astype(np.float32).astype(np.float64)
-
-
-def _llama3(frequency: np.ndarray, scaling: Llama3Scaling) -> np.ndarray:
-    """Long wavelengths divided by `factor`, short ones kept, those between blended."""
-    turns = scaling.original_context * frequency / (2 * math.pi)  # full turns within the original context
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return keep * frequency + (1.0 - keep) * frequency / scaling.factor
+    rotary: Rotary
+    window: int | None = None  # tokens, the current one included; None: the stream's sinks and window
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A pre-norm decoder of the Llama family: RMSNorm, grouped queries, rotary positions, gated SiLU."""
+    """A decoder as data: no family has a name here.
+
+    A weight of `weights` is part of every layer, and what is not listed is not done: its presence is the flag.
+    """
 
     name: str  # shown to people
-    architecture: str  # as the checkpoint calls it: "llama", "mistral"
-    layers: int  # L
+    architecture: str  # as the checkpoint calls it: "llama", "qwen2"
     hidden: int
     heads: int  # H, query heads
     kv_heads: int  # K, key/value heads; divides H
     head_dim: int  # D, even
     intermediate: int
     vocab: int  # V
-    norm_eps: float
-    rope: RopeSpec
-    tied: bool  # the head is the embedding
     context: int  # tokens seen in training
+    tied: bool  # the head is the embedding
+    views: tuple[View, ...]
+    view_of: tuple[int, ...]  # the view of each layer
+    weights: tuple[str, ...]  # of a layer, in the order in which they are met: "attention_norm", "q", "q_bias", …
+    scale: float  # of q · k
+    norm_eps: float
+    activation: Activation = "silu"  # of the gate
+    embedding_scale: float = 1.0  # of the embedding's rows, as the residual stream is held
+    stream_scale: float = 1.0  # s: the residual stream is held divided by it, and the eps of norms over it by s²
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context"):
@@ -87,11 +89,42 @@ class ModelSpec:
                 f"{self.heads} query heads on {self.kv_heads} key/value heads of {self.head_dim} dimensions",
                 "a whole number of queries a key, and an even dimension",
             )
+        if sorted(set(self.view_of)) != list(range(len(self.views))):
+            raise BadOption(f"layers of views {sorted(set(self.view_of))}", f"each of the {len(self.views)} views")
+        for view in self.views:
+            if len(view.rotary.frequencies) != self.head_dim // 2:
+                raise BadOption(f"{len(view.rotary.frequencies)} frequencies", f"{self.head_dim // 2}, one a pair")
 
     @property
-    def groups(self) -> int:
-        """G: query heads that share a key/value head."""
-        return self.heads // self.kv_heads
+    def layers(self) -> int:
+        """L."""
+        return len(self.view_of)
+
+    @property
+    def stream_eps(self) -> float:
+        """The eps of norms over the residual stream as it is held."""
+        return self.norm_eps / self.stream_scale**2
+
+    def rings(self, stream: StreamSpec) -> tuple[LayerRing, ...]:
+        """The rings that layers have, each once: the stream's own first, then the layers' own windows."""
+        return tuple(sorted({self.ring(view, stream) for view in self.views}, key=lambda r: (not r.sinks, -r.capacity)))
+
+    def ring_of(self, layer: int, stream: StreamSpec) -> int:
+        """The place in `rings` of the layer's."""
+        return self.rings(stream).index(self.ring(self.views[self.view_of[layer]], stream))
+
+    def ring(self, view: View, stream: StreamSpec) -> LayerRing:
+        """That of the layers of a view: their own sliding window where it is shorter than what the stream sees."""
+        own = view.window is not None and view.window < stream.capacity
+        return LayerRing(view.window, False) if own else LayerRing(stream.capacity, True)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class LayerRing:
+    """What layers of one kind hold of a stream."""
+
+    capacity: int  # tokens that a token sees at most
+    sinks: bool  # whether the stream's sinks are pinned; without, it is the layer's own sliding window
 
 
 @dataclass(frozen=True)
@@ -147,3 +180,7 @@ class StreamSpec:
                 "export again with a larger --max-sinks",
             )
         return Ring(sinks, self.capacity, self.chunk)
+
+    def layer_ring(self, ring: LayerRing, sinks: int | None = None) -> Ring:
+        """The arithmetic of a layer's ring in a stream with `sinks` pinned tokens."""
+        return self.ring(sinks) if ring.sinks else Ring(0, ring.capacity, self.chunk)

@@ -21,10 +21,11 @@ from typing import Protocol
 import numpy as np
 
 from edgesink.errors import BadOption
-from edgesink.export.graph import Ops, Value
-from edgesink.spec import ModelSpec, Positions, StreamSpec
+from edgesink.export.graph import Attention, Ops, Value
+from edgesink.spec import ModelSpec, Positions, StreamSpec, View
 
 MASKED = -1e30  # finite: an all-masked row must not become NaN
+NO_SINKS = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,36 @@ class Heads:
 
 @dataclass(frozen=True, eq=False)
 class AttentionSpec:
-    """How layers of one kind attend, in numbers: their heads, their phases, their ring."""
+    """How layers of one view attend, in numbers: their heads, their phases, their ring."""
 
     heads: Heads
     scale: float  # of q · k
     frequencies: np.ndarray  # radians a token of each pair of dimensions, float64 [D/2]
+    amplitudes: np.ndarray  # of their cosine and sine, float64 [D/2]
     capacity: int  # C, tokens that a token sees at most
     rows: int  # of a state buffer that the ring takes: sinks + R
+    sinks: bool  # whether the ring has the stream's sinks; without, it is the layers' own sliding window
     positions: Positions  # how far a sink seems
 
     @classmethod
-    def of(cls, model: ModelSpec, stream: StreamSpec) -> AttentionSpec:
-        """That of all layers of a model."""
+    def of(cls, model: ModelSpec, stream: StreamSpec, view: View) -> AttentionSpec:
+        """That of the layers of one view."""
+        ring = model.ring(view, stream)
         return cls(
             heads=Heads(model.heads, model.kv_heads, model.head_dim),
-            scale=model.head_dim**-0.5,
-            frequencies=model.rope.inverse_frequencies(model.head_dim),
-            capacity=stream.capacity,
-            rows=stream.rows,
+            scale=model.scale,
+            frequencies=np.array(view.rotary.frequencies),
+            amplitudes=view.rotary.amplitudes,
+            capacity=ring.capacity,
+            rows=stream.layer_ring(ring).rows,
+            sinks=ring.sinks,
             positions=stream.positions,
         )
+
+
+def by_view(model: ModelSpec, views: Sequence[Attention]) -> Attention:
+    """How every layer attends, given how those of each view do."""
+    return lambda layer, q, k, v: views[model.view_of[layer]](layer, q, k, v)
 
 
 class Buffers(Protocol):
@@ -77,12 +88,16 @@ class CountedBuffers(Buffers, Protocol):
 class FixedBuffers(Buffers, Protocol):
     """Buffers of a length that is known to the exporter."""
 
-    rows: int
-    """Those of the ring, or more; what is beyond is never written and never seen."""
+    @property
+    def rows(self) -> int:
+        """Those of the ring, or more; what is beyond is never written and never seen."""
 
 
 class IntegerOps(Ops, Protocol):
     """What both formulations need beside the decoder's vocabulary."""
+
+    def constant(self, array: np.ndarray) -> Value:
+        """A constant of the target's integer or float type."""
 
     def arange(self, ids: Value) -> Value:
         """0 … T-1 for ids [1, T], or anything [1, T, …]: integer [T]."""
@@ -138,23 +153,31 @@ class SinkCorrected:
         position: Value,
         sinks: Value,
     ) -> None:
+        sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
         self.ops, self.buffers, self.spec, self.sinks = ops, buffers, spec, sinks
         token = position + ops.arange(ids)  # [T]
         slots = spec.rows - sinks  # [1], R
         self.slot = ops.where(token < sinks, token, sinks + (token - sinks) % slots)  # [T]
         mask = self._mask(token, slots)  # [T, rows]
 
-        cos, sin = ops.angles(token, spec.frequencies)
+        cos, sin = self._angles(token)
         self.phase = ops.phase(cos), ops.phase(sin)
         # RoPE is linear in its cos and sin: the softmax scale rides on the query's, where it costs nothing a layer
         self.query_phase = ops.phase(cos * spec.scale), ops.phase(sin * spec.scale)
-        self.corrected = spec.positions == "cache"
+        self.corrected = spec.sinks and spec.positions == "cache"
         if self.corrected:
-            sink_cos, sink_sin = ops.angles(ops.minimum(token, spec.capacity - 1), spec.frequencies)
+            sink_cos, sink_sin = self._angles(ops.minimum(token, spec.capacity - 1))
             self.shift = ops.phase((sink_cos - cos) * spec.scale), ops.phase((sink_sin - sin) * spec.scale)
             self.sink_mask, self.ring_mask = ops.split_mask(mask, sinks, spec.heads.queries)
         else:
             self.mask = mask
+
+    def _angles(self, position: Value) -> tuple[Value, Value]:
+        """cos and sin at position [T], each pair with its amplitude: float64 [T, D/2]."""
+        cos, sin = self.ops.angles(position, self.spec.frequencies)
+        if (self.spec.amplitudes != 1).any():
+            cos, sin = cos * self.spec.amplitudes, sin * self.spec.amplitudes
+        return cos, sin
 
     def _mask(self, token: Value, slots: Value) -> Value:
         """What is added to the scores: [T, rows], 0 where the token sees the row."""
@@ -186,9 +209,6 @@ class BoundedFrameOps(IntegerOps, Protocol):
 
     masked: float
     """What is added to the score of a row that is not seen: far below any score, and finite."""
-
-    def constant(self, array: np.ndarray) -> Value:
-        """A constant of the target's integer or float type."""
 
     def concatenate(self, *parts: Value) -> Value:
         """Integers [n] one behind the other."""
@@ -222,6 +242,7 @@ class BoundedFrame:
     ) -> None:
         if spec.positions != "cache":
             raise BadOption("positions 'original' on this target", "cache: a distance that grows has no bounded frame")
+        sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
         self.ops, self.buffers, self.spec, self.sinks = ops, buffers, spec, sinks
         slots = spec.rows - sinks  # [1], R
         end = sinks + slots
@@ -232,7 +253,8 @@ class BoundedFrame:
         self._see(token, position, length, slots)
 
         angle = np.arange(2 * spec.rows)[:, None] * spec.frequencies  # [2 rows, D/2]
-        cos, sin = (f"rope.{len(angle)}.cos", np.cos(angle)), (f"rope.{len(angle)}.sin", np.sin(angle))
+        cos = f"rope.{len(angle)}.cos", np.cos(angle) * spec.amplitudes
+        sin = f"rope.{len(angle)}.sin", np.sin(angle) * spec.amplitudes
         queries = ops.concatenate(self.slot, self.slot + slots, ops.minimum(token, spec.capacity - 1))  # [3 T]
         self.key_phase = ops.table(*cos, self.slot), ops.table(*sin, self.slot)
         self.query_phases = ops.table(*cos, queries), ops.table(*sin, queries)

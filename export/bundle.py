@@ -96,9 +96,9 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
 
 def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> None:
     from edgesink.export.to_onnx.builder import WeightFile
-    from edgesink.export.to_onnx.weights import OnnxWeights
     from edgesink.export.to_onnx.kernels import runs_on_kernels, write_kernels_graph
     from edgesink.export.to_onnx.ops import write_onnx
+    from edgesink.export.to_onnx.weights import OnnxWeights
 
     with closing(WeightFile(folder / ONNX_DATA)) as file:
         stored = OnnxWeights(file, weights)

@@ -1,6 +1,6 @@
 """The decoder, defined once: traced by running it on the values of whichever emitter it is given.
 
-Owns the order of a Llama-family forward pass and the vocabulary of operations (`Ops`) that it is written in. An emitter
+Owns the order of a forward pass and the vocabulary of operations (`Ops`) that it is written in. An emitter
 gives the vocabulary a meaning: ONNX nodes (`to_onnx`), MIL operations (`to_coreml`), PyTorch tensors (`to_torch`, and
 through it Core AI). What a model is stands here: an emitter is told each number that it needs. How the ring is
 attended to is `attention`'s; weights are bound by name and never seen here.
@@ -9,10 +9,11 @@ attended to is `attention`'s; weights are bound by name and never seen here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from edgesink.errors import BadOption
-from edgesink.spec import ModelSpec
+from edgesink.spec import ACTIVATIONS, Activation, ModelSpec
 
 Value = Any
 """A symbolic or real tensor of the emitter; understands + - * % < <= > >= & | between values and numbers."""
@@ -20,27 +21,41 @@ Value = Any
 Attention = Callable[[int, Value, Value, Value], Value]
 """(layer, q [1, H, T, D], k [1, K, T, D], v [1, K, T, D]) -> context [1, H, T, D]."""
 
-Activation = Literal["silu"]
-"""What the gate goes through: silu(z) = z sigmoid(z)."""
+
+@dataclass(frozen=True)
+class Norm:
+    """An RMSNorm over the last axis."""
+
+    weight: str
+    eps: float
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A product x @ w.T + bias whose rows are heads."""
+
+    weight: str
+    heads: int
+    bias: str | None = None
 
 
 class Ops(Protocol):
     """The vocabulary. Weights go by the names of `checkpoint.weight_names`; shapes are those of the values."""
 
-    def embed(self, ids: Value, weight: str) -> Value:
-        """Rows of the embedding: [1, T] -> [1, T, hidden]."""
+    def embed(self, ids: Value, weight: str, scale: float) -> Value:
+        """Rows of the embedding times `scale`: [1, T] -> [1, T, hidden]."""
 
-    def norm(self, x: Value, weight: str, eps: float) -> Value:
+    def norm(self, x: Value, norm: Norm) -> Value:
         """RMSNorm over the last axis, statistics in float32 whatever the type of `x`."""
 
-    def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        """x @ w.T for each (weight, count), cut into so many heads: [1, T, hidden] -> [1, count, T, D]."""
+    def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
+        """Each product cut into its heads: [1, T, hidden] -> [1, heads, T, D]."""
 
     def merge(self, context: Value, width: int) -> Value:
         """[1, H, T, D] -> [1, T, width], width = H D."""
 
-    def residual(self, x: Value, y: Value, weight: str) -> Value:
-        """x + y @ w.T, the residual stream going on: [1, T, hidden]."""
+    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
+        """x + y @ w.T, the residual stream going on; the product goes through `after` first: [1, T, hidden]."""
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
         """activation(x @ gate.T) * (x @ up.T): [1, T, intermediate]. BadOption for an activation it does not know."""
@@ -59,25 +74,58 @@ def decoder(model: ModelSpec, ops: Ops, attention: Attention, entering: Value, l
     the part before it returned, and every part but the last returns the residual stream [1, T, hidden].
     """
     layers = range(model.layers) if layers is None else layers
-    eps = model.norm_eps
-    x = entering if layers.start else ops.embed(entering, "embedding")  # [1, T, hidden]
+    x = entering if layers.start else ops.embed(entering, "embedding", model.embedding_scale)  # [1, T, hidden]
     for layer in layers:
-        of = f"layers.{layer}."
-        h = ops.norm(x, of + "attention_norm", eps)
-        q, k, v = ops.heads(h, (of + "q", model.heads), (of + "k", model.kv_heads), (of + "v", model.kv_heads))
+        w = LayerWeights(model, layer)
+        q, k, v = ops.heads(
+            ops.norm(x, w.stream_norm("attention_norm")),
+            w.projection("q", model.heads),
+            w.projection("k", model.kv_heads),
+            w.projection("v", model.kv_heads),
+        )
+        if norm := w.norm("q_norm"):
+            q = ops.norm(q, norm)
+        if norm := w.norm("k_norm"):
+            k = ops.norm(k, norm)
         context = ops.merge(attention(layer, q, k, v), model.heads * model.head_dim)  # [1, T, H D]
-        x = ops.residual(x, context, of + "o")
-        inner = ops.gated(ops.norm(x, of + "mlp_norm", eps), of + "gate", of + "up", "silu")  # [1, T, intermediate]
-        x = ops.residual(x, inner, of + "down")
+        x = ops.residual(x, context, w.name("o"), w.norm("post_attention_norm"))
+        inner = ops.gated(
+            ops.norm(x, w.stream_norm("mlp_norm")), w.name("gate"), w.name("up"), model.activation
+        )  # [1, T, intermediate]
+        x = ops.residual(x, inner, w.name("down"), w.norm("post_mlp_norm"))
     if layers.stop < model.layers:
         return x
-    return ops.head(ops.norm(ops.last(x), "norm", eps), "embedding" if model.tied else "head")
+    return ops.head(ops.norm(ops.last(x), Norm("norm", model.stream_eps)), "embedding" if model.tied else "head")
 
 
-def check_activation(activation: str, known: tuple[Activation, ...] = ("silu",)) -> None:
-    """BadOption unless the emitter that asks knows the activation."""
-    if activation not in known:
-        raise BadOption(f"a model whose activation is {activation!r}", " or ".join(known))
+@dataclass(frozen=True)
+class LayerWeights:
+    """The weights of one layer by name; one that the model has not is None."""
+
+    model: ModelSpec
+    layer: int
+
+    def name(self, weight: str) -> str:
+        """As the emitters know it: "layers.3.q"."""
+        return f"layers.{self.layer}.{weight}"
+
+    def projection(self, weight: str, heads: int) -> Projection:
+        """The product with a weight, with its bias if there is one."""
+        bias = f"{weight}_bias"
+        return Projection(self.name(weight), heads, self.name(bias) if bias in self.model.weights else None)
+
+    def norm(self, weight: str) -> Norm | None:
+        """A norm of what is not the residual stream."""
+        return Norm(self.name(weight), self.model.norm_eps) if weight in self.model.weights else None
+
+    def stream_norm(self, weight: str) -> Norm:
+        """A norm of the residual stream."""
+        return Norm(self.name(weight), self.model.stream_eps)
+
+
+def unknown_activation(activation: str) -> BadOption:
+    """The failure of an emitter that has no such activation."""
+    return BadOption(f"a model whose activation is {activation!r}", " or ".join(ACTIVATIONS))
 
 
 def cut(layers: int, parts: int) -> list[range]:

@@ -13,9 +13,9 @@ import numpy as np
 import torch  # noqa: TID253  (this module is PyTorch's side of the vocabulary; what imports it does so lazily)
 
 from edgesink import names
-from edgesink.export.attention import MASKED, AttentionSpec, BoundedFrame, Heads, SinkCorrected
-from edgesink.export.graph import Activation, Attention, check_activation, decoder
-from edgesink.spec import ModelSpec, StreamSpec
+from edgesink.export.attention import MASKED, AttentionSpec, BoundedFrame, Heads, SinkCorrected, by_view
+from edgesink.export.graph import Attention, Norm, Projection, decoder, unknown_activation
+from edgesink.spec import Activation, ModelSpec, StreamSpec
 
 Tensor = torch.Tensor
 Write = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -62,29 +62,27 @@ class TorchOps:
 
     # ---- the decoder's vocabulary
 
-    def embed(self, ids: Tensor, weight: str) -> Tensor:
-        return torch.nn.functional.embedding(ids, self._weights[weight])
+    def embed(self, ids: Tensor, weight: str, scale: float) -> Tensor:
+        rows = torch.nn.functional.embedding(ids, self._weights[weight])
+        return rows if scale == 1 else rows * scale
 
-    def norm(self, x: Tensor, weight: str, eps: float) -> Tensor:
+    def norm(self, x: Tensor, norm: Norm) -> Tensor:
         wide = x if x.dtype == torch.float64 else x.float()
-        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        return scaled.to(x.dtype) * self._weights[weight]
+        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)
+        return scaled.to(x.dtype) * self._weights[norm.weight]
 
-    def heads(self, x: Tensor, *weights: tuple[str, int]) -> tuple[Tensor, ...]:
-        products = [self._product(x, weight) for weight, _ in weights]
-        counts = [count for _, count in weights]
-        return tuple(cut_heads(product, count) for product, count in zip(products, counts, strict=True))
+    def heads(self, x: Tensor, *projections: Projection) -> tuple[Tensor, ...]:
+        return tuple(cut_heads(self._product(x, p.weight, p.bias), p.heads) for p in projections)
 
     def merge(self, context: Tensor, width: int) -> Tensor:
         return context.transpose(1, 2).reshape(1, context.shape[2], -1)
 
-    def residual(self, x: Tensor, y: Tensor, weight: str) -> Tensor:
-        return x + self._product(y, weight)
+    def residual(self, x: Tensor, y: Tensor, weight: str, after: Norm | None) -> Tensor:
+        product = self._product(y, weight)
+        return x + (self.norm(product, after) if after else product)
 
     def gated(self, x: Tensor, gate: str, up: str, activation: Activation) -> Tensor:
-        check_activation(activation)
-        a, b = self._product(x, gate), self._product(x, up)
-        return torch.nn.functional.silu(a) * b
+        return activated(self._product(x, gate), activation) * self._product(x, up)
 
     def last(self, x: Tensor) -> Tensor:
         return x[:, -1:] if self._length is None else x[:, (self._length - 1).long()]
@@ -150,8 +148,17 @@ class TorchOps:
         weights = (scores + mask).softmax(-1)
         return (grouped(weights, values) @ values).reshape(1, scores.shape[1], -1, values.shape[3])
 
-    def _product(self, x: Tensor, weight: str) -> Tensor:
-        return torch.nn.functional.linear(x, self._weights[weight])
+    def _product(self, x: Tensor, weight: str, bias: str | None = None) -> Tensor:
+        return torch.nn.functional.linear(x, self._weights[weight], None if bias is None else self._weights[bias])
+
+
+def activated(x: Tensor, activation: Activation) -> Tensor:
+    """The activation of every value."""
+    if activation == "silu":
+        return torch.nn.functional.silu(x)
+    if activation == "gelu_tanh":
+        return torch.nn.functional.gelu(x, approximate="tanh")
+    raise unknown_activation(activation)
 
 
 def cut_heads(x: Tensor, heads: int) -> Tensor:
@@ -176,9 +183,13 @@ def float_type(weights: Mapping[str, Tensor]) -> torch.dtype:
 
 
 def empty_state(model: ModelSpec, stream: StreamSpec, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Zeros for every key and value buffer: name -> [1, K, rows, D]."""
-    shape = (1, model.kv_heads, stream.rows, model.head_dim)
-    return {name: torch.zeros(shape, dtype=dtype) for name in names.states(model.layers)}
+    """Zeros for every key and value buffer: name -> [1, K, rows, D], the rows of its layer's ring."""
+    state = {}
+    for layer in range(model.layers):
+        rows = stream.layer_ring(model.rings(stream)[model.ring_of(layer, stream)]).rows
+        for name in (names.key(layer), names.value(layer)):
+            state[name] = torch.zeros((1, model.kv_heads, rows, model.head_dim), dtype=dtype)
+    return state
 
 
 Formulation = Callable[
@@ -225,13 +236,27 @@ class RingDecoder(torch.nn.Module):
             self.register_buffer(name, buffer)
 
     def forward(self, ids: Tensor, position: Tensor, sinks: Tensor, length: Tensor | None = None) -> Tensor:
-        """ids [1, T], position, sinks and length [1]: the logits after the last real id, [1, V]."""
-        spec = AttentionSpec.of(self.model, self.stream)
+        """ids [1, T], sinks and length [1]: the logits after the last real id, [1, V].
+
+        position: [1], where the ids stand; for the bounded frame the frames of the model's rings, [rings], in the
+        order of `ModelSpec.rings`.
+        """
         ops = TorchOps(self.weights, length, self.index)
-        buffers = TorchBuffers(dict(self.named_buffers()), spec.rows, self.index)
+        state = dict(self.named_buffers())
         real = ids.shape[1] if length is None else length
-        attention = self.formulation(ops, buffers, spec, ids, position, sinks, real)
-        logits = decoder(self.model, ops, attention, ids)
-        for name, buffer in buffers.state.items():
+        views = []
+        for view, at in zip(self.model.views, self._positions(position), strict=True):
+            spec = AttentionSpec.of(self.model, self.stream, view)
+            buffers = TorchBuffers(state, spec.rows, self.index)
+            views.append(self.formulation(ops, buffers, spec, ids, at, sinks, real))
+        logits = decoder(self.model, ops, by_view(self.model, views), ids)
+        for name, buffer in state.items():
             getattr(self, name).copy_(buffer)
         return logits[0]
+
+    def _positions(self, position: Tensor) -> list[Tensor]:
+        """The position that each view is given: the one of all, or the one of its ring."""
+        if position.shape[0] == 1:
+            return [position] * len(self.model.views)
+        rings = self.model.rings(self.stream)
+        return [position[[rings.index(self.model.ring(view, self.stream))]] for view in self.model.views]

@@ -16,13 +16,12 @@ from edgesink.errors import BadCheckpoint, BadOption
 from edgesink.export.checkpoint.folder import SafetensorsCheckpoint
 from edgesink.export.checkpoint.gguf_file import GgufCheckpoint
 from edgesink.export.families.llama import HUB_NAMES as HF_NAMES
-from edgesink.export.families.weights_of import LAYER_WEIGHTS, weight_names, weight_shape
+from edgesink.export.families.weights_of import weight_names, weight_shape
 from edgesink.export.quantize import Blocks
 from edgesink.spec import ModelSpec
 
 __all__ = [
     "HF_NAMES",
-    "LAYER_WEIGHTS",
     "Checkpoint",
     "GgufCheckpoint",
     "SafetensorsCheckpoint",

@@ -62,7 +62,7 @@ class SafetensorsCheckpoint:
         source = self._source(weight)
         array: np.ndarray = self._stored(source.key).float().numpy()
         check_finite(array, source.key, str(self.path))
-        return array if source.rows is None else array[source.rows]
+        return source.of(array)
 
     def blocks(self, weight: str) -> Blocks | None:
         """None: the weights are floats."""

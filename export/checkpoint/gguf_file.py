@@ -87,7 +87,7 @@ class GgufCheckpoint:
         with np.errstate(all="ignore"):  # infinite scales are found below
             array = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(source.shape)
         check_finite(array, source.key, str(self.path))
-        return array if source.rows is None else array[source.rows]
+        return source.of(array)
 
     def blocks(self, weight: str) -> Blocks | None:
         """See `Checkpoint.blocks`; Q4_0, Q4_1, Q4_K and Q8_0 map, others are rounded to 8 bits, finer than they are."""

@@ -8,11 +8,15 @@ import numpy as np
 
 from edgesink.errors import BadCheckpoint
 from edgesink.export.families.fields import Fields
+from edgesink.export.families.frequencies import held, plain
 from edgesink.export.families.rope import rope_of_config
 from edgesink.export.families.weights_of import Shapes, Source, weight_shape
-from edgesink.spec import ModelSpec, RopeSpec
+from edgesink.spec import ModelSpec, Rotary, View
 
 MOST_LAYERS = 4096
+
+WEIGHTS = ("attention_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down")
+"""Of a layer."""
 
 HUB_NAMES = {
     "embedding": "model.embed_tokens.weight",
@@ -54,20 +58,23 @@ def of_config(config: Fields, name: str) -> ModelSpec:
         raise config.error("layer_types", f"'full_attention' for each of {layers} layers")
     hidden, context = config.count("hidden_size"), config.count("max_position_embeddings")
     heads, kv_heads, head_dim = _heads(config, hidden, "num_attention_heads", "num_key_value_heads", "head_dim")
+    rotary = rope_of_config(config, context, head_dim)
     return ModelSpec(
         name=name,
         architecture=config.text("model_type"),
-        layers=layers,
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         intermediate=config.count("intermediate_size"),
         vocab=config.count("vocab_size"),
-        norm_eps=config.number("rms_norm_eps"),
-        rope=rope_of_config(config, context),
-        tied=config.flag("tie_word_embeddings"),
         context=context,
+        tied=config.flag("tie_word_embeddings"),
+        views=(View(rotary),),
+        view_of=(0,) * layers,
+        weights=WEIGHTS,
+        scale=head_dim**-0.5,
+        norm_eps=config.number("rms_norm_eps"),
     )
 
 
@@ -86,7 +93,7 @@ def hub_source(weight: str, model: ModelSpec) -> Source:
 def hub_derived(key: str, model: ModelSpec) -> np.ndarray | None:
     """Old checkpoints hold the RoPE frequencies of each layer; transformers computes them anew, and so do we."""
     if re.fullmatch(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq", key):
-        return model.rope.inverse_frequencies(model.head_dim)
+        return np.array(model.views[0].rotary.frequencies)
     return None
 
 
@@ -104,20 +111,23 @@ def of_gguf(fields: Fields, name: str, tensors: Shapes) -> ModelSpec:
     for other in ("attention.value_length", "rope.dimension_count"):
         if fields.count(other, head_dim) != head_dim:
             raise fields.error(other, f"{head_dim}, the size of a head")
+    rotary = Rotary(held(plain(fields.number("rope.freq_base", 10000.0), head_dim), head_dim // 2))
     return ModelSpec(
         name=name,
         architecture="llama",
-        layers=fields.count("block_count", most=MOST_LAYERS),
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         intermediate=fields.count("feed_forward_length"),
         vocab=vocab,
-        norm_eps=round(fields.number("attention.layer_norm_rms_epsilon"), 12),  # float32 in the file
-        rope=RopeSpec(fields.number("rope.freq_base", 10000.0)),
-        tied=GGUF_NAMES["head"] not in tensors,
         context=fields.count("context_length"),
+        tied=GGUF_NAMES["head"] not in tensors,
+        views=(View(rotary),),
+        view_of=(0,) * fields.count("block_count", most=MOST_LAYERS),
+        weights=WEIGHTS,
+        scale=head_dim**-0.5,
+        norm_eps=round(fields.number("attention.layer_norm_rms_epsilon"), 12),  # float32 in the file
     )
 
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgesink.export.families.fields import Fields, same
-from edgesink.spec import Llama3Scaling, RopeSpec
+from edgesink.export.families.frequencies import Llama3Scaling, held, llama3, plain
+from edgesink.spec import Rotary
 
 
-def rope_of_config(config: Fields, context: int) -> RopeSpec:
+def rope_of_config(config: Fields, context: int, head_dim: int) -> Rotary:
     """The frequencies; `context` counts where Llama 3's scaling does not say the length it was trained at."""
     old, new = (_spelled(config, name) for name in ("rope_scaling", "rope_parameters"))
     if old and new:
@@ -25,7 +26,7 @@ def rope_of_config(config: Fields, context: int) -> RopeSpec:
         raise config.error("rope_theta", f"{theta:g}, as the RoPE parameters say")
     if kind == "default":
         rope.refuse_unread({"partial_rotary_factor": 1.0, "factor": 1.0, "attention_factor": 1.0})
-        return RopeSpec(theta)
+        return Rotary(held(plain(theta, head_dim), head_dim // 2))
     if kind != "llama3":
         raise rope.error("rope_type", "'default' or 'llama3'", f"RoPE of type {kind!r}")
     scaling = Llama3Scaling(
@@ -37,7 +38,7 @@ def rope_of_config(config: Fields, context: int) -> RopeSpec:
     if scaling.low_freq_factor >= scaling.high_freq_factor:
         raise rope.error("high_freq_factor", f"more than low_freq_factor = {scaling.low_freq_factor:g}")
     rope.refuse_unread({"partial_rotary_factor": 1.0})
-    return RopeSpec(theta, scaling)
+    return Rotary(held(llama3(plain(theta, head_dim), scaling), head_dim // 2))
 
 
 def _spelled(config: Fields, name: str) -> dict[str, Any]:

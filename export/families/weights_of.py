@@ -1,6 +1,7 @@
 """The decoder's weights: their names, their shapes, and where a family finds each in a file.
 
-Owns our own spelling of weights ("layers.3.q"). Knows no spelling of a file: that is a family's.
+Owns our own spelling of weights: `embedding`, `norm`, `head`, and those of a layer, which `ModelSpec.weights` lists
+("layers.3.q"). Knows no spelling of a file: that is a family's.
 """
 
 from __future__ import annotations
@@ -12,44 +13,60 @@ import numpy as np
 
 from edgesink.spec import ModelSpec
 
-LAYER_WEIGHTS = ("attention_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down")
-"""Weights of `layers.{i}.`; beside them stand `embedding`, `norm` and `head`."""
-
 Shapes = Mapping[str, tuple[int, ...]]
 """The tensors of a file: name -> shape, [out, in] or [n]."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a weight comes from."""
+    """Where a weight comes from, and what is folded into it on the way: w = (tensor[rows] + plus) * times."""
 
     key: str  # the tensor, as the file spells it
     shape: tuple[int, ...]  # that the tensor must have, [out, in] or [n]
     rows: np.ndarray | None = None  # int64 [out]: its rows in the decoder's order; None as they stand
+    plus: float = 0.0  # of vectors only: a matrix that is quantised already is never rounded again
+    times: float = 1.0  # likewise
+
+    def __post_init__(self) -> None:
+        assert len(self.shape) == 1 or (self.plus, self.times) == (0, 1), f"{self.key} is a matrix"
+
+    def of(self, tensor: np.ndarray) -> np.ndarray:
+        """The weight, float32, given the tensor."""
+        weight = tensor if self.rows is None else tensor[self.rows]
+        return (
+            weight if (self.plus, self.times) == (0, 1) else (weight + np.float32(self.plus)) * np.float32(self.times)
+        )
 
 
 def weight_shape(model: ModelSpec, weight: str) -> tuple[int, ...]:
-    """The shape that the architecture gives a weight, [out, in]."""
-    hidden, inner = model.hidden, model.intermediate
-    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    """The shape that the architecture gives a weight: [out, in] of a matrix, [n] of a norm or a bias."""
+    hidden, inner, D = model.hidden, model.intermediate, model.head_dim
+    queries, keys = model.heads * D, model.kv_heads * D
     shapes: dict[str, tuple[int, ...]] = {
         "embedding": (model.vocab, hidden),
         "head": (model.vocab, hidden),
         "norm": (hidden,),
         "attention_norm": (hidden,),
-        "mlp_norm": (hidden,),
         "q": (queries, hidden),
         "k": (keys, hidden),
         "v": (keys, hidden),
+        "q_bias": (queries,),
+        "k_bias": (keys,),
+        "v_bias": (keys,),
+        "q_norm": (D,),
+        "k_norm": (D,),
         "o": (hidden, queries),
+        "post_attention_norm": (hidden,),
+        "mlp_norm": (hidden,),
         "gate": (inner, hidden),
         "up": (inner, hidden),
         "down": (hidden, inner),
+        "post_mlp_norm": (hidden,),
     }
     return shapes[weight.rpartition(".")[2]]
 
 
 def weight_names(model: ModelSpec) -> list[str]:
     """Every weight of the model, in the order in which the decoder meets them."""
-    layers = [f"layers.{layer}.{name}" for layer in range(model.layers) for name in LAYER_WEIGHTS]
+    layers = [f"layers.{layer}.{name}" for layer in range(model.layers) for name in model.weights]
     return ["embedding", *layers, "norm", *([] if model.tied else ["head"])]

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgesink import names
 from edgesink.export.attention import AttentionSpec, BoundedFrame
-from edgesink.export.graph import Activation, check_activation, cut, decoder
+from edgesink.export.graph import Norm, Projection, cut, decoder, unknown_activation
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import (
     Program,
@@ -35,6 +35,7 @@ from edgesink.export.to_coreml.builder import (
 from edgesink.export.to_coreml.description import describe_model
 from edgesink.export.weights import Weights
 from edgesink.manifest import Manifest
+from edgesink.spec import Activation
 
 SMALLEST_PEAK = 1e-3  # of a normalised vector: keeps the division finite for a vector of zeros
 
@@ -79,7 +80,7 @@ def _add_function(
         position, sinks, length = values[names.POSITION], values[names.SINKS], values.get(names.LENGTH)
         buffers = MilBuffers(values[names.KV_CACHE], layers, kv_write)
         ops = MilOps(store, weights, length)
-        spec = AttentionSpec.of(model, manifest.stream)
+        spec = AttentionSpec.of(model, manifest.stream, model.views[0])
         attention = BoundedFrame(ops, buffers, spec, entering, position, sinks, 1 if length is None else length)
         leaving = decoder(model, ops, attention, entering, layers)
         if layers.stop < model.layers:
@@ -108,10 +109,11 @@ class MilOps:
 
     # ---- the decoder's vocabulary
 
-    def embed(self, ids: Value, weight: str) -> Value:
-        return Value(mb.gather(x=self._weight(weight).var, indices=ids.var, axis=0))
+    def embed(self, ids: Value, weight: str, scale: float) -> Value:
+        rows = Value(mb.gather(x=self._weight(weight).var, indices=ids.var, axis=0))
+        return rows if scale == 1 else rows * scale
 
-    def norm(self, x: Value, weight: str, eps: float) -> Value:
+    def norm(self, x: Value, norm: Norm) -> Value:
         """RMSNorm divided by the largest magnitude first.
 
         Residuals reach 26 000 on the tokens that become sinks, and their squares overflow float16. Divided by the
@@ -120,26 +122,26 @@ class MilOps:
         magnitude = mb.reduce_max(x=mb.abs(x=x.var), axes=[-1], keep_dims=True)
         peak = Value(mb.maximum(x=magnitude, y=np.float16(SMALLEST_PEAK)))
         unit = x / peak
-        floor = constant(np.array([eps**0.5])) / peak
+        floor = constant(np.array([norm.eps**0.5])) / peak
         mean = Value(mb.reduce_mean(x=(unit * unit).var, axes=[-1], keep_dims=True)) + floor * floor
         inverse = Value(mb.rsqrt(x=mean.var, epsilon=np.float16(0)))
-        return x * (inverse / peak) * self._weight(weight)
+        return x * (inverse / peak) * self._weight(norm.weight)
 
-    def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        products = [self._product(x, weight) for weight, _ in weights]
-        return tuple(cut_heads(product, count) for product, (_, count) in zip(products, weights, strict=True))
+    def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
+        products = [self._product(x, projection.weight, projection.bias) for projection in projections]
+        return tuple(cut_heads(product, p.heads) for product, p in zip(products, projections, strict=True))
 
     def merge(self, context: Value, width: int) -> Value:
         rows = Value(mb.transpose(x=context.var, perm=[0, 2, 1, 3]))
         return reshape(rows, 1, context.shape[2], width)
 
-    def residual(self, x: Value, y: Value, weight: str) -> Value:
-        return x + self._product(y, weight)
+    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
+        product = self._product(y, weight)
+        return x + (self.norm(product, after) if after else product)
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
-        check_activation(activation)
         a, b = self._product(x, gate), self._product(x, up)
-        return Value(mb.silu(x=a.var)) * b
+        return activated(a, activation) * b
 
     def last(self, x: Value) -> Value:
         if self._length is None:
@@ -201,11 +203,11 @@ class MilOps:
 
     # ---- weights
 
-    def _product(self, x: Value, weight: str) -> Value:
-        """x @ w.T."""
+    def _product(self, x: Value, weight: str, bias: str | None = None) -> Value:
+        """x @ w.T + bias."""
         matrix = self._weight(weight)
-        zeros = self._const(self._store.zeros(matrix.shape[0]))
-        return Value(mb.linear(x=x.var, weight=matrix.var, bias=zeros.var))
+        added = self._const(self._store.zeros(matrix.shape[0])) if bias is None else self._weight(bias)
+        return Value(mb.linear(x=x.var, weight=matrix.var, bias=added.var))
 
     def _weight(self, name: str) -> Value:
         if name not in self._store:
@@ -217,6 +219,15 @@ class MilOps:
         if name not in self._consts:
             self._consts[name] = self._store.value(name)
         return self._consts[name]
+
+
+def activated(x: Value, activation: Activation) -> Value:
+    """The activation of every value."""
+    if activation == "silu":
+        return Value(mb.silu(x=x.var))
+    if activation == "gelu_tanh":
+        return Value(mb.gelu(x=x.var, mode="TANH_APPROXIMATION"))
+    raise unknown_activation(activation)
 
 
 def cut_heads(x: Value, heads: int) -> Value:

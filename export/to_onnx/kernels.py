@@ -9,26 +9,28 @@ processor has the kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from edgesink import names
-from edgesink.export.attention import AttentionSpec, Heads
-from edgesink.export.graph import Activation, check_activation, decoder
+from edgesink.export.attention import NO_SINKS, AttentionSpec, Heads, by_view
+from edgesink.export.graph import Norm, Projection, decoder
 from edgesink.export.quantize import BLOCK
 from edgesink.export.to_onnx.builder import Graph, Value, WeightFile, bytes_outside, place_outside
-from edgesink.export.to_onnx.ops import StepOps, inputs, outputs
+from edgesink.export.to_onnx.ops import StepOps, activated, inputs, outputs
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored
 from edgesink.kernel_image import GROUP, LOCATION, Image, Part
-from edgesink.spec import ModelSpec, Precision, StreamSpec
+from edgesink.spec import Activation, ModelSpec, StreamSpec
+from edgesink.targets import Precision
 
 EDGESINK = "edgesink"  # the domain of the operators in kernels/onnxruntime.c
 UNREAD_EPSILON = 1e-5  # of a product that takes no norm along: the operator asks for the attribute
 HALF, WORD = 2, 4  # bytes: a scale; the codes of a row that a lane takes at once
 QUANTISED: tuple[Precision, ...] = ("int4", "int8")
+GATES: dict[Activation, int] = {"silu": 1, "gelu_tanh": 2}  # as the operator counts them; 0: no gate
 
 
 def runs_on_kernels(model: ModelSpec, precision: Precision) -> bool:
@@ -43,8 +45,8 @@ def write_kernels_graph(path: Path, image: Path, model: ModelSpec, stream: Strea
     graph = Graph(tensors)
     ids, position, sinks = inputs(graph)
     ops = KernelOps(graph, weights, tensors)
-    attention = RingAttention(ops, AttentionSpec.of(model, stream), ids, position, sinks)
-    outputs(graph, decoder(model, ops, attention, ids), model.vocab)
+    views = [RingAttention(ops, AttentionSpec.of(model, stream, view), ids, position, sinks) for view in model.views]
+    outputs(graph, decoder(model, ops, by_view(model, views), ids), model.vocab)
     graph.save(path, model.name)
     image.write_text(Image(tuple(tensors.parts)).to_json(), encoding="utf-8")
 
@@ -90,8 +92,7 @@ class Normed:
     """A value and the norm that the product it goes into applies."""
 
     x: Value
-    weight: str
-    eps: float
+    norm: Norm
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Packed:
     x: Value
     first: int  # head of x
     count: int
+    norm: Norm | None = None  # of each head, which the attention applies
 
 
 class KernelOps(StepOps):
@@ -110,56 +112,78 @@ class KernelOps(StepOps):
         super().__init__(graph)
         self._weights, self._tensors = weights, tensors
 
-    def embed(self, ids: Value, weight: str) -> Value:
+    def embed(self, ids: Value, weight: str, scale: float) -> Value:
         table = self._weights.vocabulary(weight)
-        return self.graph.node(
+        rows = self.graph.node(
             "BlockRows", ids, *self._matrix(table), dtype=np.float32,
             domain=EDGESINK, rows=table.rows, columns=table.columns, bits=table.bits,
         )  # fmt: skip
+        return rows if scale == 1 else rows * scale
 
-    def norm(self, x: Value, weight: str, eps: float) -> Normed:
-        return Normed(x, weight, eps)
+    def norm(self, x: Value | Packed, norm: Norm) -> Normed | Packed:
+        return replace(x, norm=norm) if isinstance(x, Packed) else Normed(x, norm)
 
-    def heads(self, x: Normed | Value, *weights: tuple[str, int]) -> tuple[Packed, ...]:
-        products = [self._product(x, stored) for stored in self._weights.matrices(*(name for name, _ in weights))]
-        together = products[0] if len(products) == 1 else self.graph.node("Concat", *products, axis=2)
-        counts = [count for _, count in weights]
-        return tuple(Packed(together, sum(counts[:i]), count) for i, count in enumerate(counts))
+    def heads(self, x: Normed | Value, *projections: Projection) -> tuple[Packed, ...]:
+        stored = self._weights.matrices(*(projection.weight for projection in projections))
+        biases = [projection.bias for projection in projections if projection.bias is not None]
+        counts = [projection.heads for projection in projections]
+        together = [self._product(x, matrix) for matrix in stored] if not biases else self._biased(x, stored, biases)
+        packed = together[0] if len(together) == 1 else self.graph.node("Concat", *together, axis=2)
+        return tuple(Packed(packed, sum(counts[:i]), count) for i, count in enumerate(counts))
 
     def merge(self, context: Packed, width: int) -> Value:
         return context.x  # side by side already
 
-    def residual(self, x: Value, y: Value, weight: str) -> Value:
-        return self._product(y, self._weights.matrices(weight)[0], residual=x)
+    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
+        return self._product(y, self._weights.matrices(weight)[0], residual=x, after=after)
 
     def gated(self, x: Normed | Value, gate: str, up: str, activation: Activation) -> Value:
-        check_activation(activation)
         stored = self._weights.matrices(gate, up)
         if len(stored) == 1:
-            return self._product(x, stored[0], gated=True)
+            return self._product(x, stored[0], gated=GATES[activation])
         a, b = (self._product(x, one) for one in stored)
-        return a * self.graph.node("Sigmoid", a) * b
+        return activated(self.graph, a, activation) * b
 
     def head(self, x: Normed | Value, weight: str) -> Value:
         return self._product(x, self._weights.vocabulary(weight))
 
-    def _product(self, x: Normed | Value, weight: Stored, residual: Value | None = None, gated: bool = False) -> Value:
-        """x @ w.T, with its norm, its gate and the residual stream."""
+    def _biased(self, x: Normed | Value, stored: Sequence[Stored], biases: Sequence[str]) -> list[Value]:
+        """Products with a bias each; a single one of all weights has their biases one behind the other."""
+        groups = [biases] if len(stored) == 1 else [[bias] for bias in biases]
+        return [self._product(x, one, bias=self.vector(*group)) for one, group in zip(stored, groups, strict=True)]
+
+    def _product(
+        self,
+        x: Normed | Value,
+        weight: Stored,
+        residual: Value | None = None,
+        gated: int = 0,
+        bias: Value | None = None,
+        after: Norm | None = None,
+    ) -> Value:
+        """x @ w.T, with all that the operator takes along: the norm before it, its gate or its bias, the norm after it
+        and the residual stream."""
         graph, absent = self.graph, self.graph.absent()
-        normed = x if isinstance(x, Normed) else None
-        return graph.node(
-            "BlockProduct",
-            normed.x if normed else x,
-            *self._matrix(weight),
-            self._norm(normed.weight) if normed else absent,
+        before = x.norm if isinstance(x, Normed) else None
+        norm = before or after
+        optional = [
+            self.vector(before.weight) if before else absent,
             residual or absent,
-            domain=EDGESINK, rows=weight.rows, bits=weight.bits, gated=int(gated),
-            epsilon=normed.eps if normed else UNREAD_EPSILON,
+            bias or absent,
+            self.vector(after.weight) if after else absent,
+        ]
+        while len(optional) > 2 and optional[-1] is absent:
+            optional.pop()
+        return graph.node(
+            "BlockProduct", x.x if isinstance(x, Normed) else x, *self._matrix(weight), *optional,
+            domain=EDGESINK, rows=weight.rows, bits=weight.bits, gated=gated,
+            epsilon=norm.eps if norm else UNREAD_EPSILON,
         )  # fmt: skip
 
-    def _norm(self, weight: str) -> Value:
-        self._tensors.vector(self._weights.vector(weight))
-        return self.graph.initializer(weight)
+    def vector(self, *weights: str) -> Value:
+        name = self._weights.vector(*weights)
+        self._tensors.vector(name)
+        return self.graph.initializer(name)
 
     def _matrix(self, weight: Stored) -> list[Value]:
         """Its codes, scales and offsets as the operators take them."""
@@ -177,34 +201,55 @@ class RingAttention:
     """A node a layer, over the phases of a step's tokens as they stand in the stream and as the sinks see them."""
 
     def __init__(self, ops: KernelOps, spec: AttentionSpec, ids: Value, position: Value, sinks: Value) -> None:
-        self._graph, self._spec, self._position, self._sinks = ops.graph, spec, position, sinks
+        self._ops, self._spec, self._position = ops, spec, position
+        self._sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
         token = position + ops.arange(ids)  # [T]
-        self._phases = [ops.phase(x) for x in ops.angles(token, spec.frequencies)]
+        self._phases = self._phase(token)
         if spec.positions == "cache":
-            bounded = ops.minimum(token, spec.capacity - 1)
-            self._phases += [ops.phase(x) for x in ops.angles(bounded, spec.frequencies)]
+            self._phases += self._phase(ops.minimum(token, spec.capacity - 1))
         else:
             self._phases *= 2
 
+    def _phase(self, position: Value) -> list[Value]:
+        """cos and sin at position [T], each pair with its amplitude: float32 [1, T, D/2]."""
+        phases = list(self._ops.angles(position, self._spec.frequencies))
+        if (self._spec.amplitudes != 1).any():
+            phases = [phase * self._spec.amplitudes for phase in phases]
+        return [self._ops.phase(phase) for phase in phases]
+
     def __call__(self, layer: int, q: Packed, k: Packed, v: Packed) -> Packed:
         """The context of one layer, [1, T, H D]; its state is written on the way."""
-        graph, heads = self._graph, self._spec.heads
+        graph, heads = self._ops.graph, self._spec.heads
         shape = [1, heads.keys, self._spec.rows, heads.dim]
         states = [names.key(layer), names.value(layer)]
         given = [graph.input(name, np.float16, shape) for name in states]
         context, *written = graph.nodes(
             "RingAttention", _together(heads, q, k, v), *given, self._position, self._sinks, *self._phases,
+            *self._norms(q, k),
             outputs=[f"context_{layer}", *(names.updated(name) for name in states)],
             dtypes=[np.float32, np.float16, np.float16],
-            domain=EDGESINK, heads=heads.queries, capacity=self._spec.capacity,
+            domain=EDGESINK, heads=heads.queries, capacity=self._spec.capacity, **self._numbers(q, k),
         )  # fmt: skip
         for value in written:
             graph.output(value, shape)
         return Packed(context, 0, heads.queries)
 
+    def _norms(self, q: Packed, k: Packed) -> list[Value]:
+        """The weights of the norms of queries and keys, where there are any: [D] each."""
+        if q.norm is None and k.norm is None:
+            return []
+        return [self._ops.vector(x.norm.weight) if x.norm else self._ops.graph.absent() for x in (q, k)]
+
+    def _numbers(self, q: Packed, k: Packed) -> dict[str, float]:
+        """The scale of q · k where it is not the usual one, and the eps of the norms."""
+        numbers = {} if self._spec.scale == self._spec.heads.dim**-0.5 else {"scale": self._spec.scale}
+        norm = q.norm or k.norm
+        return numbers if norm is None else {**numbers, "epsilon": norm.eps}
+
 
 def _together(heads: Heads, q: Packed, k: Packed, v: Packed) -> Value:
     """The value that holds q, k and v one behind the other, the only way in which the operator takes them."""
     H, K = heads.queries, heads.keys
-    assert [q, k, v] == [Packed(q.x, 0, H), Packed(q.x, H, K), Packed(q.x, H + K, K)], "q, k, v are not side by side"
+    places = [(part.x, part.first, part.count) for part in (q, k, v)]
+    assert places == [(q.x, 0, H), (q.x, H, K), (q.x, H + K, K)], "q, k, v are not side by side"
     return q.x

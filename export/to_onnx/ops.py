@@ -7,18 +7,19 @@ float64. Knows no model but by the numbers that it is told, and of the state (`b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgesink import names
-from edgesink.export.attention import AttentionSpec, Heads, SinkCorrected
-from edgesink.export.graph import Activation, check_activation, decoder
+from edgesink.export.attention import AttentionSpec, Heads, SinkCorrected, by_view
+from edgesink.export.graph import Norm, Projection, decoder, unknown_activation
 from edgesink.export.quantize import BLOCK
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored
-from edgesink.spec import ModelSpec, StreamSpec
+from edgesink.spec import Activation, ModelSpec, StreamSpec
 
 # MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path; or as they are, half as fast for a
 # token and for 8 bit codes twenty times slower than that
@@ -29,13 +30,25 @@ def write_onnx(
     path: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights, float_activations: bool = False
 ) -> None:
     """Write the graph file `path` beside the data file of `weights`; `float_activations`: where weights have 4 bits."""
-    graph, spec = Graph(weights.file), AttentionSpec.of(model, stream)
+    graph = Graph(weights.file)
     ids, position, sinks = inputs(graph)
     ops = OnnxOps(graph, weights, float_activations)
-    buffers = OnnxBuffers(graph, range(model.layers), spec.heads, rows="rows")
-    attention = SinkCorrected(ops, buffers, spec, ids, position, sinks)
-    outputs(graph, decoder(model, ops, attention, ids), model.vocab)
+    rings = ring_buffers(graph, model, stream)
+    views = []
+    for view in model.views:
+        buffers = rings[model.rings(stream).index(model.ring(view, stream))]
+        views.append(SinkCorrected(ops, buffers, AttentionSpec.of(model, stream, view), ids, position, sinks))
+    outputs(graph, decoder(model, ops, by_view(model, views), ids), model.vocab)
     graph.save(path, model.name)
+
+
+def ring_buffers(graph: Graph, model: ModelSpec, stream: StreamSpec) -> list[OnnxBuffers]:
+    """Those of each ring of the model; every ring has a number of rows of its own, which the runner chooses."""
+    heads, buffers = Heads(model.heads, model.kv_heads, model.head_dim), []
+    for ring in range(len(model.rings(stream))):
+        layers = [layer for layer in range(model.layers) if model.ring_of(layer, stream) == ring]
+        buffers.append(OnnxBuffers(graph, layers, heads, rows=names.rows(ring)))
+    return buffers
 
 
 def inputs(graph: Graph) -> tuple[Value, Value, Value]:
@@ -51,11 +64,23 @@ def outputs(graph: Graph, logits: Value, vocab: int) -> None:
     graph.output(graph.node("ArgMax", flat, axis=-1, keepdims=1, dtype=np.int64, name=names.NEXT), [1, 1])
 
 
+def activated(graph: Graph, x: Value, activation: Activation) -> Value:
+    """The activation of every value."""
+    if activation == "silu":
+        return x * graph.node("Sigmoid", x)
+    if activation == "gelu_tanh":
+        return graph.node("Gelu", x, approximate="tanh")
+    raise unknown_activation(activation)
+
+
 class StepOps:
     """What every graph says of the tokens of a step: their numbers, their phases, which is the last."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+
+    def constant(self, array: np.ndarray) -> Value:
+        return self.graph.constant(array)
 
     def arange(self, ids: Value) -> Value:
         return self.graph.numbers(ids, axis=1)
@@ -86,43 +111,38 @@ class OnnxOps(StepOps):
 
     # ---- the decoder's vocabulary
 
-    def embed(self, ids: Value, weight: str) -> Value:
-        table = self._weights.vocabulary(weight)
-        if not table.bits:
-            return self._float(self.graph.node("Gather", self.graph.initializer(table.name), ids))
-        codes, (scale, *zero) = self.graph.initializer(f"{table.name}.rows"), self._scales(table)
-        return self.graph.node(
-            "GatherBlockQuantized", codes, ids, scale, *zero, dtype=np.float32, domain=MICROSOFT,
-            bits=table.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
-        )  # fmt: skip
+    def embed(self, ids: Value, weight: str, scale: float) -> Value:
+        rows = self._rows(ids, weight)
+        return rows if scale == 1 else rows * scale
 
-    def norm(self, x: Value, weight: str, eps: float) -> Value:
-        scale = self.graph.initializer(self._weights.vector(weight))
-        return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=eps)
+    def norm(self, x: Value, norm: Norm) -> Value:
+        scale = self.graph.initializer(self._weights.vector(norm.weight))
+        return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=norm.eps)
 
-    def heads(self, x: Value, *weights: tuple[str, int]) -> tuple[Value, ...]:
-        counts = [count for _, count in weights]
-        stored = self._weights.matrices(*(name for name, _ in weights))
+    def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
+        counts = [projection.heads for projection in projections]
+        stored = self._weights.matrices(*(projection.weight for projection in projections))
         products = [self._product(x, matrix) for matrix in stored]
-        if len(products) == 1:  # one transposition for q, k and v
-            return self.graph.split(self._cut(products[0], sum(counts), stored[0].rows), counts, axis=1)
-        cut = zip(products, counts, stored, strict=True)
+        if len(products) == 1:  # one sum and one transposition for q, k and v
+            (product,) = self._biased(products, projections)
+            return self.graph.split(self._cut(product, sum(counts), stored[0].rows), counts, axis=1)
+        cut = zip(self._biased(products, projections), counts, stored, strict=True)
         return tuple(self._cut(product, count, matrix.rows) for product, count, matrix in cut)
 
     def merge(self, context: Value, width: int) -> Value:
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
         return self.graph.reshape(rows, 1, -1, width)
 
-    def residual(self, x: Value, y: Value, weight: str) -> Value:
-        return x + self._product(y, self._weights.matrices(weight)[0])
+    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
+        product = self._product(y, self._weights.matrices(weight)[0])
+        return x + (self.norm(product, after) if after else product)
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
-        check_activation(activation)
         stored = self._weights.matrices(gate, up)
         products = tuple(self._product(x, matrix) for matrix in stored)
         if len(products) == 1:
             products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
-        return products[0] * self.graph.node("Sigmoid", products[0]) * products[1]
+        return activated(self.graph, products[0], activation) * products[1]
 
     def head(self, x: Value, weight: str) -> Value:
         """A tied head is the embedding's bytes under another name."""
@@ -164,6 +184,29 @@ class OnnxOps(StepOps):
         return self.graph.node("Attention", q, keys, values, mask, scale=1.0)  # any other scale copies every key
 
     # ---- weights
+
+    def _rows(self, ids: Value, weight: str) -> Value:
+        table = self._weights.vocabulary(weight)
+        if not table.bits:
+            return self._float(self.graph.node("Gather", self.graph.initializer(table.name), ids))
+        codes, (scale, *zero) = self.graph.initializer(f"{table.name}.rows"), self._scales(table)
+        return self.graph.node(
+            "GatherBlockQuantized", codes, ids, scale, *zero, dtype=np.float32, domain=MICROSOFT,
+            bits=table.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
+        )  # fmt: skip
+
+    def _biased(self, products: list[Value], projections: Sequence[Projection]) -> list[Value]:
+        """The products with their biases; a single product of several projections has all of theirs or none."""
+        biases = [projection.bias for projection in projections]
+        groups = [biases] if len(products) == 1 else [[bias] for bias in biases]
+        return [self._sum(product, group) for product, group in zip(products, groups, strict=True)]
+
+    def _sum(self, product: Value, biases: Sequence[str | None]) -> Value:
+        present = [bias for bias in biases if bias is not None]
+        if not present:
+            return product
+        assert len(present) == len(biases), "a product of some projections with a bias and some without"
+        return product + self.graph.initializer(self._weights.vector(*present))
 
     def _product(self, x: Value, weight: Stored) -> Value:
         """x @ w.T."""

@@ -48,12 +48,13 @@ class OnnxWeights:
         self._stored: dict[str, list[Stored]] = {}
         self._vectors: set[str] = set()
 
-    def vector(self, name: str) -> str:
-        """A norm's weight, float32."""
-        if name not in self._vectors:
-            self._vectors.add(name)
-            self.file.tensor(name, np.asarray(self._weight(name), np.float32))
-        return name
+    def vector(self, *names: str) -> str:
+        """Vectors one behind the other, float32: a norm's weight, or the biases of a product."""
+        key = "+".join(names)
+        if key not in self._vectors:
+            self._vectors.add(key)
+            self.file.tensor(key, np.concatenate([np.asarray(self._weight(name), np.float32) for name in names]))
+        return key
 
     def matrices(self, *names: str) -> list[Stored]:
         """The matrices, one below the other as one if they are held alike."""
