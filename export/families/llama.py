@@ -14,6 +14,7 @@ from edgesink.export.families.weights_of import Shapes, Source, weight_shape
 from edgesink.spec import ModelSpec, Rotary, View
 
 MOST_LAYERS = 4096
+HEAD_SIZE = "attention.key_length, or else embedding_length / attention.head_count"
 
 WEIGHTS = ("attention_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down")
 """Of a layer."""
@@ -74,7 +75,7 @@ def of_config(config: Fields, name: str) -> ModelSpec:
         view_of=(0,) * layers,
         weights=WEIGHTS,
         scale=head_dim**-0.5,
-        norm_eps=config.number("rms_norm_eps"),
+        norm_eps=config.number("rms_norm_eps", below=1),
     )
 
 
@@ -110,7 +111,7 @@ def of_gguf(fields: Fields, name: str, tensors: Shapes) -> ModelSpec:
     )
     for other in ("attention.value_length", "rope.dimension_count"):
         if fields.count(other, head_dim) != head_dim:
-            raise fields.error(other, f"{head_dim}, the size of a head")
+            raise fields.error(other, f"{head_dim}, the size of a head: {HEAD_SIZE}")
     rotary = Rotary(held(plain(fields.number("rope.freq_base", 10000.0), head_dim), head_dim // 2))
     return ModelSpec(
         name=name,
@@ -127,7 +128,7 @@ def of_gguf(fields: Fields, name: str, tensors: Shapes) -> ModelSpec:
         view_of=(0,) * fields.count("block_count", most=MOST_LAYERS),
         weights=WEIGHTS,
         scale=head_dim**-0.5,
-        norm_eps=round(fields.number("attention.layer_norm_rms_epsilon"), 12),  # float32 in the file
+        norm_eps=round(fields.number("attention.layer_norm_rms_epsilon", below=1), 12),  # float32 in the file
     )
 
 
@@ -153,7 +154,7 @@ def _heads(fields: Fields, hidden: int, queries: str, keys: str, size: str) -> t
         raise fields.error(queries, f"a divisor of {hidden}, the hidden size")
     kv_heads, head_dim = fields.count(keys, heads), fields.count(size, hidden // heads)
     if heads % kv_heads:
-        raise fields.error(keys, f"a divisor of {heads}, the query heads")
+        raise fields.error(keys, f"a divisor of {queries} = {heads}")
     if head_dim % 2:
         raise fields.error(size if fields.says(size) else queries, "heads of an even number of dimensions")
     return heads, kv_heads, head_dim
