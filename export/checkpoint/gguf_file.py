@@ -131,10 +131,11 @@ class GgufCheckpoint:
     def _end_ids(self, header: Fields) -> tuple[int, ...]:
         """The file's own end ids, and control tokens that are known to end a turn by their text."""
         tokens = header.get("tokenizer.ggml.tokens") or []
+        if not isinstance(tokens, list) or len(tokens) > self.model.vocab:
+            raise header.error("tokenizer.ggml.tokens", f"a list of {self.model.vocab} tokens at most")
         kinds = header.get("tokenizer.ggml.token_type") or [_CONTROL] * len(tokens)  # a file may not tell
-        for name, values in {"tokens": tokens, "token_type": kinds}.items():
-            if not isinstance(values, list) or len(values) != len(tokens) or len(values) > self.model.vocab:
-                raise header.error(f"tokenizer.ggml.{name}", f"one a token, {self.model.vocab} at most")
+        if not isinstance(kinds, list) or len(kinds) != len(tokens):
+            raise header.error("tokenizer.ggml.token_type", "one for each of tokenizer.ggml.tokens")
         known = {id_ for id_, text in enumerate(tokens) if text in TURN_ENDS and kinds[id_] == _CONTROL}
         named = {self._token_id(header, name) for name in ("eos", "eot", "eom")}
         return tuple(sorted(known.union(id_ for id_ in named if id_ is not None)))

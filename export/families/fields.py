@@ -49,11 +49,11 @@ class Fields:
             raise self.error(name, f"an integer from 1 to {most}")
         return value
 
-    def number(self, name: str, default: float | None = None) -> float:
-        """A finite number above 0; `default` where it is null or absent."""
+    def number(self, name: str, default: float | None = None, below: float = math.inf) -> float:
+        """A number above 0 and below `below`; `default` where it is null or absent."""
         value = self._required(name, default)
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise self.error(name, "a number above 0")
+        if type(value) not in (int, float) or not 0 < value < below:
+            raise self.error(name, "a number above 0" + ("" if below == math.inf else f" and below {below:g}"))
         return float(value)
 
     def flag(self, name: str) -> bool:

@@ -13,6 +13,7 @@ from edgesink.export.families.weights_of import Shapes, Source, weight_shape
 from edgesink.spec import ModelSpec, RopeSpec
 
 MOST_LAYERS = 4096
+HEAD_SIZE = "attention.key_length, or else embedding_length / attention.head_count"
 
 HUB_NAMES = {
     "embedding": "model.embed_tokens.weight",
@@ -64,7 +65,7 @@ def of_config(config: Fields, name: str) -> ModelSpec:
         head_dim=head_dim,
         intermediate=config.count("intermediate_size"),
         vocab=config.count("vocab_size"),
-        norm_eps=config.number("rms_norm_eps"),
+        norm_eps=config.number("rms_norm_eps", below=1),
         rope=rope_of_config(config, context),
         tied=config.flag("tie_word_embeddings"),
         context=context,
@@ -103,7 +104,7 @@ def of_gguf(fields: Fields, name: str, tensors: Shapes) -> ModelSpec:
     )
     for other in ("attention.value_length", "rope.dimension_count"):
         if fields.count(other, head_dim) != head_dim:
-            raise fields.error(other, f"{head_dim}, the size of a head")
+            raise fields.error(other, f"{head_dim}, the size of a head: {HEAD_SIZE}")
     return ModelSpec(
         name=name,
         architecture="llama",
@@ -114,7 +115,7 @@ def of_gguf(fields: Fields, name: str, tensors: Shapes) -> ModelSpec:
         head_dim=head_dim,
         intermediate=fields.count("feed_forward_length"),
         vocab=vocab,
-        norm_eps=round(fields.number("attention.layer_norm_rms_epsilon"), 12),  # float32 in the file
+        norm_eps=round(fields.number("attention.layer_norm_rms_epsilon", below=1), 12),  # float32 in the file
         rope=RopeSpec(fields.number("rope.freq_base", 10000.0)),
         tied=GGUF_NAMES["head"] not in tensors,
         context=fields.count("context_length"),
@@ -143,7 +144,7 @@ def _heads(fields: Fields, hidden: int, queries: str, keys: str, size: str) -> t
         raise fields.error(queries, f"a divisor of {hidden}, the hidden size")
     kv_heads, head_dim = fields.count(keys, heads), fields.count(size, hidden // heads)
     if heads % kv_heads:
-        raise fields.error(keys, f"a divisor of {heads}, the query heads")
+        raise fields.error(keys, f"a divisor of {queries} = {heads}")
     if head_dim % 2:
         raise fields.error(size if fields.says(size) else queries, "heads of an even number of dimensions")
     return heads, kv_heads, head_dim

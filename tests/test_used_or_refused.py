@@ -1,0 +1,600 @@
+"""Every field and every tensor of a checkpoint is used as transformers uses it, or refused by name.
+
+One thing at a time is deleted, added or changed in a llama folder, a mistral folder and a llama GGUF. What still opens
+must give transformers' logits: those of a Llama made of nothing but our `ModelSpec` and weights are compared. What is
+refused must be named in one EdgesinkError; nothing else may be raised.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from edgesink.errors import BadCheckpoint, EdgesinkError
+from edgesink.export.checkpoint import check_sliding_window, open_checkpoint, weight_names
+from edgesink.export.checkpoint.config import HARMLESS, NEUTRAL
+from edgesink.reference import load_model
+
+IDS = torch.tensor([list(range(2, 34))])  # 32 tokens
+SMALL = dict(
+    vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=8, num_key_value_heads=2
+)
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+HUGE = 10**9
+
+
+@pytest.fixture(scope="module")
+def folders(toy_maker, tmp_path_factory):
+    """A llama with a head of its own and a tied mistral, as transformers saves them."""
+    make = lambda kind, **more: toy_maker(tmp_path_factory.mktemp(kind), kind, **SMALL, **more).path  # noqa: E731
+    found = {"llama": make("llama", tie_word_embeddings=False), "mistral": make("mistral", sliding_window=None)}
+    for folder in found.values():
+        (folder / "tokenizer.json").unlink()  # ids beyond the vocabulary of 40; not what is tried here
+    return found
+
+
+@pytest.fixture
+def folder(folders, tmp_path):
+    """folder(kind, config=…, tensors=…, **files) -> a copy whose config or weights a function has changed."""
+    from safetensors.torch import load_file, save_file
+
+    def make(kind: str, config=None, tensors=None, **files) -> Path:
+        source, copy = folders[kind], tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        copy.mkdir()
+        values = json.loads((source / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps(values if config is None else config(values)))
+        weights = source / "model.safetensors"
+        if tensors is None:
+            os.symlink(weights, copy / weights.name)
+        else:
+            changed = {key: value.contiguous() for key, value in tensors(load_file(weights)).items()}
+            save_file(changed, copy / weights.name, metadata={"format": "pt"})
+        for name, text in files.items():
+            (copy / f"{name}.json").write_text(text)
+        return copy
+
+    return make
+
+
+@pytest.fixture
+def gguf(tmp_path, gguf_values):
+    """gguf(fields=…, tensors=…) -> a file whose fields or tensors a function has changed."""
+
+    def make(fields=dict, tensors=dict) -> Path:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.gguf"
+        write_gguf(path, fields(dict(gguf_values.fields)), tensors(dict(gguf_values.tensors)))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def gguf_values():
+    """Fields and tensors of a tiny llama with two layers, four query heads and two key/value heads."""
+    random = np.random.default_rng(0)
+    shapes = {"token_embd": (40, 32), "output": (40, 32), "output_norm": (32,)}
+    for layer in ("blk.0.", "blk.1."):
+        shapes |= {f"{layer}{name}": (32,) for name in ("attn_norm", "ffn_norm")}
+        shapes |= {f"{layer}{name}": (32, 32) for name in ("attn_q", "attn_output")}
+        shapes |= {f"{layer}{name}": (16, 32) for name in ("attn_k", "attn_v")}
+        shapes |= {f"{layer}{name}": (48, 32) for name in ("ffn_gate", "ffn_up")} | {f"{layer}ffn_down": (32, 48)}
+    values = lambda shape: (random.normal(size=shape) * 0.3 + (len(shape) == 1)).astype(np.float32)  # noqa: E731
+    fields = {
+        "general.architecture": "llama", "general.name": "tiny", "general.type": "model", "general.file_type": 0,
+        "llama.block_count": 2, "llama.embedding_length": 32, "llama.feed_forward_length": 48,
+        "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2, "llama.context_length": 64,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5, "llama.rope.freq_base": 5000.0, "llama.vocab_size": 40,
+        "llama.rope.dimension_count": 8,
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.tokens": [f"t{i}" for i in range(39)] + ["<|im_end|>"], "tokenizer.ggml.merges": ["t 1"],
+        "tokenizer.ggml.token_type": [1] * 39 + [3],
+    }  # fmt: skip
+    return SimpleNamespace(fields=fields, tensors={f"{name}.weight": values(shape) for name, shape in shapes.items()})
+
+
+def write_gguf(path, fields, tensors):
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "llama")
+    writer.kv_data[0].clear()  # the architecture is one of the fields
+    for name, value in fields.items():
+        kind = "array" if isinstance(value, list) else {str: "string", bool: "bool", float: "float32"}.get(type(value))
+        getattr(writer, f"add_{kind or ('int64' if value < 0 or value >> 32 else 'uint32')}")(name, value)
+    for name, value in tensors.items():
+        if isinstance(value, SimpleNamespace):  # quantised
+            writer.add_tensor(name, value.data, raw_dtype=value.kind)
+        else:
+            writer.add_tensor(name, np.ascontiguousarray(value))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def verdict(model_of):
+    """verdict(path, names) -> "used" or "refused", or a sentence that says what is wrong."""
+
+    def judge(path: Path, names, original: Path) -> str:
+        try:
+            checkpoint = open_checkpoint(path)
+            check_sliding_window(checkpoint, IDS.shape[1])
+            weights = weights_of(checkpoint)
+        except EdgesinkError as error:
+            named = "\n" not in str(error) and any(name in str(error) for name in names)
+            return "refused" if named else f"refused, not by name: {error}"
+        except Exception as error:
+            return f"raised {error!r}"
+        expected = logits_of(path)
+        if expected is None and (HARMLESS | NEUTRAL.keys()).intersection(names):
+            expected = logits_of(original)  # transformers is strict with the types of fields that change no logit
+        if expected is None:
+            return "opened, though transformers refuses it"
+        with torch.inference_mode():
+            found = model_of(checkpoint.model, weights.__getitem__)(IDS).logits[0]
+        difference = float((found - expected).abs().max())
+        return "used" if difference < 1e-4 else f"opened, but logits differ by {difference:.1e}"
+
+    return judge
+
+
+def weights_of(checkpoint) -> dict[str, np.ndarray]:
+    """Every weight of the model, float64."""
+    return {name: checkpoint.tensor(name).astype(np.float64) for name in weight_names(checkpoint.model)}
+
+
+@functools.cache
+def logits_of(path: Path) -> torch.Tensor | None:
+    """float64 [tokens, vocab]; None if transformers does not read the checkpoint."""
+    try:
+        model = load_model(path, dtype=torch.float64)
+    except Exception:  # of many kinds
+        return None
+    with torch.inference_mode():
+        return model(IDS).logits[0]
+
+
+def changes_of(value):
+    """Values that may stand where `value` stood."""
+    wrong = [None, True, "x", 7, -1, 0, HUGE, 0.5, [7], {"x": 1}]
+    if type(value) in (int, float):
+        wrong += [value * 2, float("nan"), float("inf")]
+    return [other for other in wrong if other != value or type(other) is not type(value)]
+
+
+def test_the_originals_open_with_the_logits_of_transformers(folder, gguf, verdict):
+    for path in (folder("llama"), folder("mistral"), gguf()):
+        assert verdict(path, (), path) == "used"
+
+
+def all_of(wrong: dict[str, str]) -> str:
+    return "\n".join(f"{change}: {answer}" for change, answer in wrong.items())
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_each_field_of_config_json_deleted_or_changed(folders, folder, verdict, kind):
+    values = json.loads((folders[kind] / "config.json").read_text())
+    tensors = ("embed_tokens", "layers.0", "layers.1", "layers.2", "lm_head")  # a size that is wrong is seen there
+    wrong, used = {}, set()
+    for name, value in values.items():
+        for other in ["deleted", None, "x"] if name in HARMLESS else ["deleted", *changes_of(value)]:
+            rest = {key: kept for key, kept in values.items() if key != name}
+            changed = rest if other == "deleted" else rest | {name: other}
+            answer = verdict(folder(kind, config=lambda _: changed), (name, *tensors), folders[kind])  # noqa: B023
+            if answer == "used":
+                used.add(name)
+            elif answer != "refused":
+                wrong[f"{name} = {other!r}"] = answer
+    assert not wrong, all_of(wrong)
+    assert {"rms_norm_eps", "rope_parameters"} <= used
+
+
+OTHER_FAMILIES = ("qwen2", "qwen3", "gemma2", "gemma3_text", "granite", "cohere", "olmo2", "phi3", "mixtral", "smollm3")
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_each_field_of_another_family_is_refused_by_name_but_for_those_that_do_nothing(folders, folder, kind):
+    from transformers import CONFIG_MAPPING
+
+    ours = json.loads((folders[kind] / "config.json").read_text())
+    fields = {f.name: f.default for other in OTHER_FAMILIES for f in dataclasses.fields(CONFIG_MAPPING[other])}
+    accepted = set()
+    for name in fields.keys() - ours.keys() - {"rope_theta", "tie_word_embeddings"}:
+        changed = lambda config: config | {name: 3}  # noqa: B023, E731
+        try:
+            open_checkpoint(folder(kind, config=changed))
+        except EdgesinkError as error:
+            assert f"has {name} = 3" in str(error)  # noqa: PT017
+        else:
+            accepted.add(name)
+    assert accepted <= HARMLESS, accepted - HARMLESS
+    assert len(fields) > 50
+
+
+def test_what_transformers_reads_of_a_config_is_read_here_or_does_nothing(folders):
+    """A field that a newer transformers adds to these configs has to be understood before it is accepted."""
+    from transformers import CONFIG_MAPPING
+
+    read = {
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim",
+        "num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "eos_token_id",
+        "tie_word_embeddings", "rope_parameters", "sliding_window",
+    }  # fmt: skip
+    for kind in folders:
+        names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[kind])}
+        assert names - read - HARMLESS - NEUTRAL.keys() == set()
+
+
+CONFIGS = {
+    "swish is silu": ({"hidden_act": "swish"}, "used"),
+    "gelu": ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+    "biases": ({"attention_bias": True}, "biases of attention"),
+    "biases of the MLP": ({"mlp_bias": True}, "biases of the MLP"),
+    "heads that are not a share of the width": ({"head_dim": 16}, "q_proj"),
+    "no head_dim": ({"head_dim": None}, "used"),
+    "one head": ({"num_attention_heads": 2, "head_dim": None, "num_key_value_heads": 1}, "used"),
+    "partial rotary": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
+    "whole rotary": ({"partial_rotary_factor": 1.0}, "used"),
+    "old spelling": ({"rope_parameters": None, "rope_theta": 777.0}, "used"),
+    "old spelling, no scaling": ({"rope_parameters": None, "rope_theta": 777.0, "rope_scaling": None}, "used"),
+    "llama3": ({"rope_parameters": LLAMA3 | {"rope_theta": 777.0, "original_max_position_embeddings": 16}}, "used"),
+    "llama3, old spelling": ({"rope_parameters": None, "rope_theta": 777.0, "rope_scaling": LLAMA3}, "used"),
+    "llama3, older": (
+        {"rope_parameters": None, "rope_scaling": {"type" if k == "rope_type" else k: v for k, v in LLAMA3.items()}},
+        "used",
+    ),
+    "llama3 without its factors": (
+        {"rope_parameters": None, "rope_scaling": {"rope_type": "llama3", "factor": 8}},
+        "rope_scaling lacks low_freq_factor",
+    ),
+    "llama3 upside down": ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "high_freq_factor = 1.0"),
+    "llama3, one more": ({"rope_parameters": LLAMA3 | {"attention_factor": 2.0}}, "attention_factor = 2.0"),
+    "two places that disagree": ({"rope_scaling": LLAMA3}, "rope_scaling"),
+    "two places that agree": (
+        {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "default"}, "rope_theta": 777.0},
+        "used",
+    ),
+    "two thetas": ({"rope_theta": 777.0}, "rope_theta = 777.0"),
+    "two thetas, nested": (
+        {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "default", "rope_theta": 777.0}},
+        "rope_scaling",
+    ),
+    "linear": ({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, "RoPE of type 'linear'"),
+    "yarn": ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "RoPE of type 'yarn'"),
+    "rope of layers": ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "full_attention"),
+    "layers": ({"layer_types": ["full_attention"] * 2}, "used"),
+    "layers that differ": ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+    "GPTQ": ({"quantization_config": {"quant_method": "gptq"}}, "'gptq'"),
+    "FP8": ({"quantization_config": {"quant_method": "fp8"}}, "'fp8'"),
+    "nobody's": ({"quantization_config": 8}, "quantization_config"),
+    "MLX": ({"quantization": {"bits": 4}}, "MLX"),
+    "code of its own": ({"auto_map": {"AutoModelForCausalLM": "modeling.Own"}}, "auto_map"),
+    "null means nothing": ({"something_new": None}, "used"),
+    "a new field": ({"something_new": 0}, "something_new = 0"),
+    "a million labels": ({"num_labels": HUGE}, "opens"),
+    "end ids": ({"eos_token_id": [1, 2]}, "used"),
+    "an end id beyond": ({"eos_token_id": 40}, "eos_token_id = 40"),
+    "an end id of old": ({"eos_token_id": 2**32 - 1}, "eos_token_id"),
+    "an end id below": ({"eos_token_id": -1}, "eos_token_id = -1"),
+    "end ids in words": ({"eos_token_id": ["2"]}, "eos_token_id"),
+    "another model": ({"model_type": "mixtral"}, "a mixture of experts"),
+    "no model": ({"model_type": None}, "has no model_type"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_what_a_config_may_ask_for(folders, folder, verdict, case):
+    change, expected = CONFIGS[case]
+    path = folder("llama", config=lambda config: config | change)
+    if expected == "opens":  # transformers makes a list of it
+        open_checkpoint(path)
+        return
+    answer = verdict(path, (expected,), folders["llama"])
+    assert answer == ("used" if expected == "used" else "refused")
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"), [(32, "used"), (33, "used"), (None, "used"), (31, "sliding_window = 31"), (0, "window = 0")]
+)
+def test_a_sliding_window_is_as_long_as_the_stream_or_refused(folders, folder, verdict, window, expected):
+    path = folder("mistral", config=lambda config: config | {"sliding_window": window})
+    assert verdict(path, (expected,), folders["mistral"]) == ("used" if expected == "used" else "refused")
+
+
+def test_the_sliding_window_that_transformers_fills_in_counts(folder):
+    config = lambda config: {key: value for key, value in config.items() if key != "sliding_window"}  # noqa: E731
+    checkpoint = open_checkpoint(folder("mistral", config=config))
+    assert checkpoint.sliding_window == 4096
+    with pytest.raises(EdgesinkError, match="sliding_window = 4096"):
+        check_sliding_window(checkpoint, 4097)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "{", '"x"', '{"model_type": "llama", "x": NaN}', "\ud800"])
+@pytest.mark.parametrize("name", ["config", "generation_config"])
+def test_json_that_is_no_object_is_refused(folder, name, text):
+    path = folder("llama")
+    (path / f"{name}.json").write_text(text, errors="surrogatepass")
+    if name == "generation_config" and "NaN" in text:
+        assert open_checkpoint(path).eos_ids == (0,)
+    else:
+        with pytest.raises(BadCheckpoint, match="config"):
+            open_checkpoint(path)
+
+
+@pytest.mark.parametrize("eos", ["</s>", 2.5, True, [2, None], 40, {"a": 1}])
+def test_an_end_id_of_generation_config_is_an_id(folder, eos):
+    with pytest.raises(BadCheckpoint, match=r"generation_config.json has eos_token_id"):
+        open_checkpoint(folder("llama", generation_config=json.dumps({"eos_token_id": eos})))
+
+
+def test_an_export_is_refused_before_a_weight_is_read(folder, tmp_path, monkeypatch):
+    from edgesink.export.bundle import export
+    from edgesink.export.checkpoint import SafetensorsCheckpoint
+    from edgesink.spec import StreamSpec
+
+    monkeypatch.setattr(SafetensorsCheckpoint, "tensor", lambda *_: pytest.fail("a weight was read"))
+    narrow = folder("mistral", config=lambda config: config | {"sliding_window": 16})
+    with pytest.raises(EdgesinkError, match="sliding_window = 16"):
+        export(narrow, tmp_path / "out", stream=StreamSpec.fitted(window=28), precision="fp32")
+    with pytest.raises(EdgesinkError, match=r"weight layers\.0\.down has 48 columns"):
+        export(folder("llama"), tmp_path / "out", stream=StreamSpec.fitted(window=28), precision="int8")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_value_beyond_float16_is_refused_in_half_precision(folder):
+    from edgesink.export.weights import held_weights
+
+    key = "model.layers.0.self_attn.q_proj.weight"
+    checkpoint = open_checkpoint(folder("llama", tensors=lambda weights: weights | {key: weights[key] * 1e7}))
+    assert np.isfinite(held_weights(checkpoint, "fp32")("layers.0.q")).all()
+    with pytest.raises(BadCheckpoint, match=r"layers\.0\.q has a value beyond the range of float16"):
+        held_weights(checkpoint, "fp16")("layers.0.q")
+
+
+# ---- tensors of a folder
+
+
+def test_each_tensor_dropped_renamed_reshaped_or_of_another_type(folders, folder, verdict):
+    from safetensors.torch import load_file
+
+    wrong = {}
+    keys = [key for key in load_file(folders["llama"] / "model.safetensors") if "layers.1" not in key]
+    for key in keys:
+        changes = {
+            "dropped": lambda w: {k: v for k, v in w.items() if k != key},  # noqa: B023
+            "renamed": lambda w: {k + "_" if k == key else k: v for k, v in w.items()},  # noqa: B023
+            "one row more": lambda w: w | {key: torch.cat([w[key], w[key][:1]])},  # noqa: B023
+            "flat": lambda w: w | {key: w[key].reshape(-1, 1)},  # noqa: B023
+            "int8": lambda w: w | {key: w[key].to(torch.int8)},  # noqa: B023
+            "fp8": lambda w: w | {key: w[key].to(torch.float8_e4m3fn)},  # noqa: B023
+            "NaN": lambda w: w | {key: w[key] * float("nan")},  # noqa: B023
+        }
+        for change, tensors in changes.items():
+            answer = verdict(folder("llama", tensors=tensors), (key,), folders["llama"])
+            if answer != "refused":
+                wrong[f"{key} {change}"] = answer
+    assert not wrong, all_of(wrong)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.1.self_attn.q_norm.weight",
+        "model.layers.0.post_feedforward_layernorm.weight",
+        "model.layers.0.block_sparse_moe.experts.0.w1.weight",
+        "model.layers.0.self_attn.sinks",
+        "model.layers.2.input_layernorm.weight",
+        "model.layers.0.self_attn.rotary_emb.inv_freq",  # not these frequencies
+        "model.layers.0.self_attn.q_proj.weight_scale_inv",
+        "score.weight",
+        "embed_tokens.weight",
+    ],
+)
+def test_a_tensor_that_nobody_asks_for_is_refused_by_name(folders, folder, verdict, key):
+    path = folder("llama", tensors=lambda weights: weights | {key: torch.ones(4)})
+    assert verdict(path, (key,), folders["llama"]) == "refused"
+
+
+def test_frequencies_that_follow_from_the_config_are_accepted(folders, folder, verdict):
+    frequencies = (10000.0 ** (-torch.arange(0, 8, 2) / 8)).to(torch.bfloat16)
+    key = "model.layers.{}.self_attn.rotary_emb.inv_freq"
+    tensors = lambda weights: weights | {key.format(layer): frequencies.clone() for layer in (0, 1)}  # noqa: E731
+    assert verdict(folder("llama", tensors=tensors), (), folders["llama"]) == "used"
+
+
+def test_a_tied_head_that_differs_is_used_and_one_that_does_not_is_the_embedding(folders, folder, verdict):
+    tied = lambda config: config | {"tie_word_embeddings": True}  # noqa: E731
+    path = folder("llama", config=tied)
+    assert verdict(path, (), folders["llama"]) == "used"
+    assert not open_checkpoint(path).model.tied
+    same = lambda weights: weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}  # noqa: E731
+    path = folder("llama", config=tied, tensors=same)
+    assert verdict(path, (), folders["llama"]) == "used"
+    assert open_checkpoint(path).model.tied
+
+
+def test_a_base_model_saved_alone_is_read_if_its_head_is_the_embedding(folders, folder, verdict):
+    bare = lambda weights: {key.removeprefix("model."): value for key, value in weights.items()}  # noqa: E731
+    assert verdict(folder("mistral", tensors=bare), (), folders["mistral"]) == "used"
+    headless = lambda weights: {key: v for key, v in bare(weights).items() if key != "lm_head.weight"}  # noqa: E731
+    answer = verdict(folder("llama", tensors=headless), ("lm_head.weight", "tie_word_embeddings"), folders["llama"])
+    assert answer == "refused"
+
+
+KEY = "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({}, "weight_map"),
+        ({"weight_map": []}, "weight_map"),
+        ({"weight_map": {}}, "weight_map"),
+        ({"weight_map": {KEY: 3}}, KEY),
+        ({"weight_map": {KEY: "../a.safetensors"}}, KEY),
+        ({"weight_map": {KEY: "/etc/passwd"}}, KEY),
+        ({"weight_map": {KEY: "b.safetensors"}}, "b.safetensors is missing"),
+        ({"weight_map": {KEY: "a.safetensors"}}, "has a tensor 'lm_head.weight'"),
+        ("one more", "has no tensor 'model.more'"),
+        ("right", ""),
+    ],
+)
+def test_an_index_says_what_its_files_hold(folders, folder, verdict, index, message):
+    from safetensors.torch import load_file
+
+    path = folder("llama")
+    (path / "model.safetensors").rename(path / "a.safetensors")
+    if isinstance(index, str):
+        files = dict.fromkeys(load_file(path / "a.safetensors"), "a.safetensors")
+        index = {"metadata": {}, "weight_map": files | ({"model.more": "a.safetensors"} if index == "one more" else {})}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert verdict(path, (message,), folders["llama"]) == ("refused" if message else "used")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"", "read"),
+    ],
+)
+def test_files_that_are_no_weights_are_named(folder, tmp_path, start, message):
+    path = folder("llama")
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").write_bytes(start)
+    (tmp_path / "a.gguf").write_bytes(start)
+    for wrong in (path, tmp_path / "a.gguf"):
+        with pytest.raises(BadCheckpoint, match=message):
+            open_checkpoint(wrong)
+
+
+# ---- GGUF
+
+
+def test_each_field_of_a_gguf_deleted_or_changed(gguf, gguf_values, verdict):
+    wrong, used, original = {}, set(), gguf()
+    named = ("blk.0.", "blk.1.", "blk.2.", "token_embd")  # a size that is wrong is seen there
+    for name, value in gguf_values.fields.items():
+        if not name.startswith(("llama.", "tokenizer.ggml.eos", "tokenizer.ggml.token", "general.arch")):
+            continue
+        for other in ("deleted", "x", -1, 0, HUGE, 0.5, True, [7], value * 2 if isinstance(value, (int, float)) else 7):
+            rest = {key: kept for key, kept in gguf_values.fields.items() if key != name}
+            path = gguf(fields=lambda _: rest if other == "deleted" else rest | {name: other})  # noqa: B023
+            answer = verdict(path, (name.removeprefix("llama."), *named), original)
+            if answer == "used":
+                used.add(name)
+            elif answer != "refused":
+                wrong[f"{name} = {other!r}"] = answer
+    assert not wrong, all_of(wrong)
+    assert {"llama.rope.freq_base", "llama.attention.layer_norm_rms_epsilon"} <= used
+
+
+def keys_of_gguf(holder=None):
+    """Every field of an architecture that the gguf package knows."""
+    from gguf.constants import Keys
+
+    for value in vars(holder or Keys).values():
+        if isinstance(value, type):
+            yield from keys_of_gguf(value)
+        elif isinstance(value, str) and value.startswith("{arch}."):
+            yield value.replace("{arch}", "llama").replace("{dense}", "dense")
+
+
+@pytest.mark.parametrize("value", [3, 0.25])
+def test_each_field_that_llama_cpp_knows_added_to_a_gguf_is_refused_by_name(gguf, gguf_values, value):
+    added = sorted(set(keys_of_gguf()) - gguf_values.fields.keys())
+    assert len(added) > 100
+    for name in (*added, "llama.rope.scale_linear", "llama.anything"):
+        with pytest.raises(EdgesinkError, match=name.replace(".", r"\.") + f" = {value}"):
+            open_checkpoint(gguf(fields=lambda fields: fields | {name: value}))  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"llama.expert_count": 0, "llama.expert_used_count": 0}, "used"),
+        ({"llama.expert_count": 8}, "a mixture of experts"),
+        ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 1.0}, "used"),
+        ({"llama.rope.scaling.type": "linear"}, "rope.scaling.type = 'linear'"),
+        ({"llama.attention.key_length": 8, "llama.attention.value_length": 8}, "used"),
+        ({"llama.attention.value_length": 16}, "attention.value_length = 16"),
+        ({"llama.attention.head_count_kv": [2, 2]}, "attention.head_count_kv = [2, 2]"),
+        ({"general.architecture": "clip"}, "mmproj"),
+        ({"general.architecture": "qwen2moe"}, "a mixture of experts"),
+        ({"general.type": "adapter"}, "LoRA"),
+        ({"general.type": "mmproj"}, "language model"),
+        ({"general.type": "imatrix"}, "importance matrix"),
+        ({"split.count": 2, "split.no": 0}, "llama-gguf-split"),
+        ({"split.count": 1}, "used"),
+        ({"quantize.imatrix.file": "x", "maker.note": 3, "general.anything": 1}, "used"),
+        ({"tokenizer.ggml.eos_token_id": 2**32 - 1}, "eos_token_id"),
+        ({"tokenizer.ggml.tokens": ["a"] * 41, "tokenizer.ggml.token_type": [1] * 41}, "tokens"),
+    ],
+)
+def test_what_a_gguf_may_ask_for(gguf, verdict, fields, expected):
+    answer = verdict(gguf(fields=lambda before: before | fields), (expected,), gguf())
+    assert answer == ("used" if expected == "used" else "refused")
+
+
+def test_the_end_of_a_turn_is_known_by_its_text_where_token_types_are_missing(gguf):
+    without = lambda fields: {key: v for key, v in fields.items() if "token_type" not in key}  # noqa: E731
+    assert open_checkpoint(gguf()).eos_ids == open_checkpoint(gguf(fields=without)).eos_ids == (2, 39)
+
+
+def test_each_tensor_of_a_gguf_dropped_renamed_or_reshaped(gguf, gguf_values):
+    for key, value in gguf_values.tensors.items():
+        if key == "output.weight":
+            continue  # without it the head is the embedding
+        rest = {name: kept for name, kept in gguf_values.tensors.items() if name != key}
+        changes = [rest, rest | {f"{key}_": value}, rest | {key: value[:-1]}, rest | {key: value.astype(np.int8)}]
+        for changed in (*changes, rest | {key: value * np.nan}):
+            with pytest.raises(EdgesinkError, match=key):
+                weights_of(open_checkpoint(gguf(tensors=lambda _: changed)))  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["blk.0.attn_q.bias", "blk.1.attn_q_norm.weight", "rope_freqs.weight", "blk.0.ffn_gate_exps.weight",
+     "blk.0.attn_sinks.weight", "blk.0.post_attention_norm.weight", "blk.2.attn_q.weight", "output.bias"],
+)  # fmt: skip
+def test_a_tensor_of_a_gguf_that_nobody_asks_for_is_refused_by_name(gguf, verdict, key):
+    path = gguf(tensors=lambda tensors: tensors | {key: np.ones(4, np.float32)})
+    assert verdict(path, (key,), path) == "refused"
+
+
+def test_a_gguf_without_a_head_is_tied(gguf, verdict):
+    path = gguf(tensors=lambda tensors: {key: v for key, v in tensors.items() if key != "output.weight"})
+    assert verdict(path, (), path) == "used"
+    assert open_checkpoint(path).model.tied
+
+
+def test_a_gguf_cut_at_any_place_is_refused(gguf, tmp_path):
+    data = gguf().read_bytes()
+    for length in (*range(0, 400, 7), len(data) // 2, len(data) - 1000):
+        (tmp_path / "cut.gguf").write_bytes(data[:length])
+        with pytest.raises(EdgesinkError):
+            open_checkpoint(tmp_path / "cut.gguf")
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1"])
+def test_an_infinite_scale_is_refused_by_the_tensors_name(gguf, kind):
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
+    def tensors(values):
+        packed = quantize(values["blk.0.ffn_up.weight"], GGMLQuantizationType[kind])
+        packed[0, :2] = np.array([np.inf], np.float16).view(np.uint8)
+        return values | {"blk.0.ffn_up.weight": SimpleNamespace(data=packed, kind=GGMLQuantizationType[kind])}
+
+    checkpoint = open_checkpoint(gguf(tensors=tensors))
+    for read in (checkpoint.tensor, checkpoint.blocks):
+        with pytest.raises(BadCheckpoint, match="ffn_up"):
+            read("layers.0.up")
