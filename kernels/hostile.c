@@ -41,7 +41,8 @@ static int64_t elements(const Input *x) {
 static void spoil_shape(Input *x) {
     Input other = *x;
     if (any(4) == 0) other.rank = (size_t)any(MOST_RANK + 1);
-    if (other.rank) other.sizes[any((int64_t)other.rank)] = hostile(x->sizes[0]);
+    int64_t *size = other.sizes + any((int64_t)other.rank);
+    if (other.rank) *size = hostile(*size);
     if (elements(&other) >= 0) *x = other;
     if (any(8) == 0) x->element_bytes = 0;
 }
@@ -116,6 +117,9 @@ static const char *try_attention(const Kernels *kernels, int times) {
             *number = hostile(*number);
         } else if (what == 2) {
             spoil_shape(wanted + any(ATTENTION_INPUTS));
+        } else if (any(2)) {  // buffers of another shape, alike
+            spoil_shape(wanted + 1);
+            wanted[2] = wanted[1];
         } else {  // buffers laid out for a young stream
             wanted[1].sizes[2] = wanted[2].sizes[2] = 1 + any(rows + 4);
             wanted[3].number = any(rows);
