@@ -1,4 +1,4 @@
-"""A warning raised at a line of ours is an error in the tests; a dependency's own is printed, and never a user's worry."""
+"""A warning raised at a line of ours is an error in the tests; a dependency's own is printed, and users see neither."""
 
 import os
 import re
