@@ -15,15 +15,25 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 LOCK = "requirements.lock"
 PYTHONS = ("3.11", "3.12", "3.13")
-MACHINES = (  # uv's name of it, the oldest macOS, extras, packages that have no wheel for it
-    ("x86_64-manylinux_2_28", "", ("test",), ()),
-    ("x86_64-manylinux_2_34", "", ("test", "coreai"), ()),
-    ("aarch64-manylinux_2_28", "", ("test",), ("coremltools",)),  # pip builds it, without its native part
-    ("aarch64-apple-darwin", "14.0", ("test",), ()),
-    ("aarch64-apple-darwin", "26.0", ("test", "coreai"), ()),
+
+
+class Machine(NamedTuple):
+    platform: str  # as uv names it
+    macos: str  # the oldest
+    extras: tuple[str, ...]
+    built: tuple[str, ...] = ()  # packages that have no wheel for it
+
+
+MACHINES = (
+    Machine("x86_64-manylinux_2_28", "", ("test",)),
+    Machine("x86_64-manylinux_2_34", "", ("test", "coreai")),
+    Machine("aarch64-manylinux_2_28", "", ("test",), ("coremltools",)),  # pip builds it without its native part
+    Machine("aarch64-apple-darwin", "14.0", ("test",)),
+    Machine("aarch64-apple-darwin", "26.0", ("test", "coreai")),
 )  # no Mac with an Intel processor: neither torch 2.13 nor onnxruntime 1.32 has a wheel for it
 
 
@@ -37,7 +47,7 @@ def main() -> None:
     write(upgrade)
     for machine in MACHINES:
         for python in PYTHONS:
-            check(*machine, python)
+            check(machine, python)
 
 
 def write(options: list[str]) -> None:
@@ -46,12 +56,12 @@ def write(options: list[str]) -> None:
     compile_("--universal", "--python-version", PYTHONS[0], "--all-extras", *told, *options)
 
 
-def check(platform: str, macos: str, extras: tuple[str, ...], built: tuple[str, ...], python: str) -> None:
+def check(machine: Machine, python: str) -> None:
     """SystemExit unless the lock can be installed from wheels there, but for the packages that are built."""
-    there = ["--python-platform", platform, "--python-version", python, "--constraints", LOCK]
-    wheels = ["--only-binary", ":all:", *(f"--no-binary={package}" for package in built)]
-    compile_(*there, *wheels, *(f"--extra={extra}" for extra in extras), macos=macos)
-    print(f"installs on {platform} {macos}, Python {python}: {', '.join(extras)}")
+    there = ["--python-platform", machine.platform, "--python-version", python, "--constraints", LOCK]
+    wheels = ["--only-binary", ":all:", *(f"--no-binary={package}" for package in machine.built)]
+    compile_(*there, *wheels, *(f"--extra={extra}" for extra in machine.extras), macos=machine.macos)
+    print(f"installs on {machine.platform} {machine.macos}, Python {python}: {', '.join(machine.extras)}")
 
 
 def compile_(*options: str, macos: str = "") -> None:
