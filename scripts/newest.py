@@ -17,9 +17,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 import venv
+from importlib.metadata import distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +33,7 @@ def main() -> None:
         installed = {package["name"]: package["version"] for package in pip(binaries, "list")}
         newer = {package["name"]: package["latest_version"] for package in pip(binaries, "list", "--outdated")}
         print_newer_than_lock(installed)
-        print_excluded(installed, newer)
+        print_excluded(installed, newer, next(binaries.parent.glob("lib/python*/site-packages")))
         environment = os.environ | {"COLUMNS": "400"}  # whole messages in the summary
         command = [str(binaries / "pytest"), "-W", "error", "--tb=short", *sys.argv[1:]]
         sys.exit(min(1, subprocess.run(command, cwd=ROOT, env=environment).returncode))
@@ -59,31 +62,32 @@ def print_newer_than_lock(installed: dict[str, str]) -> None:
     for name, version in lines:  # several, where systems or Pythons differ
         locked.setdefault(name, set()).add(version)
     print("== newer than requirements.lock, and allowed")
-    for name, version in sorted((plain(name), version) for name, version in installed.items()):
+    for name, version in sorted((canonicalize_name(name), version) for name, version in installed.items()):
         known = locked.get(name, set())
         if name not in ("edgesink", "pip") and version.partition("+")[0] not in known:  # +cpu is a build
             print(f"{name} {' or '.join(sorted(known)) or '(none)'} -> {version}")
 
 
-def print_excluded(installed: dict[str, str], newer: dict[str, str]) -> None:
+def print_excluded(installed: dict[str, str], newer: dict[str, str], site: Path) -> None:
     print("== newer still, and excluded")
     for name, version in sorted(newer.items()):
         if name != "pip":
-            by = "pyproject.toml" if plain(name) in ours() else "a dependency"
+            by = ", ".join(excluders(site, canonicalize_name(name), version)) or "nothing here: published just now?"
             print(f"{name} {installed[name]} -> {version}, by {by}")
     print(flush=True)
 
 
-def ours() -> set[str]:
-    """The packages that pyproject.toml names."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    return {plain(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for texts in lists for text in texts}
-
-
-def plain(name: str) -> str:
-    """A package's name as the lock spells it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def excluders(site: Path, name: str, version: str) -> list[str]:
+    """The packages in the environment whose requirements do not allow this version."""
+    found = set()
+    for package in distributions(path=[str(site)]):
+        extras = ["", "test", "eval", "export"] if package.name == "edgesink" else [""]
+        for requirement in map(Requirement, package.requires or []):
+            applies = requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras)
+            same = canonicalize_name(requirement.name) == name
+            if same and applies and not requirement.specifier.contains(version, prereleases=True):
+                found.add(package.name)
+    return sorted(found)
 
 
 if __name__ == "__main__":
