@@ -7,6 +7,7 @@ Heavy packages are imported by the commands that need them. Refuses arithmetic.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -28,6 +29,8 @@ eval_app = typer.Typer(help="Measure what attention sinks do for a model, on you
 
 def main() -> None:
     """Run the command line; the entry point of the `edgesink` script."""
+    if not sys.warnoptions:  # neither -W nor PYTHONWARNINGS
+        warnings.simplefilter("ignore", FutureWarning)  # what a dependency plans to change is for developers to see
     try:
         app()
     except EdgesinkError as error:

@@ -78,10 +78,10 @@ def time_torch(times: WindowTimes, model: Any, ids: np.ndarray, steps: int, repe
         cache = DynamicCache()
         for start in range(0, times.window - 1, 512):
             stop = min(start + 512, times.window - 1)
-            model(window[:, start:stop], past_key_values=cache, logits_to_keep=1)
+            model(window[:, start:stop], cache=cache, logits_to_keep=1)
 
         def step() -> None:
-            model(window[:, -1:], past_key_values=cache, logits_to_keep=1)
+            model(window[:, -1:], cache=cache, logits_to_keep=1)
             cache.crop(-1)
 
         stepped = [milliseconds(step) for _ in range(steps)]

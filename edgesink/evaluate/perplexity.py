@@ -200,7 +200,7 @@ class Dense:
                 part = slice(start, start + 256)
                 ids = torch.tensor(block.ids[part], device=self.model.device)[None]
                 targets = torch.tensor(block.targets[part], device=self.model.device)
-                logits = self.model(ids, past_key_values=self._cache, use_cache=True).logits[0]  # [T, V]
+                logits = self.model(ids, cache=self._cache, use_cache=True).logits[0]  # [T, V]
                 nats.append(torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").cpu().numpy())
         return np.concatenate(nats)
 
