@@ -1,6 +1,6 @@
 """Speed and memory of a full ring, ours and the peers', side by side.
 
-Owns the rounds and their medians. Every contender runs in a fresh process of its own (`bench_worker`), all of them
+Owns the rounds and their medians. Every contender runs in a fresh process of its own (`worker.py`), all of them
 once in every round, so that a noisy minute weighs on all alike. Perplexity on the same text stands beside the speed:
 nobody wins by being wrong. Knows no engine.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from edgesink.errors import BadOption, EdgesinkError, MissingPackage
 
-WORKER = Path(__file__).with_name("bench_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 
 
 @dataclass(frozen=True)
