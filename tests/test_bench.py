@@ -220,7 +220,7 @@ def test_the_report_puts_our_speed_over_the_others(compared, bundle):
 def test_bench_prints_json_and_draws(bundle, tmp_path):
     arguments = ["bench", bundle, "--windows", "32", "--threads", "1", "--rounds", "1", "--steps", "3", "--prompt", "9"]
     plot = tmp_path / "speed.png"
-    done = CliRunner().invoke(app, [str(a) for a in [*arguments, "--json", "--positions", "40,50", "--plot", plot]])
+    done = CliRunner().invoke(app, [str(a) for a in [*arguments, "--json", "--depths", "40,50", "--plot", plot]])
     assert done.exit_code == 0, done.output
     data = json.loads(done.stdout)
     assert data["figures"][0]["label"] == "edgesink int4"
@@ -233,9 +233,9 @@ def test_bench_prints_json_and_draws(bundle, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--windows", "64"], "--windows 64 of a bundle that sees 32 tokens"),
-        (["--windows", "32", "--threads", "0"], "1 thread or more"),
-        (["--windows", "8"], "windows above 9"),
+        (["--windows", "64"], "--windows 64 for a bundle with a capacity of 32 tokens"),
+        (["--windows", "32", "--threads", "0"], "at least 1 thread"),
+        (["--windows", "8"], "windows larger than 9 tokens"),
         (["--windows", "32", "--peer-python", "python"], "NAME=VALUE"),
     ],
 )
