@@ -265,7 +265,7 @@ def test_the_command_prints_a_table_json_and_a_figure(bundle, book, tmp_path, co
     [
         ([], "--text FILE"),
         (["--text", "nowhere.txt"], "no file nowhere.txt"),
-        (["--text", "{book}", "--sinks", "many"], "whole numbers"),
+        (["--text", "{book}", "--sinks", "many"], "comma-separated integers"),
         (["--text", "{book}", "--sinks", "9"], "0 to 8"),
         (["--text", "{book}", "--modes", "sinks", "--positions", "original"], "name the model"),
         (["--text", "{book}", "--modes", "recompute", "--run", "2"], "name the model"),
