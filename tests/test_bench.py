@@ -15,7 +15,7 @@ from edgesink.bench import rounds as benchmark
 from edgesink.bench import worker as bench_worker
 from edgesink.bench.far import time_positions
 from edgesink.bench.peers import PeerOptions
-from edgesink.bench.report import Report
+from edgesink.bench.report import BenchReport
 from edgesink.bench.rounds import Contender, Figures, Setting, compare, run_worker
 from edgesink.cli import app
 from edgesink.errors import BadOption, EdgesinkError, MissingPackage
@@ -186,7 +186,7 @@ def test_a_peer_that_is_not_installed_is_named_with_its_package():
 
 def test_a_peer_without_its_model_says_what_it_reads(monkeypatch, tmp_path):
     monkeypatch.setattr(bench_peers, "_check_python", lambda *_: None)
-    with pytest.raises(BadOption, match=r"--peer-model llama\.cpp=PATH, a GGUF"):
+    with pytest.raises(BadOption, match=r"--peer-model llama\.cpp=PATH, a \.gguf file"):
         bench_peers.contenders(PeerOptions(["llama.cpp"], {}, {}, [], ["one"]), [32], lambda: tmp_path)
 
 
@@ -210,7 +210,7 @@ def test_llama_cpp_runs_in_every_quantisation_and_way(monkeypatch, tmp_path):
 
 
 def test_the_report_puts_our_speed_over_the_others(compared, bundle):
-    report = Report(compared, {32: Manifest.read(bundle)}, [])
+    report = BenchReport(compared, {32: Manifest.read(bundle)}, [])
     text = report.as_text()
     assert "window 32, 1 thread, median of 2" in text
     assert f"x {compared[0].tokens_per_second / compared[1].tokens_per_second:.2f}" in text

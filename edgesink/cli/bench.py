@@ -82,7 +82,7 @@ def bench(
     Other engines are timed in turns with edgesink where they are installed.
     """
     from edgesink.bench.peers import PeerOptions, contenders
-    from edgesink.bench.report import Report
+    from edgesink.bench.report import BenchReport
     from edgesink.bench.rounds import Contender, Setting, compare
     from edgesink.manifest import Manifest
 
@@ -106,7 +106,7 @@ def bench(
     settings = [Setting(size, count, DEFAULT_SINKS, prompt, steps) for size in sizes for count in counts]
     ids = _ids(bundles[sizes[0]], text)
     enough = np.fromiter(itertools.islice(ids, max(max(sizes) + 2 * steps, perplexity + 1)), np.int64)
-    report = Report(
+    report = BenchReport(
         compare(
             [ours, *([ours_plain] if plain else []), *peers], settings, enough, rounds, perplexity if text else 0, say
         ),

@@ -1,4 +1,4 @@
-"""The command `eval ppl`: perplexity of a long text, dense, window, sinks and recomputation side by side."""
+"""The command `eval ppl`: perplexity of a long text, dense, window, sinks and recomputation compared."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def ppl(
 
     Compares attention sinks with a plain sliding window, recomputation and a full KV cache.
     """
-    from edgesink.evaluate.measurement import Measurement, plan
+    from edgesink.evaluate.measurement import Measurement, planned_curves
     from edgesink.evaluate.perplexity import Sampling
     from edgesink.evaluate.progress import Progress
     from edgesink.evaluate.texts import Text
@@ -93,7 +93,7 @@ def ppl(
     from edgesink.runtime.tokenizer import Tokenizer
     from edgesink.verify.held_model import held_model
 
-    planned = plan(split_list(modes), int_list(sinks), split_list(positions))
+    planned = planned_curves(split_list(modes), int_list(sinks), split_list(positions))
     # asked for at once: the other modes take hours, and a bundle has no checkpoint
     checkpoint = checkpoint_of(model) if any(one.mode == "dense" for one in planned) else None
     bundles = {place: bundle_of(model, place, window, precision) for place in sorted({p.positions for p in planned})}
@@ -118,15 +118,15 @@ def ppl(
         "texts": [file.name for file in source.files], "tokens": total, "every": measurement.every, "stride": stride,
         "run": run, "skip": skip,
     }  # fmt: skip
-    kept = Progress(progress, identity)
+    saved = Progress(progress, identity)
     with Bar() as bar:
-        found = measurement.run(planned, kept, lambda curve: bar.show(curve.label, curve.position, total))
-    _show_perplexity(found, measurement.sampling, plot, as_json)
+        curves = measurement.run(planned, saved, lambda curve: bar.show(curve.label, curve.position, total))
+    _show_perplexity(curves, measurement.sampling, plot, as_json)
 
 
-def _show_perplexity(found: list[Curve], sampling: Sampling, plot: Path | None, as_json: bool) -> None:
+def _show_perplexity(curves: list[Curve], sampling: Sampling, plot: Path | None, as_json: bool) -> None:
     from edgesink.evaluate.table import as_data, as_table, draw
 
     if plot:
-        draw(plot, found, sampling.capacity)
-    print(json.dumps(as_data(found, sampling), indent=2) if as_json else as_table(found, sampling))
+        draw(plot, curves, sampling.capacity)
+    print(json.dumps(as_data(curves, sampling), indent=2) if as_json else as_table(curves, sampling))

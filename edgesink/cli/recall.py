@@ -1,4 +1,4 @@
-"""The command `eval recall`: what is known of lines inside and beyond the window."""
+"""The command `eval recall`: what a model knows of lines inside and beyond the window."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def recall(
     with Bar() as bar:
         total = questions * len(back)
         answers = ask(stream, stream.tokenizer, back, questions, seed, lambda done: bar.show("recall", done, total))
-    found = scores(answers, stream.window)
+    table = scores(answers, stream.window)
     if plot:
         from edgesink.evaluate import plots
 
         series = {
-            "most likely token": ([s.tokens for s in found], [100 * s.exact for s in found]),
-            "most likely of 20 names": ([s.tokens for s in found], [100 * s.chosen for s in found]),
+            "most likely token": ([s.tokens for s in table], [100 * s.exact for s in table]),
+            "most likely of 20 names": ([s.tokens for s in table], [100 * s.chosen for s in table]),
         }
         title = f"recall, {stream.sinks} sinks and a window of {stream.window}"
         plots.curves(plot, series, "distance, tokens", "right answers, %", title, log=False)
     if as_json:
-        print(json.dumps({"window": stream.window, "scores": [dataclasses.asdict(s) for s in found]}, indent=2))
+        print(json.dumps({"window": stream.window, "scores": [dataclasses.asdict(s) for s in table]}, indent=2))
         return
     print(f"{'lines':>6}  {'tokens':>7}  {'questions':>9}  {'exact':>6}  {'chosen':>6}  window")
-    for s in found:
+    for s in table:
         print(f"{s.lines:>6}  {s.tokens:>7}  {s.questions:>9}  {s.exact:>6.1%}  {s.chosen:>6.1%}  {s.seen}")

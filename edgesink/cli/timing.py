@@ -45,7 +45,7 @@ def latency(
     from edgesink.verify.held_model import held_model
 
     sizes = int_list(windows)
-    found = []
+    timings = []
     reference = held_model(checkpoint_of(model), precision) if torch else None
     for size in sizes:
         bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision)
@@ -54,21 +54,21 @@ def latency(
         times = time_window(stream, ids, steps, repeats)
         if reference is not None:
             times = time_torch(times, reference, ids, steps, repeats)
-        found.append(times)
+        timings.append(times)
     if plot:
         from edgesink.evaluate import plots
 
         series = {
-            "streaming": (sizes, [t.stream_ms for t in found]),
-            "recompute": (sizes, [t.recompute_ms for t in found]),
+            "streaming": (sizes, [t.stream_ms for t in timings]),
+            "recompute": (sizes, [t.recompute_ms for t in timings]),
         }
         plots.curves(plot, series, "window, tokens", "ms per token", "streaming and recomputing the window")
     if as_json:
-        print(json.dumps([{**dataclasses.asdict(t), "ratio": t.ratio, "torch_ratio": t.torch_ratio} for t in found]))
+        print(json.dumps([{**dataclasses.asdict(t), "ratio": t.ratio, "torch_ratio": t.torch_ratio} for t in timings]))
         return
     heads = ("stream ms", "recompute ms", "ratio", *(("torch ms", "recompute ms", "ratio") if torch else ()))
     print(" window" + "".join(f"{head:>14}" for head in heads))
-    for t in found:
+    for t in timings:
         columns = [t.stream_ms, t.recompute_ms, t.ratio, t.torch_stream_ms, t.torch_recompute_ms, t.torch_ratio]
         print(f"{t.window:>7}" + "".join(f"{x:>14.2f}" for x in columns if x is not None))
 
@@ -94,12 +94,12 @@ def endurance(
     run = Endurance(edgesink.load(bundle, threads=threads), every, progress)
     ids = itertools.islice(_text(run.stream, text).endless(), run.stream.position, None)
     with Bar() as bar:
-        found = run.run(ids, tokens, lambda done: bar.show("endurance", done, tokens))
+        stretches = run.run(ids, tokens, lambda done: bar.show("endurance", done, tokens))
     if as_json:
-        print(json.dumps([dataclasses.asdict(s) for s in found]))
+        print(json.dumps([dataclasses.asdict(s) for s in stretches]))
         return
     print(f"{'tokens':>8}  {'p50 ms':>7}  {'p90 ms':>7}  {'p99 ms':>7}  {'resident MB':>11}")
-    for s in found:
+    for s in stretches:
         print(f"{s.tokens:>8}  {s.p50_ms:>7.2f}  {s.p90_ms:>7.2f}  {s.p99_ms:>7.2f}  {s.resident_bytes / 1e6:>11.1f}")
 
 

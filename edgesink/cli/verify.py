@@ -1,4 +1,4 @@
-"""The command `verify`: parity of an artefact with the oracle, stage by stage, with the greedy text side by side."""
+"""The command `verify`: the logits of a bundle compared with the PyTorch reference, stage by stage."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def verify(
 
     with tempfile.TemporaryDirectory() as folder, Bar() as bar:
         folder_of_bundle = Path(bundle)
-        given = understand(bundle).kind == "bundle"
-        checkpoint = checkpoint_of(model if given else bundle)
-        if not given:
+        is_bundle = understand(bundle).kind == "bundle"
+        checkpoint = checkpoint_of(model if is_bundle else bundle)
+        if not is_bundle:
             from edgesink.export.bundle import export
 
             folder_of_bundle = Path(folder) / "bundle"
@@ -87,9 +87,9 @@ def verify(
             data["kernels"], table = _data(report, texts), f"{table}\n\n{_table(report, texts)}"
         on_a_mac = manifest.target == "coreml" and runners.runs_core_ml()
         if on_a_mac and not report.failures:
-            opened = partial(runners.CoreMlRunner, units=compute_units)
+            open_core_ml = partial(runners.CoreMlRunner, units=compute_units)
             show = partial(bar.show, "Core ML")
-            report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, opened)
+            report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, open_core_ml)
             texts = _texts(folder_of_bundle, report)
             data["core_ml"], table = _data(report, texts), f"{table}\n\n{_table(report, texts)}"
     print(json.dumps(data, indent=2) if as_json else table)
@@ -102,7 +102,7 @@ def verify(
 
 
 def _texts(bundle: Path, report: Report) -> tuple[str, str]:
-    """What the oracle and the artefact went on with."""
+    """The greedy continuations of the reference and of the bundle."""
     from edgesink.runtime.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.of_bundle(bundle)
