@@ -123,7 +123,7 @@ extension ModelSpec {
         if heads % kvHeads != 0 || headDim % 2 != 0 {
             throw EdgesinkError(
                 .badOption, "\(heads) query heads on \(kvHeads) key/value heads of \(headDim) dimensions",
-                expected: "a whole number of queries a key, and an even dimension")
+                expected: "query heads divisible by key/value heads, and an even dimension")
         }
     }
 }
