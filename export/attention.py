@@ -7,7 +7,7 @@ about the order of rows, so only the mask knows which token a row holds.
 - `SinkCorrected` rotates at the absolute position, its phase computed in float64, and corrects the scores of the
   sink columns through the additive mask of one fused attention. For targets with float64 and large integers (ONNX).
 - `BoundedFrame` rotates at the row, and queries three times: at their row, one ring later, and where a sink sees them.
-  Every number stays below sinks + 2 rings + chunk for ever. For targets without (Core ML, Core AI).
+  Every number always stays below sinks + 2 rings + chunk. For targets without (Core ML, Core AI).
 
 A chunk is written first and attended after: with window + T - 1 ring rows every query still finds its whole window.
 """
@@ -26,7 +26,7 @@ MASKED = -1e30  # finite: an all-masked row must not become NaN
 
 
 class IntegerOps(Ops, Protocol):
-    """What both formulations need beside the decoder's vocabulary."""
+    """What both formulations need in addition to the decoder's vocabulary."""
 
     def constant(self, array: np.ndarray) -> Value:
         """A constant of the target's integer or float type."""
