@@ -51,7 +51,7 @@ public struct ModelSpec: Equatable, Sendable {
 /// What of the stream is fixed when the model is exported.
 public struct StreamSpec: Equatable, Sendable {
     public let sinks: Int  // the default of a stream; chosen anew whenever one starts
-    public let window: Int  // tokens, the current one included, beside the default sinks
+    public let window: Int  // tokens, the current one included, in addition to the default sinks
     public let maxSinks: Int
     public let chunk: Int  // T, most tokens a run
     public let positions: Positions
