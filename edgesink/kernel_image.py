@@ -69,5 +69,5 @@ class Image:
             if any(type(number) is not int for part in parts for number in asdict(part).values()):
                 raise ValueError("a field that is not an integer")
         except (ValueError, TypeError, KeyError) as error:
-            raise BadBundle(f"the list of the kernels' weights cannot be read ({error})", "", "export the model again") from None
+            raise BadBundle(f"the list of the kernels' weights cannot be read ({error})", "", "export again") from None
         return cls(tuple(parts))
