@@ -42,7 +42,7 @@ class Part:
     def __post_init__(self) -> None:
         fits = self.offset >= 0 and self.rows > 0 and 0 < self.kept <= self.row_bytes and self.unit in (2, 4)
         if not fits or self.offset % self.unit or self.row_bytes % self.unit or self.kept % self.unit:
-            raise BadBundle(f"an impossible part of the kernels' weights, {self}", "", "export the model again")
+            raise BadBundle(f"the kernels' weights have an impossible entry, {self}", "", "export the model again")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Image:
                 raise ValueError(f"format {data['format']!r}")
             parts = [Part(**part) for part in data["parts"]]
             if any(type(number) is not int for part in parts for number in asdict(part).values()):
-                raise ValueError("a number that is none")
+                raise ValueError("a field that is not an integer")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BadBundle(f"the list of the kernels' weights cannot be read ({error})", "", "export again") from None
         return cls(tuple(parts))

@@ -21,7 +21,7 @@ MANIFEST_KEY = "org.edgesink.manifest"  # where a Core ML package carries the ma
 
 
 def key(layer: int) -> str:
-    """State of the keys of `layer`: [1, K, rows, D], rotated at their absolute positions."""
+    """State of the keys of `layer`: [1, K, rows, D], already rotated."""
     return f"key_{layer}"
 
 

@@ -77,12 +77,13 @@ class CountedBuffers(Buffers, Protocol):
 class FixedBuffers(Buffers, Protocol):
     """Buffers of a length that is known to the exporter."""
 
-    rows: int
-    """Those of the ring, or more; what is beyond is never written and never seen."""
+    @property
+    def rows(self) -> int:
+        """Those of the ring, or more; what is beyond is never written and never seen."""
 
 
 class IntegerOps(Ops, Protocol):
-    """What both formulations need beside the decoder's vocabulary."""
+    """What both formulations need in addition to the decoder's vocabulary."""
 
     def arange(self, ids: Value) -> Value:
         """0 … T-1 for ids [1, T], or anything [1, T, …]: integer [T]."""

@@ -96,9 +96,9 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
 
 def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> None:
     from edgesink.export.to_onnx.builder import WeightFile
-    from edgesink.export.to_onnx.weights import OnnxWeights
     from edgesink.export.to_onnx.kernels import runs_on_kernels, write_kernels_graph
     from edgesink.export.to_onnx.ops import write_onnx
+    from edgesink.export.to_onnx.weights import OnnxWeights
 
     with closing(WeightFile(folder / ONNX_DATA)) as file:
         stored = OnnxWeights(file, weights)
@@ -128,7 +128,7 @@ def _check_goal(out: Path) -> None:
     if not out.exists() or (out / MANIFEST).is_file():
         return
     if not out.is_dir() or any(out.iterdir()):
-        raise BadOption(f"{out} exists and is no bundle", "a new folder or an older bundle", "choose another --out")
+        raise BadOption(f"{out} exists and is not a bundle", "a new folder or an older bundle", "choose another --out")
 
 
 def _tool_versions() -> dict[str, str]:

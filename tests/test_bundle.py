@@ -99,7 +99,7 @@ def test_an_older_bundle_is_replaced_and_other_folders_are_not(toy, tmp_path):
     assert Manifest.read(out).precision == "int8"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(BadOption, match="is no bundle"):
+    with pytest.raises(BadOption, match="is not a bundle"):
         export(toy.path, tmp_path / "mine", "onnx", SPEC, "fp32")
     assert contents(tmp_path / "mine") == ["thesis.txt"]
 

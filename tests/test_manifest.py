@@ -49,7 +49,7 @@ def test_state_bytes_are_two_buffers_a_layer_of_rows_by_dimensions():
         (lambda data: data["model"].pop("heads"), "lacks 'heads'"),
         (lambda data: data["model"].update(heads="9"), "expected int"),
         (lambda data: data["model"].update(heads=True), "expected int"),
-        (lambda data: data["model"].update(kv_heads=3), "whole number of queries"),
+        (lambda data: data["model"].update(kv_heads=3), "divisible by key/value heads"),
         (lambda data: data.update(target="tflite"), "tflite"),
         (lambda data: data["stream"].update(window=1), "at least one chunk"),
         (lambda data: data.update(options={"kv_write": "scatter"}), "'scatter' kv_write"),

@@ -62,7 +62,7 @@ def test_a_new_stream_does_not_see_the_old_one(stream):
 
 @pytest.mark.parametrize(
     ("ids", "message"),
-    [([], "ids of shape"), ([-1], "token id -1"), ([3, 258], "token id 258"), ([[1, 2]], "shape"), ([1.5], "whole")],
+    [([], "ids of shape"), ([-1], "token id -1"), ([3, 258], "token id 258"), ([[1, 2]], "shape"), ([1.5], "integers")],
 )
 def test_ids_that_mean_nothing_are_refused_and_the_stream_goes_on(stream, ids, message):
     stream.prefill([4, 5])

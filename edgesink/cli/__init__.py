@@ -18,13 +18,13 @@ from edgesink.errors import EdgesinkError
 from edgesink.version import __version__
 
 app = typer.Typer(
-    help="Language models that talk endlessly on the device in your hand, in constant memory.",
+    help="Stream language models endlessly in constant memory, with attention sinks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-eval_app = typer.Typer(help="Measure what attention sinks do for a model, on your own text.", no_args_is_help=True)
+eval_app = typer.Typer(help="Measure a model with attention sinks on your own text.", no_args_is_help=True)
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         print(__version__)
         raise typer.Exit
