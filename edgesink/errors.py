@@ -8,11 +8,11 @@ from __future__ import annotations
 
 
 class EdgesinkError(Exception):
-    """A failure that the user can mend.
+    """A failure that the user can fix.
 
     Args:
-        found: what was met, as a clause without a full stop.
-        expected: what would have been right; may be empty where it goes without saying.
+        found: what was found, as a clause without a full stop.
+        expected: what would have been right; may be empty if it is obvious.
         remedy: what to do now; may be empty.
     """
 
@@ -23,7 +23,7 @@ class EdgesinkError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What a library says went wrong, short enough for one line of ours."""
+    """The first line of a library's error message, to quote in ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -32,7 +32,7 @@ class BadBundle(EdgesinkError):
 
 
 class BadCheckpoint(EdgesinkError):
-    """A model to export cannot be found or read, or is of an architecture we do not know."""
+    """A model to export cannot be found or read, or has an unsupported architecture."""
 
 
 class BadOption(EdgesinkError):
@@ -52,4 +52,4 @@ class NoSpace(EdgesinkError):
 
 
 class NotFaithful(EdgesinkError):
-    """An artefact computes something else than the oracle."""
+    """A bundle does not compute what the oracle computes."""

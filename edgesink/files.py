@@ -26,13 +26,13 @@ except ImportError:  # Windows
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes its place at the end, or vanishes where something fails."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """A temporary path to write to, in the same folder; renamed to `path` at the end, or removed if something fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield aside
-        aside.replace(path)
+        yield temporary
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from edgesink.errors import BadBundle
 
 FORMAT = 1
 LOCATION = "memory"  # the file that the graph says its weights are in, and the runtime gives as bytes
-GROUP = 16  # rows side by side
+GROUP = 16  # rows side by side; the library says the same, edgesink_group()
 ALIGNMENT = 64  # bytes; of every part of the image
 
 
@@ -30,14 +30,19 @@ class Part:
     unit: int  # bytes that stay together
 
     @property
+    def data_bytes(self) -> int:
+        """Bytes in the data file, from `offset` on."""
+        return self.rows * self.row_bytes
+
+    @property
     def image_bytes(self) -> int:
         """Bytes in the image: rows filled up to whole groups."""
         return self.kept if self.rows == 1 else self.kept * -(-self.rows // GROUP) * GROUP
 
     def __post_init__(self) -> None:
-        fits = self.offset >= 0 < self.rows and 0 < self.kept <= self.row_bytes and self.unit in (2, 4)
+        fits = self.offset >= 0 and self.rows > 0 and 0 < self.kept <= self.row_bytes and self.unit in (2, 4)
         if not fits or self.offset % self.unit or self.row_bytes % self.unit or self.kept % self.unit:
-            raise BadBundle(f"an impossible part of the kernels' weights, {self}", "", "export the model again")
+            raise BadBundle(f"the kernels' weights have an impossible entry, {self}", "", "export the model again")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,16 @@ class Image:
             found.append(found[-1] + -(-part.image_bytes // ALIGNMENT) * ALIGNMENT)
         return found
 
+    def check_fits(self, data_bytes: int) -> None:
+        """BadBundle if the parts do not lie in a data file of so many bytes, or take any of them twice."""
+        ends = [part.offset + part.data_bytes for part in self.parts]
+        if max(ends, default=0) > data_bytes or sum(part.data_bytes for part in self.parts) > data_bytes:
+            raise BadBundle(
+                "the list of the kernels' weights leads beyond them",
+                f"parts of a file of {data_bytes} bytes",
+                "copy or export the bundle again",
+            )
+
     def to_json(self) -> str:
         """The text of the file."""
         return json.dumps({"format": FORMAT, "parts": [asdict(part) for part in self.parts]}) + "\n"
@@ -67,7 +82,7 @@ class Image:
                 raise ValueError(f"format {data['format']!r}")
             parts = [Part(**part) for part in data["parts"]]
             if any(type(number) is not int for part in parts for number in asdict(part).values()):
-                raise ValueError("a number that is none")
-        except (ValueError, TypeError, KeyError) as error:
+                raise ValueError("a field that is not an integer")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BadBundle(f"the list of the kernels' weights cannot be read ({error})", "", "export again") from None
         return cls(tuple(parts))

@@ -198,7 +198,7 @@ def sha256_of(path: Path) -> str:
 
 
 def replace_manifest(bundle: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` beside and rename it into place, so that a reader never meets half of it."""
+    """Write `manifest.json` atomically, so that a reader never sees half of it."""
     with atomic_write(bundle / MANIFEST) as aside:
         aside.write_text(manifest.to_json(), encoding="utf-8")
 

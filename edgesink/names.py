@@ -26,7 +26,7 @@ def rows(ring: int) -> str:
 
 
 def key(layer: int) -> str:
-    """State of the keys of `layer`: [1, K, rows, D], rotated at their absolute positions."""
+    """State of the keys of `layer`: [1, K, rows, D], already rotated."""
     return f"key_{layer}"
 
 

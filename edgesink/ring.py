@@ -4,7 +4,7 @@ Owns the integer arithmetic of the attention-sink + window ring (StreamingLLM, X
 and nothing else: no tensors, no models. `tests/golden/ring.json` holds values written by hand; the exported
 graphs and the Swift package are held to the same file.
 
-The buffer has one row per slot. Rows 0 … sinks-1 keep the first tokens for ever, the other `slots` rows are a
+The buffer has one row per slot. Rows 0 … sinks-1 keep the first tokens forever, the other `slots` rows are a
 ring. Up to `chunk` tokens are written at once and attended after, so the ring holds window + chunk - 1 rows: the
 first query of a chunk still needs a full window of keys while the last token of the chunk is already written.
 """
@@ -77,7 +77,7 @@ class Ring:
         """A stand-in for `token` below sinks + 2 slots, with the same slot and the same visible slots.
 
         It counts up through the first lap and then round and round through the second, so a graph that
-        cannot hold large integers is driven by it for ever.
+        cannot hold large integers can be driven by it endlessly.
         """
         end = self.sinks + self.slots
         return token if token < end else end + (token - end) % self.slots

@@ -87,7 +87,7 @@ class ModelSpec:
         if self.heads % self.kv_heads or self.head_dim % 2:
             raise BadOption(
                 f"{self.heads} query heads on {self.kv_heads} key/value heads of {self.head_dim} dimensions",
-                "a whole number of queries a key, and an even dimension",
+                "query heads divisible by key/value heads, and an even dimension",
             )
         if sorted(set(self.view_of)) != list(range(len(self.views))):
             raise BadOption(f"layers of views {sorted(set(self.view_of))}", f"each of the {len(self.views)} views")
@@ -132,7 +132,7 @@ class StreamSpec:
     """What of the stream is fixed when the model is exported."""
 
     sinks: int = DEFAULT_SINKS  # the default of a stream; chosen anew whenever one starts
-    window: int = DEFAULT_WINDOW  # tokens, the current one included, beside the default sinks
+    window: int = DEFAULT_WINDOW  # tokens, the current one included, in addition to the default sinks
     max_sinks: int = DEFAULT_MAX_SINKS
     chunk: int = ROWS["onnx"].chunk  # T, most tokens a run
     positions: Positions = "cache"  # how far a sink seems: bounded as in the paper, or growing

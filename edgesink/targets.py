@@ -41,6 +41,7 @@ class TargetRow:
     rounds_activations: tuple[Precision, ...] = ()  # precisions in which products round their inputs to 8 bits
     extra: str = "export"  # of the Python package, which brings `packages`
     packages: tuple[str, ...] = ()  # beyond those of every export
+    block_bits: int = 0  # beside the codes of 32 weights: scale, zero point, offset
     layer_bytes: int = 0  # about what the graph of one layer takes on disk, without its weights
     scratch_bits: Mapping[Precision, int] = field(default_factory=dict)  # a value, on disk until the bundle is whole
 
@@ -51,6 +52,7 @@ ROWS: Mapping[Target, TargetRow] = {
         states=dict.fromkeys(("fp32", "fp16", "int8", "int4"), "float32"),
         positions=("cache", "original"),
         rounds_activations=("int8", "int4"),
+        block_bits=40,
         layer_bytes=8_000,
     ),
     "coreml": TargetRow(
@@ -61,6 +63,7 @@ ROWS: Mapping[Target, TargetRow] = {
         in_parts=True,
         vocabulary_bits={"int4": 4},  # on a phone the vocabulary is a fifth of a small model
         packages=("coremltools",),
+        block_bits=28,  # between whole zero points and fractional ones
         layer_bytes=52_000,
         scratch_bits={"fp16": 16, "int8": 8, "int4": 8, "pal4": 8},  # a byte a code until the package is saved
     ),

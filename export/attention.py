@@ -94,7 +94,7 @@ class FixedBuffers(Buffers, Protocol):
 
 
 class IntegerOps(Ops, Protocol):
-    """What both formulations need beside the decoder's vocabulary."""
+    """What both formulations need in addition to the decoder's vocabulary."""
 
     def constant(self, array: np.ndarray) -> Value:
         """A constant of the target's integer or float type."""

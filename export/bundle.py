@@ -128,7 +128,7 @@ def _check_goal(out: Path) -> None:
     if not out.exists() or (out / MANIFEST).is_file():
         return
     if not out.is_dir() or any(out.iterdir()):
-        raise BadOption(f"{out} exists and is no bundle", "a new folder or an older bundle", "choose another --out")
+        raise BadOption(f"{out} exists and is not a bundle", "a new folder or an older bundle", "choose another --out")
 
 
 def _tool_versions() -> dict[str, str]:

@@ -34,7 +34,7 @@ def bundle_readme(manifest: Manifest) -> str:
     return f"""# {model.name} for edgesink
 
 A {model.architecture} model of {model.layers} layers as a {manifest.target} graph, weights {manifest.weights}.
-It streams for ever: {stream.sinks} pinned first tokens (up to {stream.max_sinks}) and the most recent {stream.window}
+It streams forever: {stream.sinks} pinned first tokens (up to {stream.max_sinks}) and the most recent {stream.window}
 are remembered, in {manifest.state_bytes} bytes of state from the first token to the last.{_cut(manifest)}
 
     edgesink chat {{this folder}}

@@ -11,19 +11,17 @@ from edgesink.export.recipe import Recipe
 from edgesink.export.weights import PALETTE_GROUP, Form, carried, form_of
 from edgesink.targets import ROWS
 
-BLOCK_BITS = 40  # beside the codes of a block: a scale and an offset in float16, a zero point
 TABLE_BITS = 16  # of an entry of a palette
 TOKEN_BYTES = 72  # of tokenizer.json
 
 
 def bundle_bytes(checkpoint: Checkpoint, recipe: Recipe) -> int:
     """About what the bundle weighs."""
-    model = checkpoint.model
-    forms = _forms(checkpoint, recipe)
-    total = sum(_stored_bytes(form, weight_shape(model, name)) for name, form in forms.items())
+    model, row, forms = checkpoint.model, ROWS[recipe.target], _forms(checkpoint, recipe)
+    total = sum(_stored_bytes(form, weight_shape(model, name), row.block_bits) for name, form in forms.items())
     if model.tied and recipe.parts > 1:  # the first part and the last hold it
-        total += _stored_bytes(forms["embedding"], weight_shape(model, "embedding"))
-    return total + (model.layers + 1) * ROWS[recipe.target].layer_bytes + model.vocab * TOKEN_BYTES
+        total += _stored_bytes(forms["embedding"], weight_shape(model, "embedding"), row.block_bits)
+    return total + (model.layers + 1) * row.layer_bytes + model.vocab * TOKEN_BYTES
 
 
 def scratch_bytes(checkpoint: Checkpoint, recipe: Recipe) -> int:
@@ -51,11 +49,11 @@ def _forms(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Form]:
     return {name: form(name) for name in weight_names(checkpoint.model)}
 
 
-def _stored_bytes(form: Form, shape: tuple[int, ...]) -> int:
+def _stored_bytes(form: Form, shape: tuple[int, ...], block_bits: int) -> int:
     size = math.prod(shape)
     bits = size * form.bits
     if form.kind == "blocks":
-        bits += size // BLOCK * BLOCK_BITS
+        bits += size // BLOCK * block_bits
     elif form.kind == "palette":
         bits += shape[0] // PALETTE_GROUP * 2**form.bits * TABLE_BITS
     return bits // 8

@@ -90,7 +90,7 @@ def _from_hub(hub_id: str) -> Path:
     except RepositoryNotFoundError:
         raise BadCheckpoint(f"the hub has no model {hub_id!r}", "", "check the spelling, or `hf auth login`") from None
     except HFValidationError as error:
-        raise BadCheckpoint(f"{hub_id!r} is no hub id ({error})", "owner/name") from None
+        raise BadCheckpoint(f"{hub_id!r} is not a hub id ({error})", "owner/name") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise BadCheckpoint(
             f"{hub_id} cannot be downloaded ({first_line(error)})",

@@ -42,6 +42,7 @@ static Plan plan(const Attention *a) {
     p.query_parts = (p.queries + TASK_QUERIES - 1) / TASK_QUERIES;
     p.spans = a->tokens > 1 ? 1 : p.seen / SPAN_ROWS < 1 ? 1 : p.seen / SPAN_ROWS;
     if (p.spans > MOST_SPANS) p.spans = MOST_SPANS;
+    if (!a->scratch) return p;  // how much it should be is what is asked
     p.window = a->scratch;
     p.sink = p.window + a->kv_heads * p.queries * a->head_dim;
     p.partial = p.sink + a->kv_heads * p.queries * a->head_dim;
@@ -50,8 +51,7 @@ static Plan plan(const Attention *a) {
 
 static size_t attention_scratch_bytes(const Attention *a) {
     const Plan p = plan(a);
-    const float *end = p.partial + a->kv_heads * p.queries * p.spans * (a->head_dim + 2);
-    return (size_t)((const char *)end - (const char *)a->scratch);
+    return (size_t)(a->kv_heads * p.queries * (2 * a->head_dim + p.spans * (a->head_dim + 2))) * sizeof(float);
 }
 
 static int64_t ring_row(const Attention *a, int64_t token) {
@@ -112,16 +112,17 @@ static void few_scores(const float *queries, int64_t count, const half *keys, co
                 UNROLL for (int row = 0; row < 4; row++) {
                     const int64_t at = (r + row < rows ? r + row : rows - 1) * dim + d;
                     UNROLL for (int j = 0; j < FEW; j++) acc[j][row] = f_set(0);
-                    if (whole)
+                    if (whole) {
                         UNROLL for (int v = 0; v < WIDE; v++) {
                             const F key = f_of_half(keys + at + v * LANES);
                             UNROLL for (int j = 0; j < FEW; j++) acc[j][row] = f_fma(key, q[j][v], acc[j][row]);
                         }
-                    else
+                    } else {
                         for (int v = 0; v < (dim - d) / LANES; v++) {
                             const F key = f_of_half(keys + at + v * LANES);
                             for (int j = 0; j < FEW; j++) acc[j][row] = f_fma(key, q[j][v], acc[j][row]);
                         }
+                    }
                     __builtin_prefetch(values + at);  // they are wanted next
                     __builtin_prefetch(values + at + WIDE * LANES / 2);
                 }
@@ -169,19 +170,20 @@ static void few_values(float (*weights)[TILE_ROWS], int64_t count, const half *v
             UNROLL for (int j = 0; j < FEW; j++)
                 UNROLL for (int v = 0; v < WIDE; v++)
                     acc[j][v] = j < n && v < wide ? f_load(sums + (i + j) * stride + d + v * LANES) : f_set(0);
-            if (wide == WIDE && n == FEW)
+            if (wide == WIDE && n == FEW) {
                 for (int64_t r = 0; r < rows; r++)
                     UNROLL for (int v = 0; v < WIDE; v++) {
                         F value = f_of_half(values + r * dim + d + v * LANES);
                         UNROLL for (int j = 0; j < FEW; j++)
                             acc[j][v] = f_fma(f_set(weights[i + j][r]), value, acc[j][v]);
                     }
-            else
+            } else {
                 for (int64_t r = 0; r < rows; r++)
                     for (int v = 0; v < wide; v++) {
                         F value = f_of_half(values + r * dim + d + v * LANES);
                         for (int64_t j = 0; j < n; j++) acc[j][v] = f_fma(f_set(weights[i + j][r]), value, acc[j][v]);
                     }
+            }
             for (int64_t j = 0; j < n; j++)
                 for (int v = 0; v < wide; v++) f_store(sums + (i + j) * stride + d + v * LANES, acc[j][v]);
         }
@@ -202,19 +204,20 @@ static void many_values(float (*weights)[TILE_ROWS], int64_t count, const float 
                 UNROLL for (int v = 0; v < WIDE; v++)
                     acc[j][v] = j < n && v < wide ? f_load(sums + (i + j) * stride + d + v * LANES) : f_set(0);
             }
-            if (wide == WIDE)
+            if (wide == WIDE) {
                 for (int64_t r = 0; r < rows; r++) {
                     F value[WIDE];
                     UNROLL for (int v = 0; v < WIDE; v++) value[v] = f_load(values + r * dim + d + v * LANES);
                     UNROLL for (int j = 0; j < DEEP; j++)
                         UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = f_fma(f_set(w[j][r]), value[v], acc[j][v]);
                 }
-            else
+            } else {
                 for (int64_t r = 0; r < rows; r++)
                     for (int v = 0; v < wide; v++) {
                         F value = f_load(values + r * dim + d + v * LANES);
                         UNROLL for (int j = 0; j < DEEP; j++) acc[j][v] = f_fma(f_set(w[j][r]), value, acc[j][v]);
                     }
+            }
             for (int64_t j = 0; j < n; j++)
                 for (int v = 0; v < wide; v++) f_store(sums + (i + j) * stride + d + v * LANES, acc[j][v]);
         }
@@ -255,7 +258,7 @@ static int64_t attention_tasks(const Attention *a) {
     return a->kv_heads * p.query_parts * p.spans;
 }
 
-static void attention_task(const Attention *a, int64_t task) {
+static int attention_task(const Attention *a, int64_t task) {
     const Plan p = plan(a);
     const int64_t dim = a->head_dim, stride = p.spans * (dim + 2), window = a->capacity - a->sinks;
     const int64_t span = task % p.spans, part = task / p.spans % p.query_parts, head = task / p.spans / p.query_parts;
@@ -266,6 +269,7 @@ static void attention_task(const Attention *a, int64_t task) {
     const size_t score_bytes = (size_t)count * TILE_ROWS * sizeof(float);
     const size_t tile_bytes = (size_t)(dim * TILE_ROWS) * sizeof(float);
     char *memory = thread_scratch(OF_TASK, score_bytes + 2 * tile_bytes);
+    if (!memory) return 0;
     float(*scores)[TILE_ROWS] = (void *)memory;
     float *key_tile = (float *)(memory + score_bytes), *value_tile = (float *)(memory + score_bytes + tile_bytes);
     for (int64_t i = 0; i < count; i++) {
@@ -299,10 +303,14 @@ static void attention_task(const Attention *a, int64_t task) {
             int64_t to = query + 1 - token, from = is_sink ? 0 : query - window + 1 - token;
             soften(scores[i], from < 0 ? 0 : from, to < 0 ? 0 : to < rows ? to : rows, partial + i * stride, dim);
         }
-        if (count <= MOST_FEW) few_values(scores, count, values + row * dim, rows, dim, partial, stride);
-        else many_values(scores, count, value_tile, rows, dim, partial, stride);
+        if (count <= MOST_FEW) {
+            few_values(scores, count, values + row * dim, rows, dim, partial, stride);
+        } else {
+            many_values(scores, count, value_tile, rows, dim, partial, stride);
+        }
         at += rows;
     }
+    return 1;
 }
 
 static void attention_merge(const Attention *a) {

@@ -1,16 +1,18 @@
-// Holds every set of kernels that this processor runs against sums in double: for processors that only an emulator has.
+// Holds every set of kernels that this processor runs against sums in double, and lets hostile calls loose on it: for
+// processors that only an emulator has, and under the compiler's sanitizers.
 //
 //   cc -O2 -std=gnu11 kernels/*.c -lm -o check && ./check
+//   cc -g -O1 -std=gnu11 -fsanitize=address,undefined kernels/*.c -lm -o check && ./check
 //   aarch64-linux-gnu-gcc -O2 -std=gnu11 -static kernels/*.c -lm -o check && qemu-aarch64 ./check
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "check.h"
 
 static uint32_t seed = 1;
-static double uniform(void) { return (double)((seed = seed * 1664525u + 1013904223u) >> 8) / (1 << 24); }
+double uniform(void) { return (double)((seed = seed * 1664525u + 1013904223u) >> 8) / (1 << 24); }
 
 // Of halves that are whole multiples of 1 / 1024 below 1, so that no rounding is needed.
 static half half_of(double x) {
@@ -25,23 +27,36 @@ static double double_of(half h) {
     return h >> 15 ? -value : value;
 }
 
+int compute_product(const Kernels *kernels, Product *p) {
+    int done = (p->scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(p))) != NULL;
+    for (int64_t t = 0; done && t < p->tokens; t++) kernels->product_round(p, t);
+    for (int64_t task = 0; done && task < kernels->product_tasks(p); task++) done = kernels->product_task(p, task);
+    return done;
+}
+
+int compute_attention(const Kernels *kernels, Attention *a) {
+    int done = (a->scratch = thread_scratch(OF_CALL, kernels->attention_scratch_bytes(a))) != NULL;
+    for (int64_t t = 0; done && t < a->tokens; t++) kernels->attention_write(a, t);
+    for (int64_t task = 0; done && task < kernels->attention_tasks(a); task++) done = kernels->attention_task(a, task);
+    if (done) kernels->attention_merge(a);
+    return done;
+}
+
 static double check_product(const Kernels *kernels, int bits, int64_t rows, int64_t columns, int64_t tokens) {
-    const int64_t blocks = columns / BLOCK, groups = (rows + 15) / 16;
-    uint8_t *codes = malloc((size_t)(groups * 16 * columns * bits / 8));
-    half *scale = malloc((size_t)(groups * 16 * blocks) * sizeof *scale);
-    half *offset = malloc((size_t)(groups * 16 * blocks) * sizeof *offset);
+    const int64_t blocks = columns / BLOCK, groups = (rows + GROUP - 1) / GROUP;
+    uint8_t *codes = malloc((size_t)(groups * GROUP * columns * bits / 8));
+    half *scale = malloc((size_t)(groups * GROUP * blocks) * sizeof *scale);
+    half *offset = malloc((size_t)(groups * GROUP * blocks) * sizeof *offset);
     float *x = malloc((size_t)(tokens * columns) * sizeof *x), *out = malloc((size_t)(tokens * rows) * sizeof *out);
-    for (int64_t i = 0; i < groups * 16 * columns * bits / 8; i++) codes[i] = (uint8_t)(uniform() * 256);
-    for (int64_t i = 0; i < groups * 16 * blocks; i++) {
+    for (int64_t i = 0; i < groups * GROUP * columns * bits / 8; i++) codes[i] = (uint8_t)(uniform() * 256);
+    for (int64_t i = 0; i < groups * GROUP * blocks; i++) {
         scale[i] = half_of(floor(uniform() * 100 + 1) / 1024);
         offset[i] = half_of(-floor(uniform() * 500) / 1024);
     }
     for (int64_t i = 0; i < tokens * columns; i++) x[i] = (float)(uniform() * 2 - 1);
     const Matrix weight = {codes, scale, bits == 4 ? offset : NULL, rows, columns, bits};
     Product p = {.weight = weight, .tokens = tokens, .x = x, .out = out};
-    p.scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(&p));
-    for (int64_t t = 0; t < tokens; t++) kernels->product_round(&p, t);
-    for (int64_t task = 0; task < kernels->product_tasks(&p); task++) kernels->product_task(&p, task);
+    if (!compute_product(kernels, &p)) return INFINITY;
     double worst = 0, size = 0;
     float *row = malloc((size_t)columns * sizeof *row);
     for (int64_t n = 0; n < rows; n++) {
@@ -49,9 +64,10 @@ static double check_product(const Kernels *kernels, int bits, int64_t rows, int6
         for (int64_t t = 0; t < tokens; t++) {
             double sum = 0;
             for (int64_t k = 0; k < columns; k++) {
-                const int64_t b = k / BLOCK, in = k % BLOCK, at = ((n / 16) * blocks + b) * 16 + n % 16;
+                const int64_t b = k / BLOCK, in = k % BLOCK, at = ((n / GROUP) * blocks + b) * GROUP + n % GROUP;
                 const int64_t words = bits == 4 ? 4 : 8, byte = bits == 4 ? in / 2 : in;
-                const uint8_t code = codes[((((n / 16) * blocks + b) * words + byte / 4) * 16 + n % 16) * 4 + byte % 4];
+                const int64_t word = ((n / GROUP) * blocks + b) * words + byte / 4;
+                const uint8_t code = codes[(word * GROUP + n % GROUP) * 4 + byte % 4];
                 const int value = bits == 8 ? code - 128 : in % 2 ? code >> 4 : code & 15;
                 const double w = double_of(scale[at]) * value + (bits == 4 ? double_of(offset[at]) : 0);
                 if (fabs(w - row[k]) > 1e-5) return INFINITY;
@@ -65,7 +81,7 @@ static double check_product(const Kernels *kernels, int bits, int64_t rows, int6
     return worst / size;
 }
 
-enum { HEADS = 6, KV_HEADS = 2, GROUP = HEADS / KV_HEADS, DIM = 48 };
+enum { HEADS = 6, KV_HEADS = 2, SHARE = HEADS / KV_HEADS, DIM = 48 };
 enum { SINKS = 3, CAPACITY = 90, CHUNK = 20, ROWS = CAPACITY + CHUNK - 1, TOTAL = 300 };
 static float qkv[TOTAL][HEADS + 2 * KV_HEADS][DIM];
 
@@ -81,13 +97,13 @@ static double expected(int token, int head, int dim) {
     for (int j = 0; j <= token; j++)
         if (j < SINKS || j > token - (CAPACITY - SINKS)) tokens[seen++] = j;
     for (int i = 0; i < seen; i++) {
-        const float *q = qkv[token][head], *k = qkv[tokens[i]][HEADS + head / GROUP];
+        const float *q = qkv[token][head], *k = qkv[tokens[i]][HEADS + head / SHARE];
         double score = 0;
         for (int d = 0; d < DIM; d++) score += rotated(q, d, seen - 1) * rotated(k, d, i);
         weights[i] = exp(score / sqrt(DIM));
         total += weights[i];
     }
-    for (int i = 0; i < seen; i++) sum += weights[i] / total * qkv[tokens[i]][HEADS + KV_HEADS + head / GROUP][dim];
+    for (int i = 0; i < seen; i++) sum += weights[i] / total * qkv[tokens[i]][HEADS + KV_HEADS + head / SHARE][dim];
     return sum;
 }
 
@@ -110,10 +126,7 @@ static double check_attention(const Kernels *kernels) {
                        .capacity = CAPACITY, .position = position, .sinks = SINKS, .qkv = &qkv[position][0][0],
                        .cosine = &phases[0][0][0], .sine = &phases[1][0][0], .sink_cosine = &phases[2][0][0],
                        .sink_sine = &phases[3][0][0], .keys = keys, .values = values, .context = &context[0][0][0]};
-        a.scratch = thread_scratch(OF_CALL, kernels->attention_scratch_bytes(&a));
-        for (int t = 0; t < size; t++) kernels->attention_write(&a, t);
-        for (int64_t task = 0; task < kernels->attention_tasks(&a); task++) kernels->attention_task(&a, task);
-        kernels->attention_merge(&a);
+        if (!compute_attention(kernels, &a)) return INFINITY;
         for (int head = 0; head < HEADS; head++)
             for (int d = 0; d < DIM; d += 7)
                 worst = fmax(worst, fabs(context[size - 1][head][d] - expected(position + size - 1, head, d)));
@@ -130,9 +143,11 @@ int main(void) {
             for (int64_t tokens = 1; tokens <= 9; tokens += 4)
                 product = fmax(product, check_product(kernels, bits, 37, 160, tokens));
         const double attention = check_attention(kernels);
-        const int right = product < 2e-3 && attention < 5e-3;
-        printf("%s: products off by %.1e of their size, attention by %.1e: %s\n", kernels->name, product, attention,
-               right ? "passed" : "FAILED");
+        const Tries tries = try_hostile_calls(kernels);
+        const int right = product < 2e-3 && attention < 5e-3 && tries.as_expected;
+        printf("%s: products off by %.1e of their size, attention by %.1e", kernels->name, product, attention);
+        printf(", %d hostile calls refused, %d computed: ", tries.refused, tries.computed);
+        puts(right ? "passed" : "FAILED");
         failed += !right;
     }
     if (!sets) puts("no kernels run on this processor");

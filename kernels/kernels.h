@@ -7,7 +7,15 @@
 
 typedef uint16_t half;  // IEEE binary16, as it lies in memory
 
-enum { BLOCK = 32 };  // columns that share a scale
+enum {
+    BLOCK = 32,            // columns that share a scale
+    GROUP = 16,            // rows side by side
+    MOST_HEADS = 1 << 16,  // of a call that is taken
+    MOST_HEAD_DIM = 1024,
+};
+
+// Of tokens in a stream, and of rows and columns: phases are computed in float64, which counts no further.
+#define MOST ((int64_t)1 << 53)
 
 // w[n, k] = scale * code + offset, both of a row's block of 32 columns. Sixteen rows lie side by side, filled up at the
 // end: four bytes of each in turn, so that a word holds 4 columns in 8 bits, and 8 in 4, the even ones in low nibbles.
@@ -50,6 +58,7 @@ typedef struct {
     void *scratch;                              // attention_scratch_bytes, for all tasks
 } Attention;
 
+// A call is one that calls.c has let through. A task gives 0 if it finds no memory to work in; the result is then none.
 typedef struct {
     const char *name;
     int (*supported)(void);
@@ -57,13 +66,13 @@ typedef struct {
     size_t (*product_scratch_bytes)(const Product *);
     void (*product_round)(const Product *, int64_t token);   // tasks 0 ... T - 1, before any product_task
     int64_t (*product_tasks)(const Product *);
-    void (*product_task)(const Product *, int64_t task);
+    int (*product_task)(const Product *, int64_t task);
     void (*matrix_row)(const Matrix *, int64_t row, float *out);  // [K]
 
     size_t (*attention_scratch_bytes)(const Attention *);
     void (*attention_write)(const Attention *, int64_t token);  // tasks 0 ... T - 1, before any attention_task
     int64_t (*attention_tasks)(const Attention *);
-    void (*attention_task)(const Attention *, int64_t task);
+    int (*attention_task)(const Attention *, int64_t task);
     void (*attention_merge)(const Attention *);                 // after them all
 } Kernels;
 
@@ -72,7 +81,8 @@ extern const Kernels kernels_avx512, kernels_avx2, kernels_neon;
 // Those that this processor runs, the fastest first; NULL beyond the last.
 const Kernels *supported_kernels(size_t place);
 
-// Memory of the calling thread, at least `bytes` from a cache line on, its contents undefined, kept for the next call.
+// Memory of the calling thread, at least `bytes` from a cache line on, its contents undefined, kept for the next call;
+// NULL if there is none.
 // A call's own and its tasks' are two: the thread that calls runs tasks too.
 typedef enum { OF_CALL, OF_TASK } ScratchUse;
 void *thread_scratch(ScratchUse use, size_t bytes);

@@ -10,323 +10,272 @@
 //     position and sinks int64 [1]; phases float [1, T, D / 2]; context float [1, T, H D].
 //     Attributes: heads, capacity. As `Attention` in kernels.h.
 //
-// Threads are the session's own.
+// A call that cannot be, and one that finds no memory, ends with a status that says so. Threads are the session's own.
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "calls.h"
+#include "exported.h"
+#include "ort_abi.h"
 
-// ---- what of ONNX Runtime's stable binary interface is used; places in OrtApi are counted from 0 in the order of the
-// public header
-
-enum {
-    CREATE_STATUS = 0,
-    CREATE_CUSTOM_OP_DOMAIN = 26,
-    CUSTOM_OP_DOMAIN_ADD = 27,
-    ADD_CUSTOM_OP_DOMAIN = 28,
-    GET_TENSOR_MUTABLE_DATA = 51,
-    GET_DIMENSIONS_COUNT = 61,
-    GET_DIMENSIONS = 62,
-    GET_TENSOR_TYPE_AND_SHAPE = 65,
-    KERNEL_INFO_GET_ATTRIBUTE_FLOAT = 85,
-    KERNEL_INFO_GET_ATTRIBUTE_INT64 = 86,
-    KERNEL_CONTEXT_GET_INPUT = 90,
-    KERNEL_CONTEXT_GET_OUTPUT = 91,
-    RELEASE_STATUS = 93,
-    RELEASE_TENSOR_TYPE_AND_SHAPE_INFO = 99,
-    KERNEL_CONTEXT_PARALLEL_FOR = 274,
-};
-
-enum { API_VERSION = 17, OP_VERSION = 12, FAILED = 1, REQUIRED = 0, OPTIONAL = 1 };
-enum { FLOAT = 1, UINT8 = 2, INT64 = 7, FLOAT16 = 10 };
-
-typedef void *Handle;  // of any class of ONNX Runtime
-typedef void (*Function)(void);
-typedef struct {
-    const Function *(*get_api)(uint32_t version);
-    const char *(*version)(void);
-} ApiBase;
-
-typedef struct CustomOp CustomOp;
-struct CustomOp {
-    uint32_t version;
-    void *(*create_kernel)(const CustomOp *, const Function *api, Handle info);
-    const char *(*name)(const CustomOp *);
-    const char *(*provider)(const CustomOp *);
-    int (*input_type)(const CustomOp *, size_t);
-    size_t (*input_count)(const CustomOp *);
-    int (*output_type)(const CustomOp *, size_t);
-    size_t (*output_count)(const CustomOp *);
-    void (*compute)(void *kernel, Handle context);
-    void (*destroy)(void *kernel);
-    int (*input_characteristic)(const CustomOp *, size_t);
-    int (*output_characteristic)(const CustomOp *, size_t);
-};
-
-static const Function *api;
+static const OrtFunction *api;
 static const Kernels *kernels;
 
-#define CALL(place, type, ...) ((type)api[place])(__VA_ARGS__)
-
-typedef Handle (*GetInput)(Handle, size_t, Handle *);
-typedef Handle (*GetOutput)(Handle, size_t, const int64_t *, size_t, Handle *);
-typedef Handle (*GetData)(Handle, void **);
-typedef Handle (*GetShape)(Handle, Handle *);
-typedef Handle (*GetCount)(Handle, size_t *);
-typedef Handle (*GetSizes)(Handle, int64_t *, size_t);
-typedef Handle (*GetFloat)(Handle, const char *, float *);
-typedef Handle (*GetInt)(Handle, const char *, int64_t *);
-typedef Handle (*ParallelFor)(Handle, void (*)(void *, size_t), size_t, size_t, void *);
-typedef void (*Release)(Handle);
-
-// A status is an error only where this file and the graph disagree; the graph is written by one exporter.
-static void must(Handle status) {
-    if (!status) return;
-    fputs("edgesink: an operator was called against its definition\n", stderr);
-    abort();
+static OrtStatus refused(const char *why) {
+    char words[200];
+    snprintf(words, sizeof words, "edgesink refuses the call: %s", why);
+    return ORT(api, CreateStatus)(ORT_INVALID_ARGUMENT, words);
 }
 
-static void *input(Handle context, size_t place) {
-    Handle value = NULL;
+static OrtStatus no_memory(void) { return ORT(api, CreateStatus)(ORT_FAIL, "edgesink finds no memory to work in"); }
+
+#define TRY(expression)                      \
+    do {                                     \
+        const OrtStatus status_ = expression; \
+        if (status_) return status_;         \
+    } while (0)
+
+static OrtStatus read_input(OrtHandle context, size_t place, Tensor *to) {
+    OrtHandle value = NULL;
+    int type;
+    *to = (Tensor){0};
+    TRY(ORT(api, KernelContext_GetInput)(context, place, &value));
+    if (!value) return NULL;
+    to->given = 1;
+    TRY(ORT(api, GetTensorElementTypeAndShapeDataReference)(value, &type, &to->sizes, &to->rank));
+    return ORT(api, GetTensorMutableData)(value, &to->data);
+}
+
+static OrtStatus read_inputs(OrtHandle context, size_t count, Tensor *inputs) {
+    for (size_t place = 0; place < count; place++) TRY(read_input(context, place, inputs + place));
+    return NULL;
+}
+
+// Memory of an output; `to` is a pointer of any type.
+static OrtStatus make_output(OrtHandle context, size_t place, const int64_t *sizes, size_t rank, void *to) {
+    OrtHandle value = NULL;
     void *data = NULL;
-    must(CALL(KERNEL_CONTEXT_GET_INPUT, GetInput, context, place, &value));
-    if (value) must(CALL(GET_TENSOR_MUTABLE_DATA, GetData, value, &data));
-    return data;
+    TRY(ORT(api, KernelContext_GetOutput)(context, place, sizes, rank, &value));
+    if (!value) return refused("an output is left out");
+    TRY(ORT(api, GetTensorMutableData)(value, &data));
+    memcpy(to, &data, sizeof data);
+    return NULL;
 }
 
-enum { MOST_AXES = 4 };
+// A call that several threads work at.
+typedef struct {
+    union {
+        Product product;
+        Attention attention;
+    };
+    atomic_int no_memory;  // a task found none
+} Call;
 
-static void shape(Handle context, size_t place, int64_t *sizes) {
-    Handle value = NULL, info = NULL;
-    size_t axes = 0;
-    must(CALL(KERNEL_CONTEXT_GET_INPUT, GetInput, context, place, &value));
-    must(CALL(GET_TENSOR_TYPE_AND_SHAPE, GetShape, value, &info));
-    must(CALL(GET_DIMENSIONS_COUNT, GetCount, info, &axes));
-    must(CALL(GET_DIMENSIONS, GetSizes, info, sizes, axes < MOST_AXES ? axes : MOST_AXES));
-    CALL(RELEASE_TENSOR_TYPE_AND_SHAPE_INFO, Release, info);
-}
-
-static void *output(Handle context, size_t place, const int64_t *sizes, size_t axes) {
-    Handle value = NULL;
-    void *data = NULL;
-    must(CALL(KERNEL_CONTEXT_GET_OUTPUT, GetOutput, context, place, sizes, axes, &value));
-    must(CALL(GET_TENSOR_MUTABLE_DATA, GetData, value, &data));
-    return data;
-}
-
-static int64_t attribute(Handle info, const char *name) {
-    int64_t value = 0;
-    must(CALL(KERNEL_INFO_GET_ATTRIBUTE_INT64, GetInt, info, name, &value));
-    return value;
-}
-
-static void parallel(Handle context, int64_t tasks, void (*task)(void *, size_t), void *of) {
-    if (tasks == 1) task(of, 0);
-    else must(CALL(KERNEL_CONTEXT_PARALLEL_FOR, ParallelFor, context, task, (size_t)tasks, 0, of));
+static OrtStatus parallel(OrtHandle context, int64_t tasks, void (*task)(void *, size_t), Call *call) {
+    if (tasks == 1) {
+        task(call, 0);
+    } else {
+        TRY(ORT(api, KernelContext_ParallelFor)(context, task, (size_t)tasks, 0, call));
+    }
+    return call->no_memory ? no_memory() : NULL;
 }
 
 // ---- BlockProduct
 
-typedef struct {
-    int64_t rows, columns, bits, gated;
-    float epsilon;
-} ProductKernel;
-
-static ProductKernel *weight_kernel(Handle info) {
-    ProductKernel *kernel = calloc(1, sizeof *kernel);
-    if (!kernel) return NULL;
-    kernel->rows = attribute(info, "rows");
-    kernel->bits = attribute(info, "bits");
-    return kernel;
+static OrtStatus attribute(OrtHandle info, const char *name, int64_t *value) {
+    return ORT(api, KernelInfoGetAttribute_int64)(info, name, value);
 }
 
-static void *create_product(const CustomOp *op, const Function *of, Handle info) {
+static OrtStatus read_product_options(OrtHandle info, MatrixOptions *to) {
+    TRY(attribute(info, "rows", &to->rows));
+    TRY(attribute(info, "bits", &to->bits));
+    TRY(attribute(info, "gated", &to->gated));
+    return ORT(api, KernelInfoGetAttribute_float)(info, "epsilon", &to->epsilon);
+}
+
+static OrtStatus read_rows_options(OrtHandle info, MatrixOptions *to) {
+    TRY(attribute(info, "rows", &to->rows));
+    TRY(attribute(info, "bits", &to->bits));
+    return attribute(info, "columns", &to->columns);
+}
+
+// What a node's attributes say, kept as long as its session.
+static OrtStatus keep(const void *options, size_t bytes, void **kernel) {
+    *kernel = malloc(bytes);
+    if (!*kernel) return no_memory();
+    memcpy(*kernel, options, bytes);
+    return NULL;
+}
+
+static OrtStatus create_product(const OrtCustomOp *op, const OrtFunction *of, OrtHandle info, void **kernel) {
     (void)op, (void)of;
-    ProductKernel *kernel = weight_kernel(info);
-    if (!kernel) return NULL;
-    kernel->gated = attribute(info, "gated");
-    must(CALL(KERNEL_INFO_GET_ATTRIBUTE_FLOAT, GetFloat, info, "epsilon", &kernel->epsilon));
-    return kernel;
+    MatrixOptions options = {0};
+    TRY(read_product_options(info, &options));
+    return keep(&options, sizeof options, kernel);
 }
 
-static Matrix matrix(const ProductKernel *kernel, Handle context, int64_t columns) {
-    return (Matrix){.codes = input(context, 1), .scale = input(context, 2), .offset = input(context, 3),
-                    .rows = kernel->rows, .columns = columns, .bits = (int)kernel->bits};
+static void round_token(void *of, size_t token) {
+    Call *call = of;
+    kernels->product_round(&call->product, (int64_t)token);
 }
 
-static void round_token(void *product, size_t token) { kernels->product_round(product, (int64_t)token); }
-static void multiply(void *product, size_t task) { kernels->product_task(product, (int64_t)task); }
+static void multiply(void *of, size_t task) {
+    Call *call = of;
+    if (!kernels->product_task(&call->product, (int64_t)task)) call->no_memory = 1;
+}
 
-static void compute_product(void *of, Handle context) {
-    const ProductKernel *kernel = of;
-    int64_t x[MOST_AXES];
-    shape(context, 0, x);
-    Product p = {
-        .weight = matrix(kernel, context, x[2]),
-        .tokens = x[1], .x = input(context, 0), .norm = input(context, 4), .epsilon = kernel->epsilon,
-        .residual = input(context, 5), .gated = (int)kernel->gated,
-    };
-    const int64_t sizes[] = {1, x[1], p.gated ? p.weight.rows / 2 : p.weight.rows};
-    p.out = output(context, 0, sizes, 3);
-    p.scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(&p));
-    parallel(context, p.tokens, round_token, &p);
-    parallel(context, kernels->product_tasks(&p), multiply, &p);
+static OrtStatus compute_product(void *options, OrtHandle context) {
+    Tensor inputs[PRODUCT_INPUTS];
+    Call call = {.no_memory = 0};
+    Product *p = &call.product;
+    TRY(read_inputs(context, PRODUCT_INPUTS, inputs));
+    const char *why = product_call(options, inputs, p);
+    if (why) return refused(why);
+    TRY(make_output(context, 0, (const int64_t[]){1, p->tokens, product_width(p)}, 3, &p->out));
+    p->scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(p));
+    if (!p->scratch) return no_memory();
+    TRY(parallel(context, p->tokens, round_token, &call));
+    return parallel(context, kernels->product_tasks(p), multiply, &call);
 }
 
 // ---- BlockRows
 
-static void *create_rows(const CustomOp *op, const Function *of, Handle info) {
+static OrtStatus create_rows(const OrtCustomOp *op, const OrtFunction *of, OrtHandle info, void **kernel) {
     (void)op, (void)of;
-    ProductKernel *kernel = weight_kernel(info);
-    if (kernel) kernel->columns = attribute(info, "columns");
-    return kernel;
+    MatrixOptions options = {0};
+    TRY(read_rows_options(info, &options));
+    return keep(&options, sizeof options, kernel);
 }
 
-static void compute_rows(void *of, Handle context) {
-    const ProductKernel *kernel = of;
-    int64_t ids[MOST_AXES];
-    shape(context, 0, ids);
-    const int64_t *id = input(context, 0), sizes[] = {1, ids[1], kernel->columns};
-    const Matrix w = matrix(kernel, context, kernel->columns);
-    float *out = output(context, 0, sizes, 3);
-    for (int64_t t = 0; t < ids[1]; t++) kernels->matrix_row(&w, id[t], out + t * kernel->columns);
+static OrtStatus compute_rows(void *options, OrtHandle context) {
+    Tensor inputs[ROWS_INPUTS];
+    Lookup l;
+    float *out;
+    TRY(read_inputs(context, ROWS_INPUTS, inputs));
+    const char *why = rows_call(options, inputs, &l);
+    if (why) return refused(why);
+    TRY(make_output(context, 0, (const int64_t[]){1, l.tokens, l.weight.columns}, 3, &out));
+    for (int64_t t = 0; t < l.tokens; t++) kernels->matrix_row(&l.weight, l.ids[t], out + t * l.weight.columns);
+    return NULL;
 }
 
 // ---- RingAttention
 
-typedef struct {
-    int64_t heads, capacity;
-} AttentionKernel;
-
-static void *create_attention(const CustomOp *op, const Function *of, Handle info) {
+static OrtStatus create_attention(const OrtCustomOp *op, const OrtFunction *of, OrtHandle info, void **kernel) {
     (void)op, (void)of;
-    AttentionKernel *kernel = calloc(1, sizeof *kernel);
-    if (!kernel) return NULL;
-    kernel->heads = attribute(info, "heads");
-    kernel->capacity = attribute(info, "capacity");
-    return kernel;
+    AttentionOptions options = {0};
+    TRY(attribute(info, "heads", &options.heads));
+    TRY(attribute(info, "capacity", &options.capacity));
+    return keep(&options, sizeof options, kernel);
 }
 
-static void write_token(void *attention, size_t token) { kernels->attention_write(attention, (int64_t)token); }
-static void attend(void *attention, size_t task) { kernels->attention_task(attention, (int64_t)task); }
-
-static half *state(Handle context, size_t place, size_t out, const int64_t *sizes) {
-    const void *given = input(context, place);
-    void *to = output(context, out, sizes, 4);
-    if (given != to) memcpy(to, given, (size_t)(sizes[1] * sizes[2] * sizes[3]) * sizeof(half));
-    return to;
+static void attend(void *of, size_t task) {
+    Call *call = of;
+    if (!kernels->attention_task(&call->attention, (int64_t)task)) call->no_memory = 1;
 }
 
-static void compute_attention(void *of, Handle context) {
-    const AttentionKernel *kernel = of;
-    int64_t qkv[MOST_AXES], ring[MOST_AXES];
-    shape(context, 0, qkv);
-    shape(context, 1, ring);
-    Attention a = {
-        .tokens = qkv[1], .heads = kernel->heads, .kv_heads = ring[1], .head_dim = ring[3], .rows = ring[2],
-        .capacity = kernel->capacity, .position = *(int64_t *)input(context, 3), .sinks = *(int64_t *)input(context, 4),
-        .qkv = input(context, 0), .cosine = input(context, 5), .sine = input(context, 6),
-        .sink_cosine = input(context, 7), .sink_sine = input(context, 8),
-        .keys = state(context, 1, 1, ring), .values = state(context, 2, 2, ring),
-    };
-    const int64_t sizes[] = {1, a.tokens, a.heads * a.head_dim};
-    a.context = output(context, 0, sizes, 3);
-    a.scratch = thread_scratch(OF_CALL, kernels->attention_scratch_bytes(&a));
-    for (int64_t token = 0; token < a.tokens; token++) write_token(&a, (size_t)token);
-    parallel(context, kernels->attention_tasks(&a), attend, &a);
-    kernels->attention_merge(&a);
+// The output that a state is written to: the memory of the input where the two are bound together, else a copy.
+static OrtStatus make_state(OrtHandle context, size_t place, const Tensor *given, half **to) {
+    const int64_t *sizes = given->sizes;
+    TRY(make_output(context, place, sizes, given->rank, to));
+    if (given->data != *to) memcpy(*to, given->data, (size_t)(sizes[1] * sizes[2] * sizes[3]) * sizeof(half));
+    return NULL;
+}
+
+static OrtStatus compute_attention(void *options, OrtHandle context) {
+    Tensor inputs[ATTENTION_INPUTS];
+    Call call = {.no_memory = 0};
+    Attention *a = &call.attention;
+    TRY(read_inputs(context, ATTENTION_INPUTS, inputs));
+    const char *why = attention_call(options, inputs, a);
+    if (why) return refused(why);
+    a->scratch = thread_scratch(OF_CALL, kernels->attention_scratch_bytes(a));
+    if (!a->scratch) return no_memory();
+    TRY(make_output(context, 0, (const int64_t[]){1, a->tokens, a->heads * a->head_dim}, 3, &a->context));
+    TRY(make_state(context, 1, inputs + 1, &a->keys));
+    TRY(make_state(context, 2, inputs + 2, &a->values));
+    for (int64_t token = 0; token < a->tokens; token++) kernels->attention_write(a, token);
+    TRY(parallel(context, kernels->attention_tasks(a), attend, &call));
+    kernels->attention_merge(a);
+    return NULL;
 }
 
 // ---- how they are declared
 
-static const char *product_name(const CustomOp *op) { return (void)op, "BlockProduct"; }
-static const char *attention_name(const CustomOp *op) { return (void)op, "RingAttention"; }
-static const char *any_provider(const CustomOp *op) { return (void)op, NULL; }
+static const char *product_name(const OrtCustomOp *op) { return (void)op, "BlockProduct"; }
+static const char *rows_name(const OrtCustomOp *op) { return (void)op, "BlockRows"; }
+static const char *attention_name(const OrtCustomOp *op) { return (void)op, "RingAttention"; }
+static const char *any_provider(const OrtCustomOp *op) { return (void)op, NULL; }
 
-static size_t product_inputs(const CustomOp *op) { return (void)op, 6; }
-static size_t one(const CustomOp *op) { return (void)op, 1; }
-static int product_input(const CustomOp *op, size_t place) {
-    static const int types[] = {FLOAT, UINT8, FLOAT16, FLOAT16, FLOAT, FLOAT};
+static size_t one(const OrtCustomOp *op) { return (void)op, 1; }
+static size_t three(const OrtCustomOp *op) { return (void)op, 3; }
+static size_t product_inputs(const OrtCustomOp *op) { return (void)op, PRODUCT_INPUTS; }
+static size_t rows_inputs(const OrtCustomOp *op) { return (void)op, ROWS_INPUTS; }
+static size_t attention_inputs(const OrtCustomOp *op) { return (void)op, ATTENTION_INPUTS; }
+
+static int product_input(const OrtCustomOp *op, size_t place) {
+    static const int types[] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT16, ORT_FLOAT16, ORT_FLOAT, ORT_FLOAT};
     return (void)op, types[place];
 }
-static int product_input_kind(const CustomOp *op, size_t place) { return (void)op, place < 3 ? REQUIRED : OPTIONAL; }
-static int always_float(const CustomOp *op, size_t place) { return (void)op, (void)place, FLOAT; }
-static int always_required(const CustomOp *op, size_t place) { return (void)op, (void)place, REQUIRED; }
-
-static const char *rows_name(const CustomOp *op) { return (void)op, "BlockRows"; }
-static size_t rows_inputs(const CustomOp *op) { return (void)op, 4; }
-static int rows_input(const CustomOp *op, size_t place) { return place ? product_input(op, place) : INT64; }
-
-static size_t attention_inputs(const CustomOp *op) { return (void)op, 9; }
-static size_t attention_outputs(const CustomOp *op) { return (void)op, 3; }
-static int attention_input(const CustomOp *op, size_t place) {
-    static const int types[] = {FLOAT, FLOAT16, FLOAT16, INT64, INT64, FLOAT, FLOAT, FLOAT, FLOAT};
+static int rows_input(const OrtCustomOp *op, size_t place) { return place ? product_input(op, place) : ORT_INT64; }
+static int attention_input(const OrtCustomOp *op, size_t place) {
+    static const int types[] = {ORT_FLOAT, ORT_FLOAT16, ORT_FLOAT16, ORT_INT64, ORT_INT64,
+                                ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT};
     return (void)op, types[place];
 }
-static int attention_output(const CustomOp *op, size_t place) { return (void)op, place ? FLOAT16 : FLOAT; }
+static int attention_output(const OrtCustomOp *op, size_t place) { return (void)op, place ? ORT_FLOAT16 : ORT_FLOAT; }
+static int always_float(const OrtCustomOp *op, size_t place) { return (void)op, (void)place, ORT_FLOAT; }
 
-static const CustomOp operators[] = {
-    {OP_VERSION, create_product, product_name, any_provider, product_input, product_inputs, always_float, one,
-     compute_product, free, product_input_kind, always_required},
-    {OP_VERSION, create_rows, rows_name, any_provider, rows_input, rows_inputs, always_float, one, compute_rows, free,
-     product_input_kind, always_required},
-    {OP_VERSION, create_attention, attention_name, any_provider, attention_input, attention_inputs, attention_output,
-     attention_outputs, compute_attention, free, always_required, always_required},
+static int needs_weights(const OrtCustomOp *op, size_t place) {
+    return (void)op, place < 3 ? ORT_REQUIRED : ORT_OPTIONAL;
+}
+static int always_required(const OrtCustomOp *op, size_t place) { return (void)op, (void)place, ORT_REQUIRED; }
+static int any_memory(const OrtCustomOp *op, size_t place) { return (void)op, (void)place, ORT_MEMORY_DEFAULT; }
+
+#define EVERY_OPERATOR                                                                          \
+    .version = ORT_CUSTOM_OP_VERSION, .provider = any_provider, .destroy = free,                \
+    .output_characteristic = always_required, .input_memory = any_memory
+
+static const OrtCustomOp operators[] = {
+    {EVERY_OPERATOR, .name = product_name, .inputs = product_inputs, .input_type = product_input,
+     .input_characteristic = needs_weights, .outputs = one, .output_type = always_float,
+     .create = create_product, .compute = compute_product},
+    {EVERY_OPERATOR, .name = rows_name, .inputs = rows_inputs, .input_type = rows_input,
+     .input_characteristic = needs_weights, .outputs = one, .output_type = always_float,
+     .create = create_rows, .compute = compute_rows},
+    {EVERY_OPERATOR, .name = attention_name, .inputs = attention_inputs, .input_type = attention_input,
+     .input_characteristic = always_required, .outputs = three, .output_type = attention_output,
+     .create = create_attention, .compute = compute_attention},
 };
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-// The name of the kernels that this processor runs, the fastest at place 0; NULL beyond the last.
-EXPORT const char *edgesink_kernels(size_t place) {
+const char *edgesink_kernels(size_t place) {
     const Kernels *found = supported_kernels(place);
     return found ? found->name : NULL;
 }
 
-// Take other kernels than the fastest, in every session of this process.
-EXPORT void edgesink_choose_kernels(size_t place) { kernels = supported_kernels(place); }
-
-enum { GROUP = 16 };
-
-static void transpose_words(const uint8_t *rows, size_t row_bytes, size_t words, uint32_t *to) {
-    for (size_t lane = 0; lane < GROUP; lane++)
-        for (size_t i = 0; i < words; i++) to[i * GROUP + lane] = ((const uint32_t *)(rows + lane * row_bytes))[i];
-}
-
-static void transpose_halves(const uint8_t *rows, size_t row_bytes, size_t halves, half *to) {
-    for (size_t lane = 0; lane < GROUP; lane++)
-        for (size_t i = 0; i < halves; i++) to[i * GROUP + lane] = ((const half *)(rows + lane * row_bytes))[i];
-}
-
-// Rows of units of 4 or 2 bytes to sixteen side by side, [rows, row_bytes] -> [rows / 16, kept / unit, 16, unit]: whole
-// groups of rows, of each row the first `kept` bytes. Both are aligned to units.
-EXPORT void edgesink_side_by_side(const uint8_t *from, uint8_t *to, size_t rows, size_t row_bytes, size_t kept,
-                                  size_t unit) {
-    for (size_t row = 0; row < rows; row += GROUP, from += GROUP * row_bytes, to += GROUP * kept) {
-        if (unit == 4) transpose_words(from, row_bytes, kept / 4, (uint32_t *)to);
-        else transpose_halves(from, row_bytes, kept / 2, (half *)to);
-    }
+void edgesink_choose_kernels(size_t place) {
+    const Kernels *found = supported_kernels(place);
+    if (found) kernels = found;
 }
 
 // Called by ONNX Runtime when the library is registered with a session's options.
-EXPORT Handle RegisterCustomOps(Handle options, const ApiBase *base) {
-    typedef Handle (*CreateStatus)(int, const char *);
-    typedef Handle (*CreateDomain)(const char *, Handle *);
-    typedef Handle (*Add)(Handle, const void *);
-    api = base->get_api(API_VERSION);
-    if (!kernels) kernels = supported_kernels(0);
-    if (!api) return NULL;  // the graph then has operators that nobody knows, and loading it says so
-    if (!kernels) return CALL(CREATE_STATUS, CreateStatus, FAILED, "edgesink's kernels do not run on this processor");
-    static Handle domain;  // lives as long as the process, as every session that uses it may
-    if (!domain) {
-        Handle status = CALL(CREATE_CUSTOM_OP_DOMAIN, CreateDomain, "edgesink", &domain);
-        for (size_t i = 0; !status && i < sizeof operators / sizeof *operators; i++)
-            status = CALL(CUSTOM_OP_DOMAIN_ADD, Add, domain, operators + i);
-        if (status) return status;
+EXPORT OrtStatus RegisterCustomOps(OrtHandle options, const OrtApiBase *base) {
+    api = base->get_api(ORT_OPERATORS_API);
+    if (!api) {
+        const OrtFunction *first = base->get_api(1);  // every version has it
+        return ORT(first, CreateStatus)(ORT_FAIL, "edgesink's operators need ONNX Runtime 1.24 or newer");
     }
-    return CALL(ADD_CUSTOM_OP_DOMAIN, Add, options, domain);
+    if (!kernels) kernels = supported_kernels(0);
+    if (!kernels) return ORT(api, CreateStatus)(ORT_FAIL, "edgesink's kernels do not run on this processor");
+    static OrtHandle domain;  // lives as long as the process, as every session that uses it may
+    if (!domain) {
+        OrtHandle made = NULL;
+        TRY(ORT(api, CreateCustomOpDomain)("edgesink", &made));
+        for (size_t i = 0; i < sizeof operators / sizeof *operators; i++)
+            TRY(ORT(api, CustomOpDomain_Add)(made, operators + i));
+        domain = made;
+    }
+    return ORT(api, AddCustomOpDomain)(options, domain);
 }

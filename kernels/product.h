@@ -8,7 +8,6 @@
 #include "simd.h"
 
 enum {
-    GROUP = 16,                  // rows side by side
     AHEAD = 2048,                // bytes that one token's weights are asked for before they are wanted
     TILE = LANES == 16 ? 8 : 4,  // tokens that are worked on at once: as many as registers hold
 };
@@ -79,9 +78,11 @@ static void product_round(const Product *p, int64_t token) {
         r.sum[token * r.blocks + b] = sum * middle;
         for (int part = 0; part < 2; part++) {
             int8_t *to = r.codes + (token * 2 + part) * r.columns + b * BLOCK;
-            if (bits == 8) memcpy(to, codes[part], BLOCK);
-            else
+            if (bits == 8) {
+                memcpy(to, codes[part], BLOCK);
+            } else {
                 for (int k = 0; k < BLOCK; k++) to[k / 2 + k % 2 * (BLOCK / 2)] = codes[part][k];
+            }
         }
     }
 }
@@ -91,8 +92,11 @@ INLINE void unpack(const uint8_t *codes, const int bits, const int64_t ahead, I 
     for (int i = 0; i < (bits == 4 ? 4 : 8); i++) {
         const I word = i_load(codes + i * GROUP * 4);
         if (ahead) __builtin_prefetch(codes + i * GROUP * 4 + ahead);
-        if (bits == 8) words[i] = word;
-        else words[i] = i_low_nibbles(word), words[i + 4] = i_high_nibbles(word);
+        if (bits == 8) {
+            words[i] = word;
+        } else {
+            words[i] = i_low_nibbles(word), words[i + 4] = i_high_nibbles(word);
+        }
     }
 }
 
@@ -150,21 +154,25 @@ static int64_t product_tasks(const Product *p) {
     return ((p->gated ? p->weight.rows / 2 : p->weight.rows) + GROUP - 1) / GROUP;
 }
 
-static void product_task(const Product *p, int64_t task) {
+static int product_task(const Product *p, int64_t task) {
     const Rounded r = rounded(p);
     const int64_t width = p->gated ? p->weight.rows / 2 : p->weight.rows, row = task * GROUP;
     const int64_t count = width - row < GROUP ? width - row : GROUP;
     float(*found)[GROUP] = thread_scratch(OF_TASK, 2 * sizeof *found * (size_t)p->tokens);
+    if (!found) return 0;
     float(*up)[GROUP] = found + p->tokens;
     group_products(p, &r, task, found);
     if (p->gated) group_products(p, &r, width / GROUP + task, up);
     for (int64_t t = 0; t < p->tokens; t++) {
         float *out = p->out + t * width + row;
         if (p->gated) silu_times(found[t], up[t]);
-        if (p->residual)
+        if (p->residual) {
             for (int64_t i = 0; i < count; i++) out[i] = found[t][i] + p->residual[t * width + row + i];
-        else memcpy(out, found[t], (size_t)count * sizeof(float));
+        } else {
+            memcpy(out, found[t], (size_t)count * sizeof(float));
+        }
     }
+    return 1;
 }
 
 // One row of the weights, in floats [K].

@@ -1,4 +1,4 @@
-"""A conversation that goes on for ever: each turn is fed once, and nothing is rendered twice.
+"""A conversation without end: each turn is fed once, and nothing is rendered twice.
 
 Owns the chat template (jinja2, as the checkpoint ships it) and how a turn is cut out of it. A conversation is never
 rendered whole, since it has no end: the first turn is rendered with the system prompt, and every later one is what the

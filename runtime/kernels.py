@@ -64,7 +64,8 @@ class Kernels:
 
 def _laid_out(bundle: Path) -> np.ndarray:
     """The image, uint8, as `kernel_image` says."""
-    image = Image.from_json((bundle / KERNELS_IMAGE).read_text(encoding="utf-8"))
+    image = Image.from_json((bundle / KERNELS_IMAGE).read_text(encoding="utf-8", errors="replace"))
+    image.check_fits((bundle / ONNX_DATA).stat().st_size)
     offsets = image.offsets
     memory = np.empty(offsets[-1], np.uint8)  # large, so numpy asks for huge pages
     with (bundle / ONNX_DATA).open("rb", buffering=0) as data:
@@ -105,6 +106,7 @@ def _library() -> Any:
     library.edgesink_kernels.restype = ctypes.c_char_p
     library.edgesink_kernels.argtypes = [ctypes.c_size_t]
     library.edgesink_choose_kernels.argtypes = [ctypes.c_size_t]
+    library.edgesink_group.restype = ctypes.c_size_t
     library.edgesink_side_by_side.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *([ctypes.c_size_t] * 4)]
     return library
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """A stream: feed it ids for ever, its memory stays what it was.
+    """A stream: feed it ids endlessly, its memory does not grow.
 
     Attributes:
         manifest: what the bundle says of itself.
@@ -131,7 +131,7 @@ class Stream:
         seed: int | None = None,
         stop: Sequence[str] = (),
     ) -> Iterator[Token]:
-        """Feed `ids` and yield tokens until an end id, a stop string or `max_new_tokens` (None: for ever).
+        """Feed `ids` and yield tokens until an end id, a stop string or `max_new_tokens` (None: endlessly).
 
         Each token has `.id` and `.text`, the characters that became certain with it.
         """
@@ -144,9 +144,9 @@ class Stream:
     def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         array = np.asarray(ids)
         if array.ndim != 1 or array.size == 0:
-            raise BadOption(f"ids of shape {array.shape}", "a flat list of one id or more")
+            raise BadOption(f"ids of shape {array.shape}", "a flat list of at least one id")
         if array.dtype.kind not in "iu":
-            raise BadOption(f"ids of type {array.dtype}", "whole numbers")
+            raise BadOption(f"ids of type {array.dtype}", "integers")
         vocab = self.manifest.model.vocab
         if array.min() < 0 or array.max() >= vocab:
             bad = array[(array < 0) | (array >= vocab)][0]

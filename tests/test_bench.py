@@ -15,7 +15,7 @@ from edgesink.bench import rounds as benchmark
 from edgesink.bench import worker as bench_worker
 from edgesink.bench.far import time_positions
 from edgesink.bench.peers import PeerOptions
-from edgesink.bench.report import Report
+from edgesink.bench.report import BenchReport
 from edgesink.bench.rounds import Contender, Figures, Setting, compare, run_worker
 from edgesink.cli import app
 from edgesink.errors import BadOption, EdgesinkError, MissingPackage
@@ -186,7 +186,7 @@ def test_a_peer_that_is_not_installed_is_named_with_its_package():
 
 def test_a_peer_without_its_model_says_what_it_reads(monkeypatch, tmp_path):
     monkeypatch.setattr(bench_peers, "_check_python", lambda *_: None)
-    with pytest.raises(BadOption, match=r"--peer-model llama\.cpp=PATH, a GGUF"):
+    with pytest.raises(BadOption, match=r"--peer-model llama\.cpp=PATH, a \.gguf file"):
         bench_peers.contenders(PeerOptions(["llama.cpp"], {}, {}, [], ["one"]), [32], lambda: tmp_path)
 
 
@@ -210,7 +210,7 @@ def test_llama_cpp_runs_in_every_quantisation_and_way(monkeypatch, tmp_path):
 
 
 def test_the_report_puts_our_speed_over_the_others(compared, bundle):
-    report = Report(compared, {32: Manifest.read(bundle)}, [])
+    report = BenchReport(compared, {32: Manifest.read(bundle)}, [])
     text = report.as_text()
     assert "window 32, 1 thread, median of 2" in text
     assert f"x {compared[0].tokens_per_second / compared[1].tokens_per_second:.2f}" in text
@@ -220,7 +220,7 @@ def test_the_report_puts_our_speed_over_the_others(compared, bundle):
 def test_bench_prints_json_and_draws(bundle, tmp_path):
     arguments = ["bench", bundle, "--windows", "32", "--threads", "1", "--rounds", "1", "--steps", "3", "--prompt", "9"]
     plot = tmp_path / "speed.png"
-    done = CliRunner().invoke(app, [str(a) for a in [*arguments, "--json", "--positions", "40,50", "--plot", plot]])
+    done = CliRunner().invoke(app, [str(a) for a in [*arguments, "--json", "--depths", "40,50", "--plot", plot]])
     assert done.exit_code == 0, done.output
     data = json.loads(done.stdout)
     assert data["figures"][0]["label"] == "edgesink int4"
@@ -233,9 +233,9 @@ def test_bench_prints_json_and_draws(bundle, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--windows", "64"], "--windows 64 of a bundle that sees 32 tokens"),
-        (["--windows", "32", "--threads", "0"], "1 thread or more"),
-        (["--windows", "8"], "windows above 9"),
+        (["--windows", "64"], "--windows 64 for a bundle with a capacity of 32 tokens"),
+        (["--windows", "32", "--threads", "0"], "at least 1 thread"),
+        (["--windows", "8"], "windows larger than 9 tokens"),
         (["--windows", "32", "--peer-python", "python"], "NAME=VALUE"),
     ],
 )

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,38 @@ def test_an_interrupted_export_leaves_nothing_and_harms_no_older_bundle(toy, tmp
     assert contents(tmp_path) == ["bundle"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_an_export_killed_between_its_two_renames_leaves_the_older_bundle(toy, tmp_path, command):
+    """Whoever opens the bundle next puts it back; the next export clears up."""
+    out = tmp_path / "bundle"
+    before = export(toy.path, out, "onnx", SPEC, "fp32")
+    script = (
+        "import os, sys; from pathlib import Path; from edgesink.export.bundle import export\n"
+        "rename = os.replace\n"
+        "def replace(source, goal):\n"
+        "    rename(source, goal)\n"
+        "    if '.old.' in str(goal): os.kill(os.getpid(), 9)\n"
+        "os.replace = replace; export(Path(sys.argv[1]), Path(sys.argv[2]), precision='int8')"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script, toy.path, out], check=False)
+    assert (done.returncode, out.exists()) == (-9, False)
+    assert command("inspect", out)[0] == 0
+    assert Manifest.read(out) == before
+    before.check_files(out)
+    export(toy.path, out, "onnx", SPEC, "int8")
+    assert contents(tmp_path) == ["bundle"]
+    assert Manifest.read(out).precision == "int8"
+
+
+def test_progress_is_told_and_nothing_is_printed(toy, tmp_path, capfd):
+    told = []
+    export(toy.path, tmp_path / "bundle", "onnx", SPEC, "fp32", progress=lambda *what: told.append(what))
+    assert [done for done, _, _ in told] == list(range(1, 30))  # 9 weights a layer, the embedding and the last norm
+    assert {total for _, total, _ in told} == {29}
+    assert len({name for _, _, name in told}) == 29
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_older_bundle_is_replaced_and_other_folders_are_not(toy, tmp_path):
     out = tmp_path / "bundle"
     export(toy.path, out, "onnx", SPEC, "fp32")
@@ -65,7 +99,7 @@ def test_an_older_bundle_is_replaced_and_other_folders_are_not(toy, tmp_path):
     assert Manifest.read(out).precision == "int8"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(BadOption, match="is no bundle"):
+    with pytest.raises(BadOption, match="is not a bundle"):
         export(toy.path, tmp_path / "mine", "onnx", SPEC, "fp32")
     assert contents(tmp_path / "mine") == ["thesis.txt"]
 
@@ -134,8 +168,6 @@ def test_what_is_left_open_is_fitted_to_the_window():
 
 def test_peak_memory_follows_the_largest_tensor_and_not_the_model(toy_maker, tmp_path):
     """A model of 12 times more layers costs the exporter a few megabytes more, not its weights."""
-    import subprocess
-    import sys
 
     def peak(layers: int) -> int:
         path = toy_maker(
@@ -159,14 +191,18 @@ def test_peak_memory_follows_the_largest_tensor_and_not_the_model(toy_maker, tmp
 
 
 def test_a_cached_bundle_of_another_version_is_made_again_or_taken_as_it_is(toy, tmp_path, monkeypatch, capsys):
-    from edgesink.bundles import find_bundle
+    from functools import partial
+
+    from edgesink import bundles
+    from edgesink.callbacks import Talk
     from edgesink.version import __version__
 
     monkeypatch.setenv("EDGESINK_CACHE", str(tmp_path))
-    name = str(toy.path)
+    name, told = str(toy.path), []
+    find_bundle = partial(bundles.find_bundle, talk=Talk(told.append))
     folder = find_bundle(name, SPEC)
     assert find_bundle(name, SPEC) == folder
-    assert capsys.readouterr().err.count("exporting") == 1
+    assert told == [f"exporting {name} once, to {folder}"]
 
     def altered() -> None:
         manifest = Manifest.read(folder)
@@ -177,13 +213,14 @@ def test_a_cached_bundle_of_another_version_is_made_again_or_taken_as_it_is(toy,
     find_bundle(name, SPEC)
     assert Manifest.read(folder).tools["edgesink"] == __version__
 
-    def unreachable(name: str) -> None:
+    def unreachable(name: str, say: object) -> None:
         raise EdgesinkError("no network")
 
     altered()
     monkeypatch.setattr("edgesink.export.source.find_checkpoint", unreachable)
     assert find_bundle(name, SPEC) == folder
-    assert "0.0.1, taken as it is (no network)" in capsys.readouterr().err
+    assert "0.0.1, taken as it is (no network)" in told[-1]
+    assert capsys.readouterr() == ("", ""), "talk is the caller's"
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(EdgesinkError, match="no network"):
         find_bundle(name, SPEC)

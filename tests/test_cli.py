@@ -93,7 +93,7 @@ BAD = {
     "empty prompt": (["generate", "BUNDLE", ""], "an empty prompt"),
     "bad temperature": (["generate", "BUNDLE", "x", "--temperature", "-1"], "temperature = -1"),
     "no gpu": (["generate", "BUNDLE", "x", "--provider", "cuda"], "CUDAExecutionProvider"),
-    "goal is not a bundle": (["export", "TOY", "--out", "TOY"], "is no bundle"),
+    "goal is not a bundle": (["export", "TOY", "--out", "TOY"], "is not a bundle"),
 }
 
 

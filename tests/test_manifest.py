@@ -26,6 +26,14 @@ def test_a_manifest_survives_the_round_trip():
     assert Manifest.from_json(original.to_json()) == original
 
 
+def test_options_are_text_in_the_file_and_typed_in_python():
+    options = {"kv_write": "host", "vocabulary_bits": "4", "parts": "2"}
+    read = Manifest.from_json(manifest(options=options).to_json())
+    assert (read.kv_write, read.vocabulary_bits, read.parts) == ("host", 4, 2)
+    assert json.loads(read.to_json())["options"] == options
+    assert (manifest().kv_write, manifest().vocabulary_bits, manifest().parts) == (None, 8, 1)
+
+
 def test_state_bytes_are_two_buffers_a_layer_of_rows_by_dimensions():
     # 2 buffers x 2 layers x 2 kv heads x 16 dimensions x (32 + 8 - 1) rows x 4 bytes
     assert manifest().state_bytes == 2 * 2 * 2 * 16 * 39 * 4
@@ -41,9 +49,13 @@ def test_state_bytes_are_two_buffers_a_layer_of_rows_by_dimensions():
         (lambda data: data["model"].pop("heads"), "lacks 'heads'"),
         (lambda data: data["model"].update(heads="9"), "expected int"),
         (lambda data: data["model"].update(heads=True), "expected int"),
-        (lambda data: data["model"].update(kv_heads=3), "whole number of queries"),
+        (lambda data: data["model"].update(kv_heads=3), "divisible by key/value heads"),
         (lambda data: data.update(target="tflite"), "tflite"),
         (lambda data: data["stream"].update(window=1), "at least one chunk"),
+        (lambda data: data.update(options={"kv_write": "scatter"}), "'scatter' kv_write"),
+        (lambda data: data.update(options={"vocabulary_bits": "6"}), "'6' vocabulary_bits"),
+        (lambda data: data.update(options={"parts": "3"}), "'3' parts"),
+        (lambda data: data.update(options={"surprise": "1"}), "unknown option 'surprise'"),
         (lambda data: data.update(files=[{"path": "../x", "bytes": 1, "sha256": ""}]), "inside the bundle"),
         (lambda data: data.update(files=[{"path": "/etc/x", "bytes": 1, "sha256": ""}]), "inside the bundle"),
     ],

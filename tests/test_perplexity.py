@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgesink.errors import BadOption
-from edgesink.evaluate.measurement import Measurement, Planned, plan
+from edgesink.evaluate.measurement import Measurement, Planned, planned_curves
 from edgesink.evaluate.perplexity import Curve, Dense, Recompute, Sampling, follow, paired_ratio, perplexity
 from edgesink.evaluate.progress import Progress
 from edgesink.evaluate.scoring import Scorer
@@ -159,7 +159,7 @@ def test_a_progress_file_of_another_measurement_is_refused(tmp_path):
     with pytest.raises(BadOption, match="another measurement"):
         Progress(path, {"tokens": 2})
     path.write_text("{")
-    with pytest.raises(BadOption, match="no progress file"):
+    with pytest.raises(BadOption, match="not a progress file"):
         Progress(path, {"tokens": 1})
 
 
@@ -230,19 +230,19 @@ def test_the_error_of_a_ratio_is_that_of_the_means_of_runs():
     ratio, error, tokens = paired_ratio(one, other, run=2)  # means of the differences 0 and 1; the fifth is no run
     assert (ratio, tokens) == (pytest.approx(np.exp(0.5)), 4)
     assert error == pytest.approx(np.exp(0.5) * 0.5)
-    with pytest.raises(BadOption, match="runs of 5 tokens"):
+    with pytest.raises(BadOption, match="--run 5"):
         Sampling(100, 4, 16, run=5)
 
 
 def test_no_sinks_is_the_mode_window_once_and_positions_matter_to_sinks_only():
-    assert plan(["window", "sinks", "recompute"], [0, 4], ["cache", "original"]) == [
+    assert planned_curves(["window", "sinks", "recompute"], [0, 4], ["cache", "original"]) == [
         Planned("window", 0, "cache"),
         Planned("sinks", 4, "cache"),
         Planned("sinks", 4, "original"),
         Planned("recompute", 0, "cache"),
     ]
     with pytest.raises(BadOption, match="mode 'best'"):
-        plan(["best"], [4], ["cache"])
+        planned_curves(["best"], [4], ["cache"])
 
 
 def test_the_command_prints_a_table_json_and_a_figure(bundle, book, tmp_path, command):
@@ -265,7 +265,7 @@ def test_the_command_prints_a_table_json_and_a_figure(bundle, book, tmp_path, co
     [
         ([], "--text FILE"),
         (["--text", "nowhere.txt"], "no file nowhere.txt"),
-        (["--text", "{book}", "--sinks", "many"], "whole numbers"),
+        (["--text", "{book}", "--sinks", "many"], "comma-separated integers"),
         (["--text", "{book}", "--sinks", "9"], "0 to 8"),
         (["--text", "{book}", "--modes", "sinks", "--positions", "original"], "name the model"),
         (["--text", "{book}", "--modes", "recompute", "--run", "2"], "name the model"),

@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from edgesink import load
 from edgesink.errors import BadBundle, BadOption, BadSession, NoSpace
@@ -60,7 +62,7 @@ def test_a_new_stream_does_not_see_the_old_one(stream):
 
 @pytest.mark.parametrize(
     ("ids", "message"),
-    [([], "ids of shape"), ([-1], "token id -1"), ([3, 258], "token id 258"), ([[1, 2]], "shape"), ([1.5], "whole")],
+    [([], "ids of shape"), ([-1], "token id -1"), ([3, 258], "token id 258"), ([[1, 2]], "shape"), ([1.5], "integers")],
 )
 def test_ids_that_mean_nothing_are_refused_and_the_stream_goes_on(stream, ids, message):
     stream.prefill([4, 5])
@@ -127,6 +129,100 @@ def test_a_damaged_session_is_refused_and_the_stream_kept(stream, tmp_path, dama
     with pytest.raises(BadSession, match=message):
         stream.restore(path)
     assert stream.position == 3
+
+
+HEADERS = {
+    "position below 0": {"position": "-1"},
+    "position far below 0": {"position": "-1000"},
+    "position of another stream": {"position": "500"},
+    "position beyond float64": {"position": str(2**53)},
+    "position beyond int64": {"position": str(2**63)},
+    "position of 5000 digits": {"position": "9" * 5000},
+    "position with a sign": {"position": "+5"},
+    "position with a point": {"position": "5.0"},
+    "position with a space": {"position": " 5"},
+    "position with an underscore": {"position": "1_0"},
+    "position in other digits": {"position": "٥"},
+    "no position": {"position": None},
+    "sinks below 0": {"sinks": "-1"},
+    "sinks beyond the bundle's": {"sinks": "9"},
+    "no sinks": {"sinks": None},
+    "a field too many": {"more": "1"},
+}
+
+
+@pytest.mark.parametrize("change", HEADERS.values(), ids=HEADERS.keys())
+def test_a_session_with_an_impossible_header_is_refused_and_the_stream_kept(stream, tmp_path, change):
+    stream.prefill([4, 5, 6, 7, 8])
+    stream.save(tmp_path / "session")
+    state, header = contents(tmp_path / "session")
+    header = {name: text for name, text in (header | change).items() if text is not None}
+    refuses(stream, tmp_path / "session", state, header)
+
+
+CONTENTS = {
+    "a row too few": lambda key: key[:, :, :4],
+    "a row too many": lambda key: np.concatenate([key, key[:, :, :1]], axis=2),
+    "no rows": lambda key: key[:, :, :0],
+    "one row for all": lambda key: key[:, :, :1],
+    "head dimension 1": lambda key: key[..., :1],
+    "one head": lambda key: key[:, :1],
+    "two streams": lambda key: np.concatenate([key, key]),
+    "flat": lambda key: key.reshape(-1),
+    "another type": lambda key: key.astype(np.float64),
+    "whole numbers": lambda key: key.astype(np.int32),
+    "NaN": lambda key: np.full_like(key, np.nan),
+    "infinite": lambda key: np.where(key == key.max(), np.inf, key).astype(key.dtype),
+}
+
+
+@pytest.mark.parametrize("change", CONTENTS.values(), ids=CONTENTS.keys())
+def test_a_session_with_an_impossible_state_is_refused_and_the_stream_kept(stream, tmp_path, change):
+    stream.prefill([4, 5, 6, 7, 8])
+    stream.save(tmp_path / "session")
+    state, header = contents(tmp_path / "session")
+    refuses(stream, tmp_path / "session", state | {"value_1": np.ascontiguousarray(change(state["value_1"]))}, header)
+
+
+def test_a_session_with_a_state_too_many_or_too_few_is_refused(stream, tmp_path):
+    stream.prefill([4, 5, 6, 7, 8])
+    stream.save(tmp_path / "session")
+    state, header = contents(tmp_path / "session")
+    refuses(stream, tmp_path / "session", state | {"key_99": state["key_0"]}, header)
+    refuses(stream, tmp_path / "session", {name: array for name, array in state.items() if name != "key_0"}, header)
+
+
+def contents(path):
+    """The state and the header of a session file."""
+    with safe_open(path, "numpy") as file:
+        return load_file(path), file.metadata()
+
+
+def refuses(stream, path, state, header):
+    """Such a file is refused, and the stream goes on as one that never met it."""
+    save_file(state, path, header)
+    with pytest.raises(BadSession, match="damaged"):
+        stream.restore(path)
+    assert (stream.position, stream.sinks) == (5, 3)
+    got = stream.step(9)
+    stream.reset()
+    assert np.array_equal(got, stream.prefill([4, 5, 6, 7, 8, 9]))
+    stream.reset()
+    stream.prefill([4, 5, 6, 7, 8])
+
+
+def test_a_stream_that_has_begun_nothing_and_one_of_very_many_tokens_are_saved_and_restored(stream, tmp_path):
+    stream.reset()
+    stream.save(tmp_path / "empty")
+    stream.prefill(list(range(2, 60)))
+    stream.position = 2**51
+    stream.save(tmp_path / "long")
+    expected = stream.step(7)
+    stream.restore(tmp_path / "empty")
+    assert stream.position == 0
+    stream.restore(tmp_path / "long")
+    assert stream.position == 2**51
+    assert np.array_equal(stream.step(7), expected)
 
 
 def test_a_session_of_another_bundle_is_refused(stream, toy_maker, tmp_path):

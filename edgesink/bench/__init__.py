@@ -1,1 +1,1 @@
-"""edgesink beside other engines, each in fresh processes. Refuses to know what a ring is."""
+"""edgesink compared with other engines, each in fresh processes. Refuses to know what a ring is."""

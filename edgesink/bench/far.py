@@ -1,4 +1,4 @@
-"""Time a token at several places of one stream, in turns: does the millionth cost what the two-thousandth did?"""
+"""Time a token at several places of one stream, in turns: does token 1,000,000 cost what token 2,000 did?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Steps at one position."""
+    """Time of decode steps at one position."""
 
     position: int  # tokens fed before them
     p50_ms: float  # medians of the rounds
@@ -57,12 +57,12 @@ def time_positions(
         last = np.resize(ids if len(ids) else next(blocks), steps)
         times: list[list[list[float]]] = [[] for _ in positions]  # [position][round][step]
         for _ in range(rounds):
-            for session, found in zip(sessions, times, strict=True):
+            for session, step_times in zip(sessions, times, strict=True):
                 stream.restore(session)
-                found.append([milliseconds(partial(_step, stream, last[i : i + 1])) for i in range(steps)])
+                step_times.append([milliseconds(partial(_step, stream, last[i : i + 1])) for i in range(steps)])
     return [
-        Place(position, *(float(np.median(np.percentile(found, share, axis=1))) for share in (50, 99)))
-        for position, found in zip(positions, times, strict=True)
+        Place(position, *(float(np.median(np.percentile(rounds_ms, share, axis=1))) for share in (50, 99)))
+        for position, rounds_ms in zip(positions, times, strict=True)
     ]
 
 

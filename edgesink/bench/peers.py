@@ -1,4 +1,4 @@
-"""From what a user names to contenders: our bundles, and the peers with the models that they read."""
+"""The other engines that a user chose, with the models that they read."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ EVICTIONS = ("half", "one")
 
 @dataclass(frozen=True)
 class PeerOptions:
-    """What a user says about the peers."""
+    """The options of `bench` about other engines."""
 
     names: Sequence[str]
     models: Mapping[str, str]  # by name; llama.cpp and openvino-genai can take the GGUF that we export
     pythons: Mapping[str, str]  # by name; default this one
-    quants: Sequence[str]  # of llama.cpp, beside what its GGUF is in
+    quants: Sequence[str]  # of llama.cpp, in addition to that of its GGUF
     evictions: Sequence[str]  # of llama.cpp
 
     def __post_init__(self) -> None:
         for wanted, known in ((self.names, PEERS), (self.evictions, EVICTIONS)):
             for name in wanted:
                 if name not in known:
-                    raise BadOption(repr(name), " or ".join(known))
+                    raise BadOption(repr(name), f"one of {', '.join(known)}")
         for name in [*self.models, *self.pythons]:
             if name not in self.names:
-                raise BadOption(f"{name}=…, a peer that does not run", f"--against {name}")
+                raise BadOption(f"{name}=…, an engine that was not chosen", f"--against {name}")
 
 
 def contenders(options: PeerOptions, windows: Sequence[int], checkpoint: Callable[[], Path]) -> list[Contender]:
-    """Every peer, in each of its ways.
+    """Every other engine, in each of its configurations.
 
     Args:
         checkpoint: finds what we export, which llama.cpp and openvino-genai read if it is a GGUF.
     """
-    found = []
+    engines = []
     for name in options.names:
         python = options.pythons.get(name, sys.executable)
         _check_python(name, python)
@@ -54,20 +54,20 @@ def contenders(options: PeerOptions, windows: Sequence[int], checkpoint: Callabl
                 kind = file.stem.rpartition(".")[2]
                 for eviction in options.evictions:
                     label = f"{name} {kind}, {eviction} at a time"
-                    found.append(
+                    engines.append(
                         Contender(label, name, dict.fromkeys(windows, file), python, options={"evict": eviction})
                     )
         else:
-            found.append(Contender(name, name, dict.fromkeys(windows, model), python))
-    return found
+            engines.append(Contender(name, name, dict.fromkeys(windows, model), python))
+    return engines
 
 
 def _model(name: str, given: str | None, checkpoint: Callable[[], Path]) -> Path:
     model = Path(given).expanduser() if given else checkpoint()
     if not model.exists():
-        raise BadOption(f"no {model}", f"a model for {name}")
+        raise BadOption(f"no file {model}", f"a model for {name}")
     if given is None and (name == GENAI or model.suffix != ".gguf"):
-        what = "a folder made by its builder" if name == GENAI else "a GGUF"
+        what = "a folder made by its model builder" if name == GENAI else "a .gguf file"
         raise BadOption(f"no model for {name}", f"--peer-model {name}=PATH, {what}")
     return model
 
@@ -86,7 +86,7 @@ def _quantized(model: Path, kind: str, python: str) -> Path:
     goal = cache_folder("gguf") / f"{model.stem.rpartition('.')[0] or model.stem}.{kind}.gguf"
     if not goal.is_file():
         goal.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(goal) as aside, tempfile.TemporaryDirectory() as folder:
-            job = {"model": str(model), "goal": str(aside), "kind": kind}
+        with atomic_write(goal) as temporary, tempfile.TemporaryDirectory() as folder:
+            job = {"model": str(model), "goal": str(temporary), "kind": kind}
             run_worker(python, job, f"llama.cpp's {kind}", Path(folder))
     return goal

@@ -1,4 +1,4 @@
-"""The figures of `bench` as text and as data, with the machine and how far its memory is from being the limit."""
+"""The results of `bench` as text and as data, with the machine and the share of its memory bandwidth in use."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ HEADS = ("tokens/s", "ours", *PERCENTILES, "prefill/s", "ours", "first s", "peak
 
 
 @dataclass(frozen=True)
-class Report:
-    """All that `bench` found; in every setting the first row is ours."""
+class BenchReport:
+    """All results of `bench`; in every setting the first row is edgesink's."""
 
     figures: Sequence[Figures]
     bundles: Mapping[int, Manifest]  # ours, by window
@@ -33,11 +33,11 @@ class Report:
 
     @cached_property
     def bandwidth(self) -> dict[int, float]:
-        """Bytes/s that the machine reads, by threads; measured when first asked for."""
+        """Bytes/s that the machine reads, by threads; measured on first use."""
         return {threads: read_bandwidth(threads) for threads in sorted({f.setting.threads for f in self.figures})}
 
     def share_of_bandwidth(self, ours: Figures) -> float:
-        """Of what memory gives, what our steps take: the weights and the state, once a token."""
+        """The share of memory bandwidth that edgesink uses: it reads the weights and the state once per token."""
         return (
             (self.bundles[ours.setting.window].weight_bytes + self.state_bytes(ours))
             * ours.tokens_per_second
@@ -45,38 +45,38 @@ class Report:
         )
 
     def state_bytes(self, ours: Figures) -> int:
-        """Of the stream that was timed."""
+        """State of the stream that was timed."""
         return ours.state_bytes or self.bundles[ours.setting.window].state_bytes
 
     def as_data(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "machine": machine(),
-            "read_bandwidth": {str(threads): found for threads, found in self.bandwidth.items()},
+            "read_bandwidth": {str(threads): rate for threads, rate in self.bandwidth.items()},
             "bundles": {
-                str(window): {"weights": held.weight_bytes, "state": held.state_bytes}
-                for window, held in self.bundles.items()
+                str(window): {"weights": manifest.weight_bytes, "state": manifest.state_bytes}
+                for window, manifest in self.bundles.items()
             },
             "figures": [row.as_data() for row in self.figures],
             "positions": [dataclasses.asdict(place) for place in self.places],
         }
 
     def as_text(self) -> str:
-        """A block of lines a setting; "ours" is our speed over that of the row."""
+        """A block of lines per setting; "ours" is edgesink's speed over that of the row."""
         lines = ["; ".join(f"{name} {value}" for name, value in machine().items())]
         lines += sorted({f"{row.label}: {row.version}" for row in self.figures})
         for setting in dict.fromkeys(row.setting for row in self.figures):
             rows = [row for row in self.figures if row.setting == setting]
-            lines += ["", f"{setting}, median of {len(rows[0].steps_ms)}; ms a token, tokens/s", *_table(rows)]
+            lines += ["", f"{setting}, median of {len(rows[0].steps_ms)}; ms per token, tokens/s", *_table(rows)]
             share, gigabytes = self.share_of_bandwidth(rows[0]), self.bandwidth[setting.threads] / 1e9
             weights, state = self.bundles[setting.window].weight_bytes / 1e6, self.state_bytes(rows[0]) / 1e6
             lines.append(
-                f"ours: {weights:.1f} MB of weights and {state:.1f} MB of state, read once a token: {share:.0%} of the "
-                f"{gigabytes:.1f} GB/s that memory gives"
+                f"edgesink reads {weights:.1f} MB of weights and {state:.1f} MB of state per token: {share:.0%} of the "
+                f"{gigabytes:.1f} GB/s of memory bandwidth"
             )
         if self.places:
             first = self.places[0]
-            lines += ["", f"{'position':>10}{'p50 ms':>9}{'p99':>9}{'beside':>9}"]
+            lines += ["", f"{'position':>10}{'p50 ms':>9}{'p99':>9}{'ratio':>9}"]
             lines += [
                 f"{p.position:>10}{p.p50_ms:>9.2f}{p.p99_ms:>9.2f}{'x':>4}{p.p50_ms / first.p50_ms:>5.3f}"
                 for p in self.places
@@ -105,7 +105,7 @@ def _cells(row: Figures, ours: Figures) -> list[str]:
 
 
 def read_bandwidth(threads: int) -> float:
-    """Bytes/s that so many threads read of memory together: the best of five."""
+    """Bytes/s that this many threads read from memory together: the best of five."""
     arrays = [np.ones(BANDWIDTH_BYTES // 4, np.float32) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         seconds = []
@@ -117,7 +117,7 @@ def read_bandwidth(threads: int) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine that ran the benchmark."""
     model = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.is_file():

@@ -1,7 +1,7 @@
-"""Speed and memory of a full ring, ours and the peers', side by side.
+"""Speed and memory with a full window: edgesink compared with other engines.
 
-Owns the rounds and their medians. Every contender runs in a fresh process of its own (`bench_worker`), all of them
-once in every round, so that a noisy minute weighs on all alike. Perplexity on the same text stands beside the speed:
+Owns the rounds and their medians. Every contender runs in a fresh process of its own (`worker.py`), all of them
+once in every round, so that a noisy minute affects all alike. Perplexity on the same text is measured too:
 nobody wins by being wrong. Knows no engine.
 """
 
@@ -21,12 +21,12 @@ import numpy as np
 
 from edgesink.errors import BadOption, EdgesinkError, MissingPackage
 
-WORKER = Path(__file__).with_name("bench_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One engine with one model and one way to go on for ever."""
+    """One engine with one model and one way to stream forever."""
 
     label: str
     engine: str  # as the worker knows it
@@ -52,7 +52,7 @@ class Setting:
 
 @dataclass
 class Figures:
-    """One contender in one setting, a list entry a round."""
+    """One contender in one setting, a list entry per round."""
 
     label: str
     setting: Setting
@@ -96,7 +96,7 @@ class Figures:
         return best, medians[best]
 
     def percentile(self, share: float) -> float:
-        """Milliseconds a token: the median of the rounds' percentiles."""
+        """Milliseconds per token: the median of the rounds' percentiles."""
         return float(np.median([np.percentile(steps, share) for steps in self.steps_ms]))
 
     def as_data(self) -> dict[str, Any]:
@@ -133,40 +133,40 @@ def compare(
 
     Args:
         ids: int64, fed to all.
-        perplexity: tokens scored once for every contender and window, one by one; 0 scores none.
+        perplexity: tokens scored once for every contender and window, one by one; 0 measures none.
     Raises:
-        EdgesinkError: a contender failed; its own last words are in it.
+        EdgesinkError: a contender failed; the error contains its last line.
     """
-    found: list[Figures] = []
+    figures: list[Figures] = []
     with tempfile.TemporaryDirectory(prefix="edgesink-bench-") as folder:
         np.save(Path(folder) / "ids.npy", ids)
         try:
             for setting in settings:
                 rows = [Figures(contender.label, setting) for contender in contenders]
-                found += rows
+                figures += rows
                 for number in range(1, rounds + 1):
                     results = [_run(contender, setting, Path(folder)) for contender in contenders]
                     for row, result in zip(rows, results, strict=True):
                         row.add(result)
                     speeds = ", ".join(f"{row.label} {row.speeds[-1]:.1f}" for row in rows)
                     report(f"{setting}, round {number} of {rounds}, tokens/s: {speeds}")
-            for window, contender, rows in _by_model(contenders, found) if perplexity else ():
+            for window, contender, rows in _by_model(contenders, figures) if perplexity else ():
                 score = _perplexity(contender, rows[0].setting, Path(folder), perplexity)
                 for row in rows:
                     row.perplexity = score
                 report(f"window {window}, {contender.label}: perplexity {score}")
         except KeyboardInterrupt:
             report("stopped; what was measured follows")
-    return [row for row in found if row.steps_ms]
+    return [row for row in figures if row.steps_ms]
 
 
 def _by_model(
-    contenders: Sequence[Contender], found: Sequence[Figures]
+    contenders: Sequence[Contender], figures: Sequence[Figures]
 ) -> Iterator[tuple[int, Contender, list[Figures]]]:
     """(window, contender, its rows): perplexity does not depend on threads."""
-    for window in sorted({row.setting.window for row in found}):
+    for window in sorted({row.setting.window for row in figures}):
         for contender in contenders:
-            yield window, contender, [r for r in found if r.label == contender.label and r.setting.window == window]
+            yield window, contender, [r for r in figures if r.label == contender.label and r.setting.window == window]
 
 
 def _perplexity(contender: Contender, setting: Setting, folder: Path, tokens: int) -> float | None:
@@ -189,7 +189,7 @@ def _run(contender: Contender, setting: Setting, folder: Path, perplexity: int =
 
 
 def run_worker(python: str, job: Mapping[str, Any], label: str, folder: Path) -> dict[str, Any]:
-    """What the worker answers to a job, in a process of `python`; `folder` is for its answer."""
+    """Run a job in a process of `python` and return its answer, which it writes into `folder`."""
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
     # -P: the worker's neighbours here are ours, not modules of the world it runs in
@@ -197,16 +197,14 @@ def run_worker(python: str, job: Mapping[str, Any], label: str, folder: Path) ->
     if done.returncode or not answer.is_file():
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         if "No module named" in last:
-            raise MissingPackage(
-                f"{label}: {last}", "", "install it, or name the Python that has it with --peer-python"
-            )
+            raise MissingPackage(f"{label}: {last}", "", "install it, or name a Python that has it with --peer-python")
         raise EdgesinkError(f"{label} failed: {last}")
     result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return result
 
 
 def run_python(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What became of `python` with these arguments, its stderr kept; BadOption if there is no such program."""
+    """Run `python` with these arguments and capture stderr; BadOption if there is no such program."""
     command = [python, *arguments]
     try:
         return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)

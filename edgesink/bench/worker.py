@@ -1,7 +1,7 @@
 """One engine, one window, one number of threads, in a process of its own: a job in as JSON, figures out as JSON.
 
 Run as a script by whatever Python has the engine installed, so nothing of edgesink is imported here but by its own
-engine. Every engine streams for ever in its own best way, is fed the very same ids and gives the likeliest next token
+engine. Every engine streams forever in its own best way, is fed the same ids and gives the most likely next token
 at every step; the clock and the sums are the same for all. Peers' interfaces: llama.h (llama_memory_seq_rm, _seq_add),
 onnxruntime-genai's Generator, openvino-genai's CacheEvictionConfig.
 """
@@ -26,7 +26,7 @@ LLAMA_BATCH = 512  # llama.cpp's default, its fastest prefill
 
 
 class Engine(Protocol):
-    """A stream that goes on for ever within `window` tokens."""
+    """A stream without end within `window` tokens."""
 
     version: str
     state_bytes: int | None  # of keys and values, where the engine tells
@@ -77,7 +77,7 @@ class LlamaCpp:
         import llama_cpp
 
         self._llama = llama = llama_cpp
-        self._log = llama.llama_log_callback(lambda level, text, data: None)  # held: C calls it
+        self._log = llama.llama_log_callback(lambda level, text, data: None)  # kept alive: C calls it
         llama.llama_log_set(self._log, ctypes.c_void_p(0))
         llama.llama_backend_init()
         options = llama.llama_model_default_params()
@@ -134,7 +134,7 @@ class LlamaCpp:
 class OnnxRuntimeGenai:
     """A model folder made by onnxruntime-genai's builder.
 
-    It has no sinks beside a window, so it rewinds: when the window is full it goes back to the sinks and is fed the
+    It has a window without sinks, so it rewinds: when the window is full it goes back to the sinks and is fed the
     newer half again.
     """
 
@@ -206,8 +206,8 @@ class OpenVinoGenai:
 
         options = self._genai.GenerationConfig(max_new_tokens=tokens + 1, ignore_eos=True, do_sample=False)
         options.apply_chat_template = False
-        given = np.asarray([ids], np.int64)
-        inputs = self._genai.TokenizedInputs(openvino.Tensor(given), openvino.Tensor(np.ones_like(given)))
+        batch = np.asarray([ids], np.int64)
+        inputs = self._genai.TokenizedInputs(openvino.Tensor(batch), openvino.Tensor(np.ones_like(batch)))
         times = [time.perf_counter()]
 
         def note(_: Any) -> Any:
@@ -309,12 +309,12 @@ def _step(engine: Engine, token: int) -> float:
 def _nats(engine: Engine, ids: np.ndarray) -> list[float]:
     """Of every id but the first, fed one by one."""
     engine.reset()
-    found = []
+    nats = []
     for token, following in itertools.pairwise(ids):
         engine.feed(np.array([token]))
         logits = engine.logits().astype(np.float64)
-        found.append(float(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[following]))
-    return found
+        nats.append(float(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[following]))
+    return nats
 
 
 def _peak_bytes() -> int:
@@ -327,6 +327,6 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    given: Job = json.loads(sys.argv[1])
-    answer = quantize(given) if "kind" in given else measure(given)
-    Path(given["answer"]).write_text(json.dumps(answer), encoding="utf-8")
+    job: Job = json.loads(sys.argv[1])
+    answer = quantize(job) if "kind" in job else measure(job)
+    Path(job["answer"]).write_text(json.dumps(answer), encoding="utf-8")

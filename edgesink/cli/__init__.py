@@ -7,6 +7,7 @@ Heavy packages are imported by the commands that need them. Refuses arithmetic.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -17,17 +18,19 @@ from edgesink.errors import EdgesinkError
 from edgesink.version import __version__
 
 app = typer.Typer(
-    help="Language models that talk endlessly on the device in your hand, in constant memory.",
+    help="Stream language models endlessly in constant memory, with attention sinks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-eval_app = typer.Typer(help="Measure what attention sinks do for a model, on your own text.", no_args_is_help=True)
+eval_app = typer.Typer(help="Measure a model with attention sinks on your own text.", no_args_is_help=True)
 
 
 def main() -> None:
     """Run the command line; the entry point of the `edgesink` script."""
+    if not sys.warnoptions:  # neither -W nor PYTHONWARNINGS
+        warnings.simplefilter("ignore", FutureWarning)  # what a dependency plans to change is for developers to see
     try:
         app()
     except EdgesinkError as error:
@@ -36,7 +39,7 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         print(__version__)
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""The command `bench`: what to run beside what."""
+"""The command `bench`: speed and memory, compared with other engines."""
 
 from __future__ import annotations
 
@@ -30,39 +30,70 @@ PERPLEXITY_TOKENS = 4096
 def bench(
     model: Model = DEFAULT_MODEL,
     text: Texts = [],  # noqa: B006 - typer copies it
-    windows: Annotated[str, typer.Option(help="Tokens seen, sinks included.")] = "256,1024",
-    threads: Annotated[str, typer.Option(help="For matrix products.")] = "2",
+    windows: Annotated[str, typer.Option(help="Window sizes to run, sinks included, comma-separated.")] = "256,1024",
+    threads: Annotated[str, typer.Option(help="Numbers of CPU threads to run with, comma-separated.")] = "2",
     precision: PrecisionOption = "int4",
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each runs, in turns.")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Single tokens timed a round, at least.")] = 256,
-    prompt: Annotated[int, typer.Option(min=1, help="Tokens that the first token waits for.")] = 64,
-    chunks: Annotated[str, typer.Option(help="Tokens fed at once to fill the window; 0: as many as fit.")] = "0",
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; each round runs every engine once.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Minimum number of decode steps to time per round.")] = 256,
+    prompt: Annotated[int, typer.Option(min=1, help="Prompt length in tokens for the time to first token.")] = 64,
+    chunks: Annotated[
+        str, typer.Option(help="Prefill sizes in tokens, comma-separated; 0 feeds the whole window at once.")
+    ] = "0",
     perplexity: Annotated[
-        int, typer.Option(min=0, help="Score so many tokens of --text, one by one; 0 scores none.")
+        int, typer.Option(min=0, help="Number of tokens of --text to measure perplexity on. 0 measures none.")
     ] = PERPLEXITY_TOKENS,
-    against: Annotated[str, typer.Option(help="Of llama.cpp, onnxruntime-genai, openvino-genai.")] = "",
-    quants: Annotated[str, typer.Option(help="llama.cpp: its GGUF in these too, as Q8_0,Q4_0.")] = "",
-    evictions: Annotated[str, typer.Option(help="llama.cpp: half of the window at a time, or one token.")] = "half,one",
+    against: Annotated[
+        str,
+        typer.Option(help="Engines to compare with, comma-separated: llama.cpp, onnxruntime-genai, openvino-genai."),
+    ] = "",
+    quants: Annotated[
+        str, typer.Option(help="For llama.cpp: further quantisations of its GGUF to run, for example Q8_0,Q4_0.")
+    ] = "",
+    evictions: Annotated[
+        str,
+        typer.Option(
+            help="For llama.cpp: tokens to evict from a full window at a time, comma-separated: half (of it), one."
+        ),
+    ] = "half,one",
     peer_model: Annotated[
-        list[str], typer.Option(help="NAME=PATH: a GGUF; for onnxruntime-genai a folder of its builder.")
+        list[str],
+        typer.Option(
+            help="Model for an engine, as NAME=PATH: a .gguf file, or for onnxruntime-genai a folder made by its "
+            "model builder. Repeat the option for more engines."
+        ),
     ] = [],  # noqa: B006
-    peer_python: Annotated[list[str], typer.Option(help="NAME=PYTHON, where the peer is installed.")] = [],  # noqa: B006
-    plain: Annotated[bool, typer.Option("--plain", help="Ours without kernels of our own beside it.")] = False,
-    positions: Annotated[str, typer.Option(help="Time steps at these places of one stream, as 2000,100000.")] = "",
+    peer_python: Annotated[
+        list[str],
+        typer.Option(
+            help="Python interpreter with an engine installed, as NAME=PYTHON. Default: this one. "
+            "Repeat the option for more engines."
+        ),
+    ] = [],  # noqa: B006
+    plain: Annotated[bool, typer.Option("--plain", help="Also time edgesink without its C kernels.")] = False,
+    depths: Annotated[
+        str, typer.Option(help="Also time decode steps this many tokens into a stream, for example 2000,100000.")
+    ] = "",
+    positions: Annotated[str, typer.Option(hidden=True, help="Former name of --depths.")] = "",
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Speed and memory with the ring full, beside other engines where they are installed."""
+    """Measure speed and memory with a full window.
+
+    Other engines are timed in turns with edgesink where they are installed.
+    """
     from edgesink.bench.peers import PeerOptions, contenders
-    from edgesink.bench.report import Report
+    from edgesink.bench.report import BenchReport
     from edgesink.bench.rounds import Contender, Setting, compare
     from edgesink.manifest import Manifest
 
     sizes, counts = int_list(windows), int_list(threads)
     if not sizes or not counts or min(counts) < 1 or min(sizes) <= max(prompt, 2 * DEFAULT_SINKS):
-        raise BadOption(f"windows {windows!r}, threads {threads!r}", f"1 thread or more, windows above {prompt}")
+        raise BadOption(
+            f"windows {windows!r}, threads {threads!r}",
+            f"at least 1 thread, and windows larger than {max(prompt, 2 * DEFAULT_SINKS)} tokens",
+        )
     if text and 0 < perplexity <= max(sizes):
-        raise BadOption(f"--perplexity {perplexity}", f"more tokens than the window's {max(sizes)}, or 0")
+        raise BadOption(f"--perplexity {perplexity}", f"more tokens than the window of {max(sizes)}, or 0")
     options = PeerOptions(
         split_list(against), _named(peer_model), _named(peer_python), split_list(quants), split_list(evictions)
     )
@@ -74,13 +105,13 @@ def bench(
     ours_plain = dataclasses.replace(ours, label=f"{ours.label}, plain", options={"provider": "plain"})
     settings = [Setting(size, count, DEFAULT_SINKS, prompt, steps) for size in sizes for count in counts]
     ids = _ids(bundles[sizes[0]], text)
-    some = np.fromiter(itertools.islice(ids, max(max(sizes) + 2 * steps, perplexity + 1)), np.int64)
-    report = Report(
+    enough = np.fromiter(itertools.islice(ids, max(max(sizes) + 2 * steps, perplexity + 1)), np.int64)
+    report = BenchReport(
         compare(
-            [ours, *([ours_plain] if plain else []), *peers], settings, some, rounds, perplexity if text else 0, say
+            [ours, *([ours_plain] if plain else []), *peers], settings, enough, rounds, perplexity if text else 0, say
         ),
         manifests,
-        _places(bundles[sizes[0]], ids, int_list(positions), counts[-1], steps, rounds) if positions else [],
+        _places(bundles[sizes[0]], ids, int_list(depths or positions), counts[-1], steps, rounds),
     )
     if plot:
         _draw(plot, report.figures)
@@ -88,16 +119,20 @@ def bench(
 
 
 def _check_windows(manifests: dict[int, Manifest]) -> None:
-    """BadOption where a bundle's window is another than the one it is to be timed at."""
+    """BadOption where a bundle's window is not the one that it should be timed at."""
     for size, manifest in manifests.items():
         capacity = manifest.stream.capacity
         if capacity != size:
-            raise BadOption(f"--windows {size} of a bundle that sees {capacity} tokens", f"--windows {capacity}")
+            raise BadOption(
+                f"--windows {size} for a bundle with a capacity of {capacity} tokens", f"--windows {capacity}"
+            )
 
 
 def _places(
     bundle: Path, ids: Iterator[int], positions: list[int], threads: int, steps: int, rounds: int
 ) -> list[Place]:
+    if not positions:
+        return []
     import edgesink
     from edgesink.bench.far import time_positions
 
@@ -110,7 +145,7 @@ def _places(
 
 
 def _ids(bundle: Path, text: list[Path]) -> Iterator[int]:
-    """The text's ids, over and over; without a text, ids drawn evenly."""
+    """The text's ids, endlessly; without a text, uniformly random ids."""
     from edgesink.evaluate.texts import Text
     from edgesink.manifest import Manifest
     from edgesink.runtime.tokenizer import Tokenizer
@@ -125,7 +160,7 @@ def _ids(bundle: Path, text: list[Path]) -> Iterator[int]:
 def _named(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise BadOption(repr(pair), "NAME=VALUE, as llama.cpp=/usr/bin/python3")
+            raise BadOption(repr(pair), "NAME=VALUE, for example llama.cpp=/usr/bin/python3")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
@@ -139,5 +174,5 @@ def _draw(path: Path, figures: Sequence[Figures]) -> None:
             windows, speeds = lines.setdefault(row.label, ([], []))
             windows.append(row.setting.window)
             speeds.append(row.tokens_per_second)
-    title = f"decoding with the window full, {most} threads"
+    title = f"decoding with a full window, {most} threads"
     plots.curves(path, lines, "window, tokens", "tokens/s", title, log=False)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgesink.cli.options import CheckpointName
 from edgesink.cli.output import megabytes, on_terminal, say
 from edgesink.model_name import understand
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, StreamSpec
@@ -14,28 +15,63 @@ from edgesink.targets import KvWrite, Positions, Precision, Target
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="An alias, a hub id, a checkpoint folder or a .gguf file.")],
-    target: Annotated[Target, typer.Option(help="What runs it.")] = "onnx",
-    out: Annotated[Path | None, typer.Option(help="Bundle folder; default NAME-TARGET-PRECISION here.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the weights.")] = "int4",
-    window: Annotated[int, typer.Option(help="Most recent tokens that are seen.")] = DEFAULT_WINDOW,
-    sinks: Annotated[int, typer.Option(help="Pinned first tokens, by default.")] = DEFAULT_SINKS,
+    model: CheckpointName,
+    target: Annotated[
+        Target, typer.Option(help="Format to export to: ONNX, Core ML (.mlpackage) or Core AI (.aimodel).")
+    ] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Bundle folder to write. Default: NAME-TARGET-PRECISION in the current folder."),
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Weight precision. pal4 (4-bit palettes) is for coreml only.")
+    ] = "int4",
+    window: Annotated[
+        int, typer.Option(help="Sliding window: number of most recent tokens that a token attends to.")
+    ] = DEFAULT_WINDOW,
+    sinks: Annotated[
+        int, typer.Option(help="Default number of attention sinks: first tokens that are never evicted.")
+    ] = DEFAULT_SINKS,
     max_sinks: Annotated[
-        int | None, typer.Option(help="Most sinks a stream may choose; default 128 if they fit.")
+        int | None,
+        typer.Option(help="Largest number of sinks that a stream may choose. Default: 128, or as many as fit."),
     ] = None,
     chunk: Annotated[
-        int | None, typer.Option(help="Most tokens fed at once; default 64, on Apple's targets 32, if they fit.")
+        int | None,
+        typer.Option(
+            help="Maximum number of tokens per run of the graph, used in prefill. "
+            "Default: 64 for onnx, 32 for coreml and coreai, at most half the window."
+        ),
     ] = None,
-    positions: Annotated[Positions, typer.Option(help="Where sinks seem to stand.")] = "cache",
+    positions: Annotated[
+        Positions,
+        typer.Option(
+            help="Distance at which sinks are seen: cache (bounded by the KV cache, as in StreamingLLM) "
+            "or original (the true distance; onnx only)."
+        ),
+    ] = "cache",
     kv_write: Annotated[
-        KvWrite | None, typer.Option(help="Core ML: how keys and values reach the state; default slice.")
+        KvWrite | None,
+        typer.Option(
+            help="Core ML only: how new keys and values are written to the KV cache. slice updates their rows, "
+            "blend multiplies with a mask, host leaves it to the app. Default: slice."
+        ),
     ] = None,
     vocabulary_bits: Annotated[
-        int | None, typer.Option(min=4, max=8, help="4 or 8, of the embedding and the head in int4 and pal4.")
+        int | None,
+        typer.Option(
+            min=4,
+            max=8,
+            help="Bits of the embedding and the output head with int4 and pal4: 4 or 8. "
+            "Default: 8, or 4 for int4 on coreml.",
+        ),
     ] = None,
-    parts: Annotated[int, typer.Option(help="Core ML: packages that the layers are cut into.")] = 1,
+    parts: Annotated[int, typer.Option(help="Core ML only: number of packages to split the layers into.")] = 1,
 ) -> None:
-    """Write a bundle: a graph with the sink + window ring inside, its tokenizer and its manifest."""
+    """Export a model to a bundle folder that streams forever.
+
+    A bundle holds the graph, with attention sinks and the sliding window inside it, the tokenizer and a manifest.
+    """
     stream = StreamSpec.fitted(sinks, window, max_sinks, chunk, positions, target)
     from edgesink.export.bundle import write_bundle
     from edgesink.export.recipe import Recipe
@@ -45,5 +81,5 @@ def export(
     recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
     talk = on_terminal()
     manifest = write_bundle(find_checkpoint(model, talk.say), goal, recipe, talk.on_progress)
-    say(f"{megabytes(manifest.weight_bytes)} of weights, {megabytes(manifest.state_bytes)} of state, for ever")
+    say(f"{megabytes(manifest.weight_bytes)} of weights, {megabytes(manifest.state_bytes)} of state that never grows")
     print(goal)

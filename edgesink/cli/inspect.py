@@ -13,8 +13,11 @@ from edgesink.cli.output import megabytes, print_json
 from edgesink.models import DEFAULT_MODEL, MODELS
 
 
-def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle folder.")], as_json: Json = False) -> None:
-    """Say what a bundle is, what it weighs and how much it will remember."""
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder, as written by `edgesink export`.")],
+    as_json: Json = False,
+) -> None:
+    """Show the model, size, window and parity of a bundle."""
     from edgesink.manifest import Manifest
 
     manifest = Manifest.read(bundle)
@@ -46,7 +49,7 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle folder.")], as
 
 
 def models(as_json: Json = False) -> None:
-    """List the models that have a short name."""
+    """List the models that have a short name, with their hub ids."""
     if as_json:
         print_json({name: {"hub_id": alias.hub_id, "parameters": alias.parameters} for name, alias in MODELS.items()})
         return

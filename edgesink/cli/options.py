@@ -11,24 +11,48 @@ from edgesink.errors import BadOption
 from edgesink.spec import Device, Provider
 from edgesink.targets import Precision
 
-Model = Annotated[str, typer.Argument(help="A bundle folder, or a model: alias, hub id, folder, .gguf file.")]
-Texts = Annotated[list[Path], typer.Option("--text", help="A text file; may be given again.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Plot = Annotated[Path | None, typer.Option(help="Draw to this PNG file.")]
-Threads = Annotated[int | None, typer.Option(help="Threads for matrix products; default every core.")]
-Window = Annotated[int, typer.Option(help="Most recent tokens that are seen beside 4 sinks; of a model.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="Of the weights; of a model.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where the models run.")]
+CHECKPOINT = "a short name (see `edgesink models`), a hub id (owner/name), a checkpoint folder or a .gguf file"
 
-ProviderOption = Annotated[Provider, typer.Option(help="Where ONNX Runtime runs; plain: without kernels of our own.")]
-Sinks = Annotated[int | None, typer.Option(help="Pinned first tokens of this stream; default the bundle's.")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
-TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
-TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens that hold this share; 1 keeps all.")]
-MinP = Annotated[float, typer.Option(help="Keep tokens at least this likely beside the likeliest; 0 keeps all.")]
-Penalty = Annotated[float, typer.Option(help="Make tokens seen lately less likely; 1 does not.")]
-Seed = Annotated[int | None, typer.Option(help="Of the draws; default a fresh one.")]
-MaxNewTokens = Annotated[int | None, typer.Option(help="Most tokens of an answer; default no limit.")]
+Model = Annotated[
+    str,
+    typer.Argument(help=f"A bundle folder, or a model to export on first use: {CHECKPOINT}."),
+]
+CheckpointName = Annotated[
+    str,
+    typer.Argument(help=f"A model: {CHECKPOINT}."),
+]
+Texts = Annotated[list[Path], typer.Option("--text", help="UTF-8 text file to read. Repeat the option for more files.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Plot = Annotated[Path | None, typer.Option(help="Also draw the result into this PNG file.")]
+Threads = Annotated[int | None, typer.Option(help="Number of CPU threads. Default: all cores.")]
+Window = Annotated[
+    int, typer.Option(help="Sliding window in tokens, in addition to 4 sinks. Ignored if MODEL is a bundle.")
+]
+PrecisionOption = Annotated[Precision, typer.Option(help="Weight precision. Ignored if MODEL is a bundle.")]
+DeviceOption = Annotated[Device, typer.Option(help="Device that runs the models.")]
+
+ProviderOption = Annotated[
+    Provider, typer.Option(help="Execution provider: cpu, cuda, or plain (cpu without edgesink's C kernels).")
+]
+Sinks = Annotated[
+    int | None,
+    typer.Option(help="Number of attention sinks: first tokens that are never evicted. Default: the bundle's."),
+]
+Temperature = Annotated[float, typer.Option(help="Sampling temperature. 0 always takes the most likely token.")]
+TopK = Annotated[int, typer.Option(help="Sample from the k most likely tokens only. 0 turns this off.")]
+TopP = Annotated[
+    float,
+    typer.Option(help="Sample from the most likely tokens that together reach this probability. 1 turns this off."),
+]
+MinP = Annotated[
+    float,
+    typer.Option(
+        help="Drop tokens less likely than this fraction of the most likely token's probability. 0 turns this off."
+    ),
+]
+Penalty = Annotated[float, typer.Option(help="Penalty on recently seen tokens, above 1. 1 turns this off.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed for sampling. Default: random.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Maximum number of tokens to generate. Default: no limit.")]
 
 
 def split_list(text: str) -> list[str]:
@@ -39,7 +63,7 @@ def int_list(text: str) -> list[int]:
     try:
         return [int(word) for word in split_list(text)]
     except ValueError:
-        raise BadOption(f"{text!r}", "whole numbers with commas between, as 0,4") from None
+        raise BadOption(f"{text!r}", "comma-separated integers, for example 0,4") from None
 
 
 def require_texts(texts: list[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ from edgesink.callbacks import Talk
 
 
 def say(text: str) -> None:
-    """To a person, beside the result."""
+    """Print a message for people to stderr; stdout is for the result."""
     print(text, file=sys.stderr, flush=True)
 
 

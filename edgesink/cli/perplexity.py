@@ -1,4 +1,4 @@
-"""The command `eval ppl`: perplexity of a long text, dense, window, sinks and recomputation side by side."""
+"""The command `eval ppl`: perplexity of a long text, dense, window, sinks and recomputation compared."""
 
 from __future__ import annotations
 
@@ -34,25 +34,58 @@ if TYPE_CHECKING:
 def ppl(
     model: Model = DEFAULT_MODEL,
     text: Texts = [],  # noqa: B006 - typer copies it
-    modes: Annotated[str, typer.Option(help="Of dense, window, sinks, recompute.")] = "window,sinks",
-    sinks: Annotated[str, typer.Option(help="Numbers of pinned first tokens; 0 is the mode window.")] = "4",
-    positions: Annotated[str, typer.Option(help="Of cache, original; original needs a model.")] = "cache",
+    modes: Annotated[
+        str,
+        typer.Option(
+            help="Ways of reading to compare, comma-separated: dense (full KV cache), window (no sinks), sinks, "
+            "recompute (the window is recomputed for each token)."
+        ),
+    ] = "window,sinks",
+    sinks: Annotated[
+        str, typer.Option(help="Numbers of attention sinks to try, comma-separated. 0 is the mode window.")
+    ] = "4",
+    positions: Annotated[
+        str,
+        typer.Option(
+            help="Distances at which sinks are seen, comma-separated: cache, original. "
+            "original cannot be chosen for a bundle made with cache."
+        ),
+    ] = "cache",
     window: Window = DEFAULT_WINDOW,
     precision: PrecisionOption = "int4",
-    tokens: Annotated[int | None, typer.Option(help="Read this many, again from the start if need be.")] = None,
-    skip: Annotated[int, typer.Option(min=0, help="Leave out so many tokens after the sinks.")] = 0,
-    every: Annotated[int | None, typer.Option(help="Tokens a row of the curve; default a fiftieth.")] = None,
-    stride: Annotated[int, typer.Option(help="recompute scores the last --run of so many tokens.")] = 100,
-    run: Annotated[int, typer.Option(help="Tokens that share a recomputed window, which then is longer.")] = 1,
-    dense_limit: Annotated[int, typer.Option(help="dense stops here: its memory grows.")] = 16384,
-    progress: Annotated[Path | None, typer.Option(help="Keep the state here; go on from it if it exists.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Number of tokens to read; a shorter text repeats. Default: the whole text once.")
+    ] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Number of tokens to leave out of the text after the sinks.")] = 0,
+    every: Annotated[
+        int | None, typer.Option(help="Number of tokens per point of the curve. Default: a fiftieth of all.")
+    ] = None,
+    stride: Annotated[
+        int, typer.Option(help="For recompute: score the last --run tokens of every stride of this many.")
+    ] = 100,
+    run: Annotated[
+        int,
+        typer.Option(
+            help="For recompute: number of consecutive tokens that share one recomputed window, "
+            "which is then longer by --run - 1."
+        ),
+    ] = 1,
+    dense_limit: Annotated[
+        int, typer.Option(help="For dense: number of tokens to stop at, since its memory grows.")
+    ] = 16384,
+    progress: Annotated[
+        Path | None, typer.Option(help="Progress file: resume from it if it exists, and save to it every minute.")
+    ] = None,
     plot: Plot = None,
     threads: Threads = None,
     device: DeviceOption = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Perplexity of a text longer than the memory: dense, window, sinks and recomputation side by side."""
-    from edgesink.evaluate.measurement import Measurement, plan
+    """Measure perplexity on a text longer than the window.
+
+    Compares attention sinks with a plain sliding window, recomputation and a full KV cache.
+    """
+    from edgesink.evaluate.measurement import Measurement, planned_curves
     from edgesink.evaluate.perplexity import Sampling
     from edgesink.evaluate.progress import Progress
     from edgesink.evaluate.texts import Text
@@ -60,7 +93,7 @@ def ppl(
     from edgesink.runtime.tokenizer import Tokenizer
     from edgesink.verify.held_model import held_model
 
-    planned = plan(split_list(modes), int_list(sinks), split_list(positions))
+    planned = planned_curves(split_list(modes), int_list(sinks), split_list(positions))
     # asked for at once: the other modes take hours, and a bundle has no checkpoint
     checkpoint = checkpoint_of(model, say) if any(one.mode == "dense" for one in planned) else None
     bundles = {
@@ -88,15 +121,15 @@ def ppl(
         "texts": [file.name for file in source.files], "tokens": total, "every": measurement.every, "stride": stride,
         "run": run, "skip": skip,
     }  # fmt: skip
-    kept = Progress(progress, identity)
+    saved = Progress(progress, identity)
     with Bar() as bar:
-        found = measurement.run(planned, kept, lambda curve: bar.show(curve.label, curve.position, total))
-    _show_perplexity(found, measurement.sampling, plot, as_json)
+        curves = measurement.run(planned, saved, lambda curve: bar.show(curve.label, curve.position, total))
+    _show_perplexity(curves, measurement.sampling, plot, as_json)
 
 
-def _show_perplexity(found: list[Curve], sampling: Sampling, plot: Path | None, as_json: bool) -> None:
+def _show_perplexity(curves: list[Curve], sampling: Sampling, plot: Path | None, as_json: bool) -> None:
     from edgesink.evaluate.table import as_data, as_table, draw
 
     if plot:
-        draw(plot, found, sampling.capacity)
-    print(json.dumps(as_data(found, sampling), indent=2) if as_json else as_table(found, sampling))
+        draw(plot, curves, sampling.capacity)
+    print(json.dumps(as_data(curves, sampling), indent=2) if as_json else as_table(curves, sampling))

@@ -15,9 +15,9 @@ from edgesink.runtime.generate import Token
 
 HELP = """/reset          start a new conversation
 /save FILE      write the conversation's state to a file
-/load FILE      go on from such a file
-/status         what is remembered, what is forgotten
-/quit           leave (or Ctrl-D); Ctrl-C stops an answer"""
+/load FILE      resume from such a file
+/status         how much is in memory, how much was forgotten
+/quit           exit (or Ctrl-D); Ctrl-C stops an answer"""
 
 
 def show(tokens: Iterable[Token]) -> str:
@@ -48,7 +48,7 @@ def converse(chat: Chat, max_new_tokens: int | None) -> None:
         except EOFError:
             return
         except KeyboardInterrupt:
-            say("(Ctrl-D or /quit leaves)")
+            say("(Ctrl-D or /quit exits)")
             continue
         if not message.strip():
             continue

@@ -29,11 +29,14 @@ from edgesink.models import DEFAULT_MODEL
 
 def chat(
     model: Model = DEFAULT_MODEL,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Answer this and leave.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    pin_system: Annotated[bool, typer.Option(help="Keep the whole system prompt for ever, as sinks.")] = False,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Answer this one message and exit.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt that comes before the conversation.")] = None,
+    pin_system: Annotated[
+        bool, typer.Option(help="Keep the whole system prompt as attention sinks, so that it is never evicted.")
+    ] = False,
     session: Annotated[
-        Path | None, typer.Option(help="Go on from this file if it exists; save to it at the end.")
+        Path | None,
+        typer.Option(help="Session file: resume from it if it exists, and save the conversation to it at the end."),
     ] = None,
     sinks: Sinks = None,
     temperature: Temperature = 0.7,
@@ -46,7 +49,10 @@ def chat(
     threads: Threads = None,
     provider: ProviderOption = "cpu",
 ) -> None:
-    """Talk with a model, for as long as you like. Ctrl-C stops an answer, Ctrl-D leaves."""
+    """Chat with a model in a conversation without a length limit.
+
+    Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands.
+    """
     import edgesink
     from edgesink.bundles import find_bundle
     from edgesink.cli.repl import converse, show
@@ -68,7 +74,7 @@ def chat(
 
 def generate(
     model: Model = DEFAULT_MODEL,
-    prompt: Annotated[str | None, typer.Argument(help="Text to go on from; default stdin.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="Text to continue. Default: read from stdin.")] = None,
     sinks: Sinks = None,
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
@@ -76,13 +82,15 @@ def generate(
     min_p: MinP = 0.0,
     repetition_penalty: Penalty = 1.0,
     seed: Seed = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given again.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Stop before this text is printed. Repeat the option for more texts.")
+    ] = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
     provider: ProviderOption = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Go on from a text."""
+    """Continue a text."""
     import edgesink
     from edgesink.bundles import find_bundle
     from edgesink.cli.repl import show
@@ -93,7 +101,7 @@ def generate(
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads=threads, provider=provider, sinks=sinks)
     ids = stream.tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
     if not ids:
-        raise BadOption("an empty prompt", "text to go on from")
+        raise BadOption("an empty prompt", "text to continue")
     tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or ())
     if as_json:
         made = list(tokens)

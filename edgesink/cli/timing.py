@@ -25,22 +25,27 @@ if TYPE_CHECKING:
 def latency(
     model: Model = DEFAULT_MODEL,
     text: Texts = [],  # noqa: B006 - typer copies it
-    windows: Annotated[str, typer.Option(help="Tokens seen, sinks included.")] = "256,512,1024,2048,4096",
+    windows: Annotated[
+        str, typer.Option(help="Window sizes to time, sinks included, comma-separated.")
+    ] = "256,512,1024,2048,4096",
     precision: PrecisionOption = "int4",
-    steps: Annotated[int, typer.Option(help="Single tokens timed at each window.")] = 50,
-    repeats: Annotated[int, typer.Option(help="Whole windows recomputed at each window.")] = 3,
-    torch: Annotated[bool, typer.Option("--torch", help="Time PyTorch too, in float32.")] = False,
+    steps: Annotated[int, typer.Option(help="Number of decode steps to time at each window size.")] = 50,
+    repeats: Annotated[int, typer.Option(help="Number of times to recompute the whole window at each size.")] = 3,
+    torch: Annotated[bool, typer.Option("--torch", help="Also time PyTorch, in float32.")] = False,
     threads: Threads = None,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Streaming beside recomputing the window, per token, at several windows (the paper's figure 10)."""
+    """Compare time per token: streaming and recomputing the window.
+
+    Measured at several window sizes, as in figure 10 of the paper.
+    """
     import edgesink
     from edgesink.evaluate.latency import time_torch, time_window
     from edgesink.verify.held_model import held_model
 
     sizes = int_list(windows)
-    found = []
+    timings = []
     reference = held_model(checkpoint_of(model, say), precision) if torch else None
     for size in sizes:
         bundle = bundle_of(model, "cache", size - DEFAULT_SINKS, precision, on_terminal())
@@ -49,21 +54,21 @@ def latency(
         times = time_window(stream, ids, steps, repeats)
         if reference is not None:
             times = time_torch(times, reference, ids, steps, repeats)
-        found.append(times)
+        timings.append(times)
     if plot:
         from edgesink.evaluate import plots
 
         series = {
-            "streaming": (sizes, [t.stream_ms for t in found]),
-            "recompute": (sizes, [t.recompute_ms for t in found]),
+            "streaming": (sizes, [t.stream_ms for t in timings]),
+            "recompute": (sizes, [t.recompute_ms for t in timings]),
         }
-        plots.curves(plot, series, "window, tokens", "ms a token", "streaming and recomputing the window")
+        plots.curves(plot, series, "window, tokens", "ms per token", "streaming and recomputing the window")
     if as_json:
-        print(json.dumps([{**dataclasses.asdict(t), "ratio": t.ratio, "torch_ratio": t.torch_ratio} for t in found]))
+        print(json.dumps([{**dataclasses.asdict(t), "ratio": t.ratio, "torch_ratio": t.torch_ratio} for t in timings]))
         return
     heads = ("stream ms", "recompute ms", "ratio", *(("torch ms", "recompute ms", "ratio") if torch else ()))
     print(" window" + "".join(f"{head:>14}" for head in heads))
-    for t in found:
+    for t in timings:
         columns = [t.stream_ms, t.recompute_ms, t.ratio, t.torch_stream_ms, t.torch_recompute_ms, t.torch_ratio]
         print(f"{t.window:>7}" + "".join(f"{x:>14.2f}" for x in columns if x is not None))
 
@@ -71,15 +76,17 @@ def latency(
 def endurance(
     model: Model = DEFAULT_MODEL,
     text: Texts = [],  # noqa: B006 - typer copies it
-    tokens: Annotated[int, typer.Option(help="Feed this many, one at a time.")] = 100_000,
-    every: Annotated[int, typer.Option(help="Tokens a row.")] = 10_000,
+    tokens: Annotated[int, typer.Option(help="Number of tokens to decode, one at a time.")] = 100_000,
+    every: Annotated[int, typer.Option(help="Number of tokens per row of the table.")] = 10_000,
     window: Window = DEFAULT_WINDOW,
     precision: PrecisionOption = "int4",
-    progress: Annotated[Path | None, typer.Option(help="Keep the state here; go on from it if it exists.")] = None,
+    progress: Annotated[
+        Path | None, typer.Option(help="Progress file: resume from it if it exists, and save to it after every row.")
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """One token at a time for long: latency and memory of every stretch."""
+    """Decode for a long time, reporting latency and memory."""
     import edgesink
     from edgesink.evaluate.latency import Endurance
 
@@ -87,12 +94,12 @@ def endurance(
     run = Endurance(edgesink.load(bundle, threads=threads), every, progress)
     ids = itertools.islice(_text(run.stream, text).endless(), run.stream.position, None)
     with Bar() as bar:
-        found = run.run(ids, tokens, lambda done: bar.show("endurance", done, tokens))
+        stretches = run.run(ids, tokens, lambda done: bar.show("endurance", done, tokens))
     if as_json:
-        print(json.dumps([dataclasses.asdict(s) for s in found]))
+        print(json.dumps([dataclasses.asdict(s) for s in stretches]))
         return
     print(f"{'tokens':>8}  {'p50 ms':>7}  {'p90 ms':>7}  {'p99 ms':>7}  {'resident MB':>11}")
-    for s in found:
+    for s in stretches:
         print(f"{s.tokens:>8}  {s.p50_ms:>7.2f}  {s.p90_ms:>7.2f}  {s.p99_ms:>7.2f}  {s.resident_bytes / 1e6:>11.1f}")
 
 

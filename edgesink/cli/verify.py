@@ -1,4 +1,4 @@
-"""The command `verify`: parity of an artefact with the oracle, stage by stage, with the greedy text side by side."""
+"""The command `verify`: the logits of a bundle compared with the PyTorch reference, stage by stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgesink.bundles import checkpoint_of
-from edgesink.cli.options import DeviceOption, Json, Model
+from edgesink.cli.options import CHECKPOINT, DeviceOption, Json
 from edgesink.cli.output import Bar, say
 from edgesink.errors import NotFaithful
 from edgesink.model_name import understand
@@ -25,21 +25,41 @@ if TYPE_CHECKING:
 
 
 def verify(
-    bundle: Model = DEFAULT_MODEL,
-    model: Annotated[str, typer.Option(help="The model that the bundle was exported from.")] = DEFAULT_MODEL,
+    bundle: Annotated[
+        str,
+        typer.Argument(help=f"A bundle folder, or a model to make a test export of: {CHECKPOINT}."),
+    ] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option(help="If BUNDLE is a bundle: the model that it was exported from.")
+    ] = DEFAULT_MODEL,
     device: DeviceOption = "cpu",
-    tokens: Annotated[int | None, typer.Option(help="Feed this many; default twice round the ring.")] = None,
-    sinks: Annotated[int | None, typer.Option(help="Pinned first tokens; default the bundle's.")] = None,
-    target: Annotated[Target, typer.Option(help="Of a model: what to export for.")] = "onnx",
-    precision: Annotated[Precision, typer.Option(help="Of a model: its weights.")] = "fp32",
-    window: Annotated[int, typer.Option(help="Of a model: small, to go round it often.")] = 60,
-    compute_units: Annotated[ComputeUnits, typer.Option(help="Of a Core ML bundle, on a Mac.")] = "cpu_and_gpu",
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of tokens to compare. Default: two laps of the ring for a bundle, six for a test export."
+        ),
+    ] = None,
+    sinks: Annotated[int | None, typer.Option(help="Number of attention sinks. Default: the bundle's.")] = None,
+    target: Annotated[Target, typer.Option(help="If BUNDLE is a model: format of the test export.")] = "onnx",
+    precision: Annotated[
+        Precision, typer.Option(help="If BUNDLE is a model: weight precision of the test export.")
+    ] = "fp32",
+    window: Annotated[
+        int,
+        typer.Option(
+            help="If BUNDLE is a model: sliding window of the test export, small so that the ring wraps often."
+        ),
+    ] = 60,
+    compute_units: Annotated[
+        ComputeUnits, typer.Option(help="Core ML on a Mac only: the processors that run it.")
+    ] = "cpu_and_gpu",
     as_json: Json = False,
 ) -> None:
-    """Hold a bundle, or a fresh export of a model, against the PyTorch oracle over many wraps of the ring.
+    """Compare the logits of a bundle with the PyTorch reference.
 
-    A bundle for onnx is run by ONNX Runtime's own operators, and then by our kernels where there are any. A Core ML
-    bundle is read by an evaluator of its own, and on a Mac then run by Core ML too.
+    BUNDLE may also be a model: a test export of it is then compared. The comparison runs until the ring has wrapped
+    several times. An ONNX bundle runs with ONNX Runtime's own operators and then with edgesink's C kernels where they
+    are available. A Core ML bundle is computed by an independent evaluator, and on a Mac then by Core ML as well.
     """
     from edgesink.manifest import Manifest
     from edgesink.verify import runners
@@ -47,9 +67,9 @@ def verify(
 
     with tempfile.TemporaryDirectory() as folder, Bar() as bar:
         folder_of_bundle = Path(bundle)
-        given = understand(bundle).kind == "bundle"
-        checkpoint = checkpoint_of(model if given else bundle, say)
-        if not given:
+        is_bundle = understand(bundle).kind == "bundle"
+        checkpoint = checkpoint_of(model if is_bundle else bundle, say)
+        if not is_bundle:
             from edgesink.export.bundle import export
 
             folder_of_bundle = Path(folder) / "bundle"
@@ -68,18 +88,22 @@ def verify(
             data["kernels"], table = _data(report, texts), f"{table}\n\n{_table(report, texts)}"
         on_a_mac = manifest.target == "coreml" and runners.runs_core_ml()
         if on_a_mac and not report.failures:
-            opened = partial(runners.CoreMlRunner, units=compute_units)
+            open_core_ml = partial(runners.CoreMlRunner, units=compute_units)
             show = partial(bar.show, "Core ML")
-            report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, opened)
+            report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, open_core_ml)
             texts = _texts(folder_of_bundle, report)
             data["core_ml"], table = _data(report, texts), f"{table}\n\n{_table(report, texts)}"
     print(json.dumps(data, indent=2) if as_json else table)
     if report.failures:
-        raise NotFaithful("; ".join(report.failures), "the oracle's logits", "export again; if it stays, report it")
+        raise NotFaithful(
+            "; ".join(report.failures),
+            "the oracle's logits",
+            "export the model again; if the difference remains, report it as a bug",
+        )
 
 
 def _texts(bundle: Path, report: Report) -> tuple[str, str]:
-    """What the oracle and the artefact went on with."""
+    """The greedy continuations of the reference and of the bundle."""
     from edgesink.runtime.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.of_bundle(bundle)

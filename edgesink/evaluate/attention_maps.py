@@ -1,7 +1,7 @@
 """Where a model looks: attention averaged over pieces of a text, after the paper's figure 2.
 
 Owns the averaging and the share of attention that the first token gets; PyTorch with transformers' eager attention
-gives the weights. Piece after piece goes by, so what is held is one [L, H, n, n] array. Draws nothing.
+gives the weights. One batch of pieces is in memory at a time, and one [L, H, n, n] array of sums. Draws nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ BATCH = 16  # pieces at once
 
 @dataclass(frozen=True)
 class LayerShare:
-    """What the first token gets in one layer, as shares of 1, queries after it only."""
+    """The share of attention (0 to 1) that later queries give the first token in one layer."""
 
     layer: int
     first: float  # mean over heads
-    largest: float  # of the head that gives it most
+    largest: float  # of the head that gives it the most
     last_query: float  # of the last query alone, mean over heads
 
 
@@ -50,7 +50,9 @@ def average_maps(model: Any, pieces: Iterable[np.ndarray]) -> np.ndarray:
         total = summed if total is None else total + summed
         count += len(batch)
     if total is None:
-        raise BadOption("no piece of text", "a text of at least one piece", "take a longer --text")
+        raise BadOption(
+            "a text shorter than one sample", "at least one sample", "use a longer --text or a smaller --length"
+        )
     averaged: np.ndarray = total / count
     return averaged
 
@@ -63,16 +65,16 @@ def first_token_shares(maps: np.ndarray) -> list[LayerShare]:
 
 
 def uniform_share(length: int) -> float:
-    """What the first token would get from queries 1 … length - 1 that look everywhere alike."""
+    """What the first token would get from queries 1 … length - 1 that attend uniformly."""
     return float(np.mean([1 / (query + 1) for query in range(1, length)]))
 
 
 def _batches(pieces: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-    held: list[np.ndarray] = []
+    batch: list[np.ndarray] = []
     for piece in pieces:
-        held.append(piece)
-        if len(held) == BATCH:
-            yield np.stack(held)
-            held = []
-    if held:
-        yield np.stack(held)
+        batch.append(piece)
+        if len(batch) == BATCH:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)

@@ -1,4 +1,4 @@
-"""Text as ids by a checkpoint's own tokenizer, where there is no bundle yet."""
+"""Text as ids by a checkpoint's own tokenizer, for commands that have no bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time per token: streaming beside recomputing the window at several sizes, and streaming for very long.
+"""Time per token: streaming compared with recomputing the window at several sizes, and streaming for very long.
 
 Owns the clock and the medians. Recomputing is timed twice: through the same exported graph (a fresh stream is fed a
 whole window for every token: the fair ratio) and as a dense forward of PyTorch, which is what the paper timed. The
@@ -28,7 +28,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class WindowTimes:
-    """Medians at one window size, milliseconds a token; None where it was not timed."""
+    """Medians at one window size, milliseconds per token; None where it was not timed."""
 
     window: int  # tokens seen, sinks included
     stream_ms: float  # ONNX graph, one token
@@ -78,10 +78,10 @@ def time_torch(times: WindowTimes, model: Any, ids: np.ndarray, steps: int, repe
         cache = DynamicCache()
         for start in range(0, times.window - 1, 512):
             stop = min(start + 512, times.window - 1)
-            model(window[:, start:stop], past_key_values=cache, logits_to_keep=1)
+            model(window[:, start:stop], cache=cache, logits_to_keep=1)
 
         def step() -> None:
-            model(window[:, -1:], past_key_values=cache, logits_to_keep=1)
+            model(window[:, -1:], cache=cache, logits_to_keep=1)
             cache.crop(-1)
 
         stepped = [milliseconds(step) for _ in range(steps)]
@@ -102,12 +102,12 @@ class Stretch:
 
 
 class Endurance:
-    """One token at a time through a stream, for long; goes on from a progress file.
+    """One token at a time through a stream, for a long time; resumes from a progress file.
 
     Args:
         stream: at its start.
-        every: tokens a stretch.
-        progress: JSON file of the stretches, with a session file beside it; None keeps nothing.
+        every: tokens per stretch.
+        progress: JSON file of the stretches, with a session file in the same folder; None saves nothing.
     """
 
     def __init__(self, stream: Stream, every: int, progress: Path | None = None) -> None:
@@ -142,8 +142,8 @@ class Endurance:
             "every": self.every,
             "stretches": [vars(s) for s in self.stretches],
         }
-        with atomic_write(self.progress) as aside:
-            aside.write_text(json.dumps(data), encoding="utf-8")
+        with atomic_write(self.progress) as temporary:
+            temporary.write_text(json.dumps(data), encoding="utf-8")
         for other in self.progress.parent.glob(f"{self.progress.name}.*.session"):
             if other != session:
                 other.unlink()
@@ -156,9 +156,11 @@ class Endurance:
                 FORMAT, self.stream.manifest.fingerprint, self.every,
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
-            raise BadOption(f"{progress} is no progress file ({error})", "", "remove it, or name another") from None
+            raise BadOption(
+                f"{progress} is not a progress file ({error})", "", "remove it, or name another file"
+            ) from None
         if not same or not stretches:
-            raise BadOption(f"{progress} belongs to another run", "", "remove it, or name another")
+            raise BadOption(f"{progress} belongs to another run", "", "remove it, or name another file")
         self.stretches = stretches
         self.stream.restore(self._session(stretches[-1].tokens))
 

@@ -1,4 +1,4 @@
-"""Which curves a measurement has, and the running of each: the plan of `edgesink eval ppl`."""
+"""The curves that `edgesink eval ppl` measures, and how each of them is run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from edgesink.evaluate.perplexity import (
     Curve,
     Dense,
     Mode,
+    OnBlock,
     Reader,
     Recompute,
-    Report,
     Sampling,
     Streaming,
     follow,
@@ -28,7 +28,7 @@ from edgesink.evaluate.texts import Text
 
 @dataclass(frozen=True)
 class Planned:
-    """One curve to be."""
+    """One curve to measure."""
 
     mode: Mode
     sinks: int
@@ -40,12 +40,12 @@ def bundle_key(one: Planned) -> str:
     return "recompute" if one.mode == "recompute" else one.positions
 
 
-def plan(modes: Iterable[str], sinks: Iterable[int], positions: Sequence[str]) -> list[Planned]:
+def planned_curves(modes: Iterable[str], sinks: Iterable[int], positions: Sequence[str]) -> list[Planned]:
     """The curves of these options, each once: 0 sinks is `window`, where positions make no difference."""
     planned = []
     for mode in modes:
         if mode not in MODES:
-            raise BadOption(f"mode {mode!r}", ", ".join(MODES))
+            raise BadOption(f"mode {mode!r}", f"one of {', '.join(MODES)}")
         if mode == "sinks":
             with_sinks = [Planned("sinks", count, place) for place in positions for count in sinks if count]
             planned += [Planned("window", 0, "cache")] * (0 in sinks) + with_sinks
@@ -61,17 +61,17 @@ class Measurement:
     bundles: dict[str, Path]  # by positions; "recompute", one that evicts nothing of a recomputed window
     text: Text
     sampling: Sampling
-    every: int  # tokens a row
+    every: int  # tokens per row
     dense_limit: int  # tokens
     dense_model: Callable[[], Any] | None  # PyTorch, with the weights of the bundle; None if no mode is dense
     threads: int | None = None
     provider: str = "cpu"
 
-    def run(self, planned: Sequence[Planned], progress: Progress, report: Report) -> list[Curve]:
-        """Every curve, one after the other; those that `progress` holds whole are not run again."""
-        return [self._run_one(one, progress, report) for one in planned]
+    def run(self, planned: Sequence[Planned], progress: Progress, on_block: OnBlock) -> list[Curve]:
+        """Every curve, one after the other; those that `progress` has completely are not run again."""
+        return [self._run_one(one, progress, on_block) for one in planned]
 
-    def _run_one(self, one: Planned, progress: Progress, report: Report) -> Curve:
+    def _run_one(self, one: Planned, progress: Progress, on_block: OnBlock) -> Curve:
         limit = min(self.sampling.tokens, self.dense_limit) if one.mode == "dense" else self.sampling.tokens
         sampling = dataclasses.replace(self.sampling, tokens=limit)
         fresh = Curve(one.mode, one.sinks, one.positions, self.every)
@@ -85,12 +85,12 @@ class Measurement:
         curve = progress.start(fresh, resumable)
         reader = self._reader(one, scorer, curve.position)
 
-        def told(curve: Curve) -> None:
-            report(curve)
+        def report_and_save(curve: Curve) -> None:
+            on_block(curve)
             if progress.due():
                 progress.save(curve, resumable)
 
-        follow(reader, curve, self.text, sampling, told)
+        follow(reader, curve, self.text, sampling, report_and_save)
         progress.save(curve, resumable, done=True)
         return curve
 

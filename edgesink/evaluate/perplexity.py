@@ -1,9 +1,9 @@
-"""Perplexity of a text that is longer than the memory, as it streams by.
+"""Perplexity of a text that is longer than the window, while it streams by.
 
 Owns the four ways of reading that the paper compares (section 4.1, figures 3 and 5) and their running curves:
 `sinks` and `window` (no sinks) go through the exported graph; `recompute` fills a fresh stream of that graph with the
 last `capacity` tokens for every token that it scores, or for every few (`Sampling.run`), so only a sample of them;
-`dense` keeps every key, in PyTorch, and stops at a limit. What is held does not grow with the text, but for one row of
+`dense` keeps every key, in PyTorch, and stops at a limit. Memory does not grow with the text, except for one row of
 numbers every `every` tokens and the sampled ones. Draws nothing.
 """
 
@@ -39,10 +39,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 1 <= self.run <= self.stride:
-            raise BadOption(f"runs of {self.run} tokens", f"1 to the stride, {self.stride}")
+            raise BadOption(f"--run {self.run}", f"1 to {self.stride}, the --stride")
 
     def sampled(self, block: Block) -> np.ndarray:
-        """Places in `block` of the sampled tokens."""
+        """Indices in `block` of the sampled tokens."""
         places = np.arange(block.start, block.start + len(block.ids))
         late = places >= self.capacity + self.run - 1
         return np.flatnonzero((places % self.stride >= self.stride - self.run) & late)
@@ -50,7 +50,7 @@ class Sampling:
 
 @dataclass
 class Curve:
-    """What one way of reading found; a row is `every` tokens."""
+    """What one way of reading measured; a row is `every` tokens."""
 
     mode: Mode
     sinks: int
@@ -113,11 +113,11 @@ class Reader(Protocol):
         """Nats of the targets of the block that this way scores."""
 
 
-Report = Callable[[Curve], None]
+OnBlock = Callable[[Curve], None]
 """Called after every block."""
 
 
-def follow(reader: Reader, curve: Curve, text: Text, sampling: Sampling, report: Report) -> None:
+def follow(reader: Reader, curve: Curve, text: Text, sampling: Sampling, on_block: OnBlock) -> None:
     """Read on from where `curve` stands to the end, in blocks that end where a row ends."""
     for block in _within_rows(text.blocks(sampling.tokens, BLOCK, curve.position), curve.every):
         began = time.perf_counter()
@@ -125,7 +125,7 @@ def follow(reader: Reader, curve: Curve, text: Text, sampling: Sampling, report:
         curve.add(block, nats, time.perf_counter() - began)
         whole = len(nats) == len(block.ids)
         curve.sample += [float(x) for x in (nats[sampling.sampled(block)] if whole else nats)]
-        report(curve)
+        on_block(curve)
 
 
 def _within_rows(blocks: Iterator[Block], every: int) -> Iterator[Block]:
@@ -138,7 +138,7 @@ def _within_rows(blocks: Iterator[Block], every: int) -> Iterator[Block]:
 
 
 class Streaming:
-    """`sinks`, and `window` with 0 of them: the exported graph reads on and on."""
+    """`sinks`, and `window` with 0 of them: the exported graph reads endlessly."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -150,32 +150,32 @@ class Streaming:
 class Recompute:
     """Every run of sampled tokens sees a fresh stream of the last tokens, in which nothing has been evicted.
 
-    The first of a run sees exactly `capacity` tokens and the others one more each: beside streaming, a baseline that is
-    helped, never hindered. The scorer's own capacity must hold them all.
+    The first of a run sees exactly `capacity` tokens and the others one more each: compared with streaming, a baseline
+    that is helped, never hindered. The scorer's own capacity must hold them all.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self._held = np.empty(0, np.int64)  # the last ids, up to a window
+        self._recent = np.empty(0, np.int64)  # the last ids, up to a window
 
     def read(self, block: Block, sampling: Sampling) -> np.ndarray:
-        ids = np.concatenate([self._held, block.ids])
+        ids = np.concatenate([self._recent, block.ids])
         following = np.append(ids[1:], block.targets[-1])
-        before = len(self._held)
+        before = len(self._recent)
         nats = [np.empty(0, np.float32)]
         for run in _runs(sampling.sampled(block)):
             first, last = before + int(run[0]), before + int(run[-1]) + 1
             window = slice(max(0, first + 1 - sampling.capacity), last)
             self.scorer.reset(self.scorer.ring.sinks)
             nats.append(self.scorer.feed(ids[window], following[window])[-len(run) :])
-        self._held = ids[-sampling.capacity :]
+        self._recent = ids[-sampling.capacity :]
         return np.concatenate(nats)
 
     def warm(self, text: Text, start: int, capacity: int) -> None:
-        """Hold what stands before `start`, to go on from there."""
+        """Keep what comes before `start`, to continue from there."""
         before = max(0, start - capacity)
         parts = [block.ids for block in text.blocks(start, BLOCK, before)]
-        self._held = np.concatenate(parts) if parts else self._held
+        self._recent = np.concatenate(parts) if parts else self._recent
 
 
 def _runs(places: np.ndarray) -> list[np.ndarray]:
@@ -200,7 +200,7 @@ class Dense:
                 part = slice(start, start + 256)
                 ids = torch.tensor(block.ids[part], device=self.model.device)[None]
                 targets = torch.tensor(block.targets[part], device=self.model.device)
-                logits = self.model(ids, past_key_values=self._cache, use_cache=True).logits[0]  # [T, V]
+                logits = self.model(ids, cache=self._cache, use_cache=True).logits[0]  # [T, V]
                 nats.append(torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").cpu().numpy())
         return np.concatenate(nats)
 
@@ -213,7 +213,7 @@ def paired_ratio(curve: Curve, baseline: Curve, run: int = 1) -> tuple[float, fl
     runs = min(len(curve.sample), len(baseline.sample)) // run
     if runs < 2:
         raise BadOption(
-            f"{runs * run} sampled tokens", f"at least {2 * run}", "take more --tokens or a smaller --stride"
+            f"{runs * run} sampled tokens", f"at least {2 * run}", "use more --tokens or a smaller --stride"
         )
     difference = np.array(curve.sample[: runs * run]) - np.array(baseline.sample[: runs * run])
     means = difference.reshape(runs, run).mean(1)

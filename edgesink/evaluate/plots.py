@@ -75,11 +75,11 @@ def _figure(width: float, height: float, rows: int = 0, columns: int = 0) -> tup
 
 
 def _save(figure: Any, path: Path) -> None:
-    """In 256 colours, a fraction of the size; beside, then renamed: a reader never meets half a picture."""
+    """In 256 colours, a fraction of the size; written atomically."""
     from PIL import Image  # matplotlib brings it
 
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(256)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as aside:
-        picture.save(aside, format="PNG", optimize=True)
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)

@@ -1,6 +1,6 @@
 """A long measurement that can be interrupted: its curves and streams on disk.
 
-Owns the progress file (JSON, written beside and renamed into place) and the session files it points to. A file of
+Owns the progress file (JSON, replaced atomically) and the session files it points to. A file of
 another measurement is refused. The session is written first and the one before it removed last, so whatever moment
 the power goes, the file names a session that exists.
 """
@@ -23,7 +23,7 @@ SAVE_SECONDS = 60.0
 
 
 class Progress:
-    """The curves of one measurement, kept in `path`; None keeps them in memory only.
+    """The curves of one measurement, saved in `path`; None keeps them in memory only.
 
     Args:
         path: the progress file; it need not exist.
@@ -68,8 +68,8 @@ class Progress:
             self._sessions[curve.label] = name
         curves = {label: dataclasses.asdict(curve) for label, curve in self.curves.items()}
         data = {"format": FORMAT, "identity": self.identity, "curves": curves, "sessions": self._sessions}
-        with atomic_write(self.path) as aside:
-            aside.write_text(json.dumps(data), encoding="utf-8")
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps(data), encoding="utf-8")
         if before is not None and before != self._sessions.get(curve.label):
             self.path.with_name(before).unlink(missing_ok=True)
         self._saved_at = time.monotonic()
@@ -81,7 +81,7 @@ class Progress:
             self.curves = {label: Curve(**curve) for label, curve in data["curves"].items()}
             self._sessions = data["sessions"]
         except (ValueError, KeyError, TypeError) as error:
-            raise BadOption(f"{path} is no progress file ({error})", "", "remove it, or name another") from None
+            raise BadOption(f"{path} is not a progress file ({error})", "", "remove it, or name another file") from None
         if not same:
             raise BadOption(
                 f"{path} belongs to another measurement ({data['identity']})", str(self.identity), "name another file"

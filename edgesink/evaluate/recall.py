@@ -1,9 +1,9 @@
-"""StreamEval, openly: what a stream still knows of a line that went by some lines ago.
+"""StreamEval: what a stream still knows of a line that went by some lines ago.
 
 Owns the task, after the paper's section 4.4 (its code was never released): numbered lines go by, and every ten lines
 a question asks about one of them. The paper asks a 7B chat model for a number of many digits; a small model cannot
 copy one from any distance, so our lines say whose a thing is and the question ends where the name would follow. Two
-scores: `exact`, the likeliest token of all begins the right name; `chosen`, it is the likeliest of the twenty names
+scores: `exact`, the most likely token of all begins the right name; `chosen`, it is the most likely of the twenty names
 (chance: 1 in 20). Questions stay in the stream with the true answer, whatever the model said. The distances asked
 take turns in one stream. Knows tokens only through the tokenizer it is given.
 """
@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from edgesink.evaluate.texts import Encoder
 from edgesink.sample_text import NAMES, Line, lines
 
 EVERY = 10  # lines between two questions
@@ -29,13 +30,6 @@ class Stream(Protocol):
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         """Feed ids; float32 [V], the logits after the last."""
-
-
-class Encoder(Protocol):
-    """What is asked of a bundle's tokenizer."""
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +68,24 @@ def ask(
         stream: at its start.
         encoder: the bundle's tokenizer.
         distances: lines back, below THINGS.
-        questions: of each distance.
+        questions: per distance.
         seed: of the text.
-        report: told the number of answers.
+        report: called with the number of answers so far.
     """
     farthest = max(distances)
-    held: dict[int, tuple[Line, int]] = {}  # by number: the line and where it began
+    recent: dict[int, tuple[Line, int]] = {}  # by number: the line and where it began
     waiting: list[int] = []  # ids not fed yet
     answers: list[Answer] = []
     turns = itertools.cycle(distances)
     shared = _shared(encoder)
     first = {name: encoder.encode(f" {name}\n")[len(shared)] for name in NAMES}
     for line in lines(seed):
-        held[line.number] = line, stream.position + len(waiting)
-        held.pop(line.number - farthest - 1, None)
+        recent[line.number] = line, stream.position + len(waiting)
+        recent.pop(line.number - farthest - 1, None)
         waiting += encoder.encode(line.text)
         if line.number % EVERY == 0 and line.number > farthest:
             back = next(turns)
-            asked, began = held[line.number - back]
+            asked, began = recent[line.number - back]
             waiting += encoder.encode(asked.question)
             logits = stream.prefill([*waiting, *shared])
             right = first[asked.owner]
@@ -107,14 +101,14 @@ def ask(
 
 def scores(answers: Sequence[Answer], window: int) -> list[Score]:
     """Accuracy by distance; `window` is that of the stream."""
-    found = []
+    table = []
     for lines_back in sorted({answer.lines for answer in answers}):
         here = [answer for answer in answers if answer.lines == lines_back]
         distances = sorted(answer.tokens for answer in here)
         seen = "inside" if distances[-1] <= window else "beyond" if distances[0] > window else "edge"
         exact, chosen = (sum(column) / len(here) for column in zip(*((a.exact, a.chosen) for a in here), strict=True))
-        found.append(Score(lines_back, distances[len(distances) // 2], len(here), exact, chosen, seen))
-    return found
+        table.append(Score(lines_back, distances[len(distances) // 2], len(here), exact, chosen, seen))
+    return table
 
 
 def _shared(encoder: Encoder) -> list[int]:

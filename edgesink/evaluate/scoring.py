@@ -37,7 +37,7 @@ class Scorer:
 
         self.manifest = Manifest.read(bundle)
         if self.manifest.target != "onnx":
-            raise BadBundle(f"a bundle for {self.manifest.target}", "one for onnx", "export with --target onnx")
+            raise BadBundle(f"a bundle for target {self.manifest.target}", "target onnx", "export with --target onnx")
         self._kernels = kernels_of(bundle, self.manifest, provider)
         graph = scoring_graph(self._kernels.graph if self._kernels else bundle / ONNX_GRAPH)
         self._session = open_session(bundle, self.manifest, threads, provider, graph, self._kernels)
@@ -108,9 +108,9 @@ def _keep_every_token(graph: onnx.GraphProto) -> None:
         for index, name in enumerate(node.input):
             if name == last.output[0]:
                 node.input[index] = last.input[0]
-    kept = [node for node in graph.node if node.name != names.LAST and names.NEXT not in node.output]
+    nodes = [node for node in graph.node if node.name != names.LAST and names.NEXT not in node.output]
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(nodes)
 
 
 def _append_nll(graph: onnx.GraphProto, logits: str, vocab: int) -> None:

@@ -11,7 +11,7 @@ from edgesink.evaluate.perplexity import Curve, Sampling, paired_ratio
 
 
 def as_table(curves: Sequence[Curve], sampling: Sampling) -> str:
-    """One line a curve: of all tokens, of those after the first eviction, and beside recomputation."""
+    """One line per curve: perplexity of all tokens, after the first eviction, and compared with recomputation."""
     width, capacity = max(len(curve.label) for curve in curves), sampling.capacity
     lines = [
         f"{'':<{width}}  {'tokens':>9}  {'scored':>9}  {'ppl':>9}  {'ppl past ' + str(capacity):>14}  vs recompute"
@@ -19,10 +19,10 @@ def as_table(curves: Sequence[Curve], sampling: Sampling) -> str:
     for curve in curves:
         late = curve.perplexity_from(capacity)
         ratio = _ratio(curve, curves, sampling)
-        beside = f"x {ratio[0]:.3f} ± {ratio[1]:.3f} ({ratio[2]} tokens)" if ratio else ""
+        compared = f"x {ratio[0]:.3f} ± {ratio[1]:.3f} ({ratio[2]} tokens)" if ratio else ""
         lines.append(
             f"{curve.label:<{width}}  {curve.position:>9}  {sum(curve.counts):>9}  {curve.perplexity:>9.3f}"
-            f"  {late:>14.3f}  {beside}".rstrip()
+            f"  {late:>14.3f}  {compared}".rstrip()
         )
     return "\n".join(lines)
 
@@ -65,7 +65,7 @@ def _curve_data(curve: Curve, curves: Sequence[Curve], sampling: Sampling) -> di
 
 
 def _ratio(curve: Curve, curves: Sequence[Curve], sampling: Sampling) -> tuple[float, float, int] | None:
-    """Beside recomputation on its sampled tokens, where both scored some."""
+    """Compared with recomputation on its sampled tokens, if both scored some."""
     baseline = next((other for other in curves if other.mode == "recompute"), None)
     if baseline is None or baseline is curve or min(len(curve.sample), len(baseline.sample)) < 2 * sampling.run:
         return None

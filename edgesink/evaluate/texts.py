@@ -1,4 +1,4 @@
-"""A text of any length as ids, read piece by piece: what is held does not grow with it.
+"""A text of any length as ids, read piece by piece in constant memory.
 
 Owns the cutting of files into pieces (at blank lines, so that a word is never cut) and of ids into blocks to score.
 A text that is too short is read again from its start. Knows nothing of models.
@@ -20,15 +20,15 @@ PIECE = 1 << 16  # characters, about
 
 
 class Encoder(Protocol):
-    """What a text needs of a tokenizer."""
+    """The part of a tokenizer that the measurements use."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, no special ones."""
+        """Ids of `text`, without special tokens."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Ids that stand at `start`, … of the text, and the ids that follow each of them."""
+    """Ids of the text from position `start` on, and for each of them the id that follows."""
 
     start: int
     ids: np.ndarray  # int64 [n]
@@ -46,34 +46,34 @@ class Text:
     ) -> None:
         for file in files:
             if not file.is_file():
-                raise BadOption(f"no file {file}", "a text file")
+                raise BadOption(f"no file {file}", "a UTF-8 text file")
         self.files, self._encoder, self._first = list(files), encoder, first
         self._skip, self._keep = skip, keep
 
     def count(self) -> int:
         """Ids that follow another in one reading."""
-        found = sum(len(ids) for ids in self._pieces(again=False)) - 1
-        if found < 1:
-            raise BadOption(f"--skip {self._skip} leaves nothing of this text")
-        return found
+        count = sum(len(ids) for ids in self._pieces(again=False)) - 1
+        if count < 1:
+            raise BadOption(f"--skip {self._skip} leaves nothing of the text", "a text longer than that")
+        return count
 
     def blocks(self, tokens: int, size: int, start: int = 0) -> Iterator[Block]:
         """The first `tokens` ids that have a follower, from `start` on, `size` at a time; read again as needed."""
-        held, place = np.empty(0, np.int64), 0  # ids not yet handed out, and where the first of them stands
+        pending, place = np.empty(0, np.int64), 0  # ids not yet yielded, and the position of the first
         for piece in self._pieces(again=True):
-            held = np.concatenate([held, piece])
+            pending = np.concatenate([pending, piece])
             if place < start:
-                skipped = min(start - place, len(held))
-                held, place = held[skipped:], place + skipped
-            while len(held) > min(size, tokens - place) and place < tokens and place >= start:
+                skipped = min(start - place, len(pending))
+                pending, place = pending[skipped:], place + skipped
+            while len(pending) > min(size, tokens - place) and place < tokens and place >= start:
                 length = min(size, tokens - place)
-                yield Block(place, held[:length], held[1 : length + 1])
-                held, place = held[length:], place + length
+                yield Block(place, pending[:length], pending[1 : length + 1])
+                pending, place = pending[length:], place + length
             if place >= tokens:
                 return
 
     def endless(self) -> Iterator[int]:
-        """Every id, over and over."""
+        """Every id, endlessly."""
         for piece in self._pieces(again=True):
             yield from piece.tolist()
 
@@ -90,22 +90,22 @@ class Text:
                 yield ids[(places < self._keep) | (places >= self._keep + self._skip)]
                 read += len(ids)
             if empty:
-                raise BadOption(f"{file} is empty", "a text")
+                raise BadOption(f"{file} is empty", "a UTF-8 text file")
 
 
 def _paragraphs(file: Path) -> Iterator[str]:
     """The text of `file` in pieces of at least PIECE characters that end with a blank line."""
     lines: list[str] = []
-    held = 0
+    size = 0
     try:
         with file.open(encoding="utf-8") as source:
             for line in source:
                 lines.append(line)
-                held += len(line)
-                if held >= PIECE and not line.strip():
+                size += len(line)
+                if size >= PIECE and not line.strip():
                     yield "".join(lines)
-                    lines, held = [], 0
+                    lines, size = [], 0
     except UnicodeDecodeError as error:
-        raise BadOption(f"{file} is not UTF-8 text ({error})", "a text file") from None
+        raise BadOption(f"{file} is not UTF-8 text ({error})", "a UTF-8 text file") from None
     if lines:
         yield "".join(lines)

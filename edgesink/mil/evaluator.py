@@ -66,7 +66,7 @@ class MilEvaluator:
         plan = self._plan(self.signature(function))
         values = plan.values.copy()
         if unknown := set(inputs) ^ set(plan.inputs):
-            raise BadOption(f"inputs {sorted(inputs)} for {plan.function.name!r} (at odds: {sorted(unknown)})")
+            raise BadOption(f"inputs {sorted(inputs)} for {plan.function.name!r} (missing or extra: {sorted(unknown)})")
         for name, slot in plan.inputs.items():
             given, kind = np.asarray(inputs[name]), plan.function.inputs[name]
             if given.dtype.kind == "i" and kind.dtype.startswith("fp"):  # whole numbers written without a point

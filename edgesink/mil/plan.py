@@ -103,7 +103,7 @@ class Planner:
         (state,) = operation.inputs["input"]
         declared = self.plan.function.states.get(str(state))
         if declared is None:
-            raise EdgesinkError(f"operation {operation.name!r} uses {state!r}, which is no state of the function")
+            raise EdgesinkError(f"operation {operation.name!r} uses {state!r}, which is not a state of the function")
         value = operation.outputs[0][1] if operation.kind == "read_state" else self._type(operation.inputs["data"][0])
         if value != declared:
             raise EdgesinkError(f"operation {operation.name!r} handles state {state!r} as {value}", f"{declared}")

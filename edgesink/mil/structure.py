@@ -1,4 +1,4 @@
-"""What a saved Core ML package is made of, and whether that is the shape of a ring that streams for ever.
+"""What a saved Core ML package is made of, and whether that is the shape of a ring that streams forever.
 
 Owns the census of a package (`describe`) and the findings about it (`check_ring_structure`). Nothing runs here:
 values are `mil_evaluator`'s business. An empty list of findings says that the saved program has the structure that

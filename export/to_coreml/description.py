@@ -9,7 +9,7 @@ from edgesink.manifest import Manifest
 
 DESCRIPTIONS = {
     names.IDS: "Token ids, [1, T]; behind `length` of them, padding.",
-    names.POSITION: "Tokens fed before this run, as edgesink's Ring.frame of that number: bounded for ever.",
+    names.POSITION: "Tokens fed before this run, as edgesink's Ring.frame of that number: always bounded.",
     names.SINKS: "How many first tokens of this stream are never forgotten; the same from its start to its end.",
     names.LENGTH: "How many of the ids are real, 1 to T.",
     names.LOGITS: "Logits after the last real id, [1, V].",
@@ -27,7 +27,7 @@ def describe_model(description: Any, manifest: Manifest, part: int) -> None:
             feature.shortDescription = DESCRIPTIONS[feature.name]
     metadata = description.metadata
     metadata.shortDescription = (
-        f"{manifest.model.name}: streams for ever in constant memory, {manifest.stream.capacity} tokens remembered"
+        f"{manifest.model.name}: streams forever in constant memory, {manifest.stream.capacity} tokens remembered"
     )
     metadata.versionString = manifest.tools["edgesink"]
     metadata.userDefined[names.MANIFEST_KEY] = manifest.to_json()

@@ -13,7 +13,7 @@ enum BundleFolder {
         }.sorted { $0.path < $1.path }
     }
 
-    /// Copies a folder that Files handed over; what is no bundle is refused before anything is copied.
+    /// Copies a folder that Files handed over; what is not a bundle is refused before anything is copied.
     static func add(_ source: URL) throws -> URL {
         let isScoped = source.startAccessingSecurityScopedResource()
         defer { if isScoped { source.stopAccessingSecurityScopedResource() } }

@@ -51,7 +51,7 @@ public struct ModelSpec: Equatable, Sendable {
 /// What of the stream is fixed when the model is exported.
 public struct StreamSpec: Equatable, Sendable {
     public let sinks: Int  // the default of a stream; chosen anew whenever one starts
-    public let window: Int  // tokens, the current one included, beside the default sinks
+    public let window: Int  // tokens, the current one included, in addition to the default sinks
     public let maxSinks: Int
     public let chunk: Int  // T, most tokens a run
     public let positions: Positions
@@ -123,7 +123,7 @@ extension ModelSpec {
         if heads % kvHeads != 0 || headDim % 2 != 0 {
             throw EdgesinkError(
                 .badOption, "\(heads) query heads on \(kvHeads) key/value heads of \(headDim) dimensions",
-                expected: "a whole number of queries a key, and an even dimension")
+                expected: "query heads divisible by key/value heads, and an even dimension")
         }
     }
 }

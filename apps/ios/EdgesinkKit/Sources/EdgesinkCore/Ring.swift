@@ -3,7 +3,7 @@
 /// The integer arithmetic of the attention-sink + window ring (StreamingLLM, Xiao et al. 2023, section 3.2) and
 /// nothing else. The twin of `edgesink/ring.py`; both are held to `tests/golden/ring.json`.
 ///
-/// Rows 0 ..< sinks keep the first tokens for ever, the other `slots` rows are a ring of window + chunk - 1: the first
+/// Rows 0 ..< sinks keep the first tokens forever, the other `slots` rows are a ring of window + chunk - 1: the first
 /// query of a chunk still needs a full window of keys while the last token of the chunk is already written.
 public struct Ring: Equatable, Sendable {
     public let sinks: Int  // S, pinned first tokens
@@ -54,7 +54,7 @@ public struct Ring: Equatable, Sendable {
     public func queryPosition(_ token: Int) -> Int { min(token, capacity - 1) }
 
     /// A stand-in for `token` below sinks + 2 slots, with the same slot and the same visible slots: what a graph
-    /// that cannot hold large integers is driven by for ever.
+    /// that cannot hold large integers can be driven by endlessly.
     public func frame(_ token: Int) -> Int {
         let end = sinks + slots
         return token < end ? token : end + (token - end) % slots

@@ -1,7 +1,7 @@
 import EdgesinkCore
 import Foundation
 
-/// `generate`: go on from a prompt, for ever if so asked. Text goes to stdout as it comes, numbers to stderr.
+/// `generate`: continue a prompt, endlessly if asked to. Text goes to stdout as it comes, numbers to stderr.
 enum Generate {
     static let usage = """
         generate BUNDLE (--prompt TEXT | --ids 1,2,3 | --ids-file FILE.json) [--json] [--max-new-tokens N]

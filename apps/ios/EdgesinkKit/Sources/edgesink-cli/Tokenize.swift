@@ -21,13 +21,13 @@ enum Tokenize {
     }
 
     private static func text(_ line: String) throws -> String {
-        guard let text = try JSON.parse(line.utf8).string else { throw UsageError(problem: "a line is no JSON string") }
+        guard let text = try JSON.parse(line.utf8).string else { throw UsageError(problem: "a line is not a JSON string") }
         return text
     }
 
     /// The text of a JSON list of ids, as a JSON string.
     private static func shown(_ ids: JSON, _ tokenizer: Tokenizer) throws -> String {
-        guard let ids = ids.array else { throw UsageError(problem: "a line is no JSON list") }
+        guard let ids = ids.array else { throw UsageError(problem: "a line is not a JSON list") }
         return JSON.spelled(tokenizer.decode(ids.compactMap(\.int)))
     }
 }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// A conversation that goes on for ever: each turn is fed once, and nothing is rendered twice. The twin of `Chat` in
+/// A conversation without end: each turn is fed once, and nothing is rendered twice. The twin of `Chat` in
 /// `runtime/chat.py`.
 public actor Conversation {
     public nonisolated let session: StreamSession
@@ -39,7 +39,7 @@ public actor Conversation {
         (self.system, answer) = (system, nil)
     }
 
-    /// How many tokens a stream must pin to keep the whole system prompt for ever.
+    /// How many tokens a stream must pin to keep the whole system prompt forever.
     public func tokens(ofSystem system: String) throws -> Int {
         tokenizer.encode(try template.systemTurn(system)).count
     }

@@ -77,7 +77,7 @@ public actor StreamSession {
     }
 
     /// Feed `ids`, then make tokens one by one, each when it is asked for, until an end id, a stop string or
-    /// `maxNewTokens` (nil: for ever). `ignoresEnd`: end ids are tokens like any other, so that nothing ends it.
+    /// `maxNewTokens` (nil: endlessly). `ignoresEnd`: end ids are tokens like any other, so that nothing ends it.
     public func generation(
         _ ids: [Int], tokenizer: Tokenizer, sampling: SamplingSpec = .init(), maxNewTokens: Int? = nil,
         stop: [String] = [], ignoresEnd: Bool = false

@@ -1,0 +1,105 @@
+#include "calls.h"
+
+#include <math.h>
+
+#define REFUSE_IF(wrong, words) \
+    do {                        \
+        if (wrong) return words; \
+    } while (0)
+
+static int is(const Tensor *x, size_t rank, const int64_t *sizes) {
+    if (!x->given || x->rank != rank) return 0;
+    for (size_t axis = 0; axis < rank; axis++)
+        if (x->sizes[axis] != sizes[axis]) return 0;
+    return 1;
+}
+
+#define SIZES(...) sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (const int64_t[]){__VA_ARGS__}
+
+static int absent_or(const Tensor *x, size_t rank, const int64_t *sizes) { return !x->given || is(x, rank, sizes); }
+
+// Of one stream, [1, tokens, width]; 0 if it is not that, or has no token.
+static int64_t tokens_of(const Tensor *x, int64_t width) {
+    return x->given && x->rank == 3 && x->sizes[1] > 0 && is(x, SIZES(1, x->sizes[1], width)) ? x->sizes[1] : 0;
+}
+
+// `weights` are codes, scale and offset.
+static const char *fill_matrix(const MatrixOptions *of, int64_t columns, const Tensor *weights, Matrix *w) {
+    REFUSE_IF(of->bits != 4 && of->bits != 8, "weights are in 4 or 8 bits");
+    REFUSE_IF(of->rows < 1 || of->rows > MOST, "rows are 1 or more, and fewer than 2^53");
+    REFUSE_IF(columns < BLOCK || columns > MOST || columns % BLOCK, "columns are whole blocks of 32, one or more");
+    const int64_t groups = (of->rows + GROUP - 1) / GROUP, blocks = columns / BLOCK;
+    REFUSE_IF(!is(weights, SIZES(groups, blocks * of->bits, GROUP, 4)), "codes are not of rows x columns");
+    REFUSE_IF(!is(weights + 1, SIZES(groups, blocks, GROUP)), "scale is not of rows x blocks");
+    REFUSE_IF(!absent_or(weights + 2, SIZES(groups, blocks, GROUP)), "offset is not of rows x blocks");
+    REFUSE_IF(of->bits == 8 && weights[2].given, "weights in 8 bits take no offset");
+    *w = (Matrix){weights[0].data, weights[1].data, weights[2].given ? weights[2].data : NULL, of->rows, columns,
+                  (int)of->bits};
+    return NULL;
+}
+
+int64_t product_width(const Product *p) { return p->gated ? p->weight.rows / 2 : p->weight.rows; }
+
+const char *product_call(const MatrixOptions *of, const Tensor *inputs, Product *p) {
+    const Tensor *x = inputs, *norm = inputs + 4, *residual = inputs + 5;
+    REFUSE_IF(!x->given || x->rank != 3, "x is [1, tokens, columns]");
+    *p = (Product){.tokens = tokens_of(x, x->sizes[2]), .x = x->data, .epsilon = of->epsilon, .gated = of->gated != 0};
+    REFUSE_IF(!p->tokens, "x is [1, tokens, columns], of a token or more");
+    const char *refused = fill_matrix(of, x->sizes[2], inputs + 1, &p->weight);
+    REFUSE_IF(refused, refused);
+    REFUSE_IF(p->gated && of->rows % (2 * GROUP), "a gated product has two halves of whole groups of 16 rows");
+    REFUSE_IF(!absent_or(norm, SIZES(x->sizes[2])), "norm is [columns]");
+    REFUSE_IF(!absent_or(residual, SIZES(1, p->tokens, product_width(p))), "residual is not shaped as the result");
+    REFUSE_IF(!(p->epsilon >= 0) || isinf(p->epsilon), "epsilon is a number, 0 or more");
+    p->norm = norm->given ? norm->data : NULL;
+    p->residual = residual->given ? residual->data : NULL;
+    return NULL;
+}
+
+const char *rows_call(const MatrixOptions *of, const Tensor *inputs, Lookup *l) {
+    const Tensor *ids = inputs;
+    REFUSE_IF(!ids->given || ids->rank != 2 || ids->sizes[0] != 1 || ids->sizes[1] < 1, "ids are [1, tokens]");
+    *l = (Lookup){.tokens = ids->sizes[1], .ids = ids->data};
+    const char *refused = fill_matrix(of, of->columns, inputs + 1, &l->weight);
+    REFUSE_IF(refused, refused);
+    for (int64_t t = 0; t < l->tokens; t++)
+        REFUSE_IF(l->ids[t] < 0 || l->ids[t] >= of->rows, "an id is outside the rows");
+    return NULL;
+}
+
+// Numbers of the stream against each other and the buffers, once these have been found to be what they should.
+static const char *check_ring(const Attention *a) {
+    REFUSE_IF(a->position < 0 || a->position > MOST - a->tokens, "a position is 0 or more, and less than 2^53");
+    REFUSE_IF(a->capacity < 1 || a->capacity > MOST, "the capacity is 1 or more, and less than 2^53");
+    REFUSE_IF(a->sinks < 0 || a->sinks > a->capacity - a->tokens, "sinks are 0 or more, and leave room for the tokens");
+    REFUSE_IF(a->sinks >= a->rows, "the buffers have no row beyond the sinks");
+    // while a stream is young its tokens lie in their order; later a window stays whole while the tokens are written
+    REFUSE_IF(a->position + a->tokens > a->rows && a->rows < a->capacity + a->tokens - 1,
+              "the buffers have fewer rows than are written and seen");
+    return NULL;
+}
+
+static int is_number(const Tensor *x) { return is(x, SIZES(1)); }
+
+const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Attention *a) {
+    const Tensor *qkv = inputs, *key = inputs + 1, *value = inputs + 2, *position = inputs + 3, *sinks = inputs + 4;
+    REFUSE_IF(!key->given || key->rank != 4 || key->sizes[0] != 1, "key is [1, key/value heads, rows, head dimension]");
+    const int64_t kv_heads = key->sizes[1], rows = key->sizes[2], dim = key->sizes[3];
+    REFUSE_IF(kv_heads < 1 || rows < 1 || rows > MOST, "key has a head and a row, or more");
+    REFUSE_IF(!is(value, SIZES(1, kv_heads, rows, dim)), "value is not shaped as key");
+    REFUSE_IF(dim < GROUP || dim > MOST_HEAD_DIM || dim % GROUP, "a head dimension is a multiple of 16, at most 1024");
+    REFUSE_IF(of->heads < 1 || of->heads > MOST_HEADS || kv_heads > of->heads || of->heads % kv_heads,
+              "heads are a multiple of the key/value heads, at most 65536");
+    const int64_t tokens = tokens_of(qkv, (of->heads + 2 * kv_heads) * dim);
+    REFUSE_IF(!tokens, "qkv is [1, tokens, (heads + 2 key/value heads) head dimension], of a token or more");
+    REFUSE_IF(!is_number(position) || !is_number(sinks), "position and sinks are [1]");
+    for (int phase = 5; phase < ATTENTION_INPUTS; phase++)
+        REFUSE_IF(!is(inputs + phase, SIZES(1, tokens, dim / 2)), "phases are [1, tokens, head dimension / 2]");
+    *a = (Attention){
+        .tokens = tokens, .heads = of->heads, .kv_heads = kv_heads, .head_dim = dim, .rows = rows,
+        .capacity = of->capacity, .position = *(const int64_t *)position->data, .sinks = *(const int64_t *)sinks->data,
+        .qkv = qkv->data, .cosine = inputs[5].data, .sine = inputs[6].data,
+        .sink_cosine = inputs[7].data, .sink_sine = inputs[8].data,
+    };
+    return check_ring(a);
+}

@@ -1,0 +1,53 @@
+"""Sessions of ONNX Runtime with graphs of one of our operators, and weights as these take them."""
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+from edgesink.runtime import kernels
+
+
+def session_of(nodes: list, inputs: list, outputs: list, weights: dict[str, np.ndarray], threads: int = 2):
+    import onnxruntime as ort
+
+    graph = helper.make_graph(
+        nodes, "one", inputs, outputs, [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    )
+    opsets = [helper.make_opsetid("", 24), helper.make_opsetid("edgesink", 1)]
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(str(kernels._path()))
+    options.intra_op_num_threads = threads
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def side_by_side(rows: np.ndarray) -> np.ndarray:
+    """[N, M, …] -> [N / 16, M, 16, …], filled up with zeros."""
+    filled = np.concatenate([rows, np.zeros((-len(rows) % 16, *rows.shape[1:]), rows.dtype)])
+    return np.ascontiguousarray(filled.reshape(-1, 16, *rows.shape[1:]).swapaxes(1, 2))
+
+
+class Weights:
+    """A random matrix [N, K] as the operators take it, and as it is."""
+
+    def __init__(self, rows: int, columns: int, bits: int, offset: bool) -> None:
+        random = np.random.default_rng(rows * columns + bits)
+        codes = random.integers(0, 1 << bits, (rows, columns)).astype(np.uint8)
+        scale = (random.random((rows, columns // 32)) * 0.02 + 0.001).astype(np.float16)
+        least = (random.random((rows, columns // 32)) * -0.1).astype(np.float16)
+        packed = codes if bits == 8 else codes[:, 0::2] | codes[:, 1::2] << 4
+        self.tensors = {"codes": side_by_side(packed.reshape(rows, -1, 4)), "scale": side_by_side(scale)}
+        if offset:
+            self.tensors["offset"] = side_by_side(least)
+        whole = least if offset else -(1 << (bits - 1)) * scale.astype(float)
+        counted = codes.reshape(rows, -1, 32) * scale[..., None].astype(float)
+        self.values = (counted + whole[..., None]).reshape(rows, columns)
+        self.attributes = {"rows": rows, "bits": bits, "domain": "edgesink"}
+
+
+MATRICES = {
+    "4 bits": Weights(96, 576, 4, offset=True),
+    "4 bits, rows over": Weights(37, 96, 4, offset=True),
+    "4 bits, symmetric": Weights(16, 64, 4, offset=False),
+    "8 bits": Weights(70, 160, 8, offset=False),
+    "one block": Weights(5, 32, 8, offset=False),
+}

@@ -1,0 +1,181 @@
+"""Calls of our operators that cannot be are refused with a status, before memory is touched, and the host goes on."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from edgesink.runtime import kernels
+
+pytestmark = pytest.mark.skipif(
+    not kernels.names(), reason="no C compiler when edgesink was installed, or another processor"
+)
+
+
+def load_beside(name: str):
+    location = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    return module
+
+
+nodes = load_beside("kernel_nodes")
+
+REFUSED = "edgesink refuses the call: "
+
+
+def refuses(session, feeds: dict[str, np.ndarray], words: str) -> None:
+    with pytest.raises(Exception, match=REFUSED + words):  # a class of ONNX Runtime's, by the code of the status
+        session.run(None, feeds)
+
+
+def attention_session():
+    """Two heads of 16 over a ring of capacity 8; every size is free, so that it is the operator that checks it."""
+    single, half, whole = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
+    phases = ["cos", "sin", "sink_cos", "sink_sin"]
+    kinds = {"qkv": (single, 3), "key": (half, 4), "value": (half, 4), "position": (whole, 1), "sinks": (whole, 1)}
+    kinds |= dict.fromkeys(phases, (single, 3))
+    made = {"context": (single, 3), "key_out": (half, 4), "value_out": (half, 4)}
+    given, out = ([free(name, *kind) for name, kind in ends.items()] for ends in (kinds, made))
+    node = helper.make_node("RingAttention", list(kinds), list(made), domain="edgesink", heads=2, capacity=8)
+    return nodes.session_of([node], given, out, {})
+
+
+def free(name: str, kind: int, rank: int):
+    """An end of a graph whose sizes may be any."""
+    return helper.make_tensor_value_info(name, kind, [f"{name}_{axis}" for axis in range(rank)])
+
+
+def attention_feeds(position: int = 5, sinks: int = 2, tokens: int = 3, rows: int = 11, **changed) -> dict:
+    half, single = np.float16, np.float32
+    feeds = {
+        "qkv": np.ones((1, tokens, 4 * 16), single), "key": np.ones((1, 1, rows, 16), half),
+        "value": np.ones((1, 1, rows, 16), half), "position": np.atleast_1d(position), "sinks": np.array([sinks]),
+        **{name: np.ones((1, tokens, 8), single) for name in ("cos", "sin", "sink_cos", "sink_sin")},
+    }  # fmt: skip
+    return feeds | changed
+
+
+def halves(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.float16)
+
+
+IMPOSSIBLE_ATTENTION = {
+    "position -1": (attention_feeds(position=-1), "a position"),
+    "the least position": (attention_feeds(position=-(2**63)), "a position"),
+    "a position beyond float64": (attention_feeds(position=2**53 - 2), "a position"),
+    "the largest position": (attention_feeds(position=2**63 - 1), "a position"),
+    "two positions": (attention_feeds(position=[1, 2]), "position and sinks"),
+    "sinks -1": (attention_feeds(sinks=-1), "sinks"),
+    "sinks and no window": (attention_feeds(sinks=8), "sinks"),
+    "a window shorter than a chunk": (attention_feeds(sinks=6), "sinks"),
+    "the largest number of sinks": (attention_feeds(sinks=2**63 - 1), "sinks"),
+    "no row beyond the sinks": (attention_feeds(position=0, tokens=1, sinks=4, rows=4), "the buffers"),
+    "too few rows, young": (attention_feeds(rows=7), "the buffers"),
+    "too few rows, old": (attention_feeds(position=1000, rows=9), "the buffers"),
+    "no rows": (attention_feeds(rows=0), "key has"),
+    "no heads": (attention_feeds(key=halves(1, 0, 11, 16)), "key has"),
+    "two streams": (attention_feeds(key=halves(2, 1, 11, 16)), "key is"),
+    "fewer values than keys": (attention_feeds(value=halves(1, 1, 10, 16)), "value"),
+    "three key heads for two": (attention_feeds(key=halves(1, 3, 11, 16), value=halves(1, 3, 11, 16)), "heads"),
+    "a head of 8": (attention_feeds(key=halves(1, 1, 11, 8), value=halves(1, 1, 11, 8)), "a head dimension"),
+    "no tokens": (attention_feeds(tokens=0), "qkv"),
+    "narrow qkv": (attention_feeds(qkv=np.ones((1, 3, 63), np.float32)), "qkv"),
+    "phases of fewer tokens": (attention_feeds(sink_sin=np.ones((1, 2, 8), np.float32)), "phases"),
+    "narrow phases": (attention_feeds(cos=np.ones((1, 3, 7), np.float32)), "phases"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("feeds", "words"), IMPOSSIBLE_ATTENTION.values(), ids=IMPOSSIBLE_ATTENTION.keys())
+def test_attention_that_cannot_be_is_refused_and_the_session_goes_on(feeds, words):
+    session = attention_session()
+    refuses(session, feeds, words)
+    assert np.isfinite(session.run(None, attention_feeds())[0]).all()
+
+
+def test_attention_takes_the_last_position_the_fewest_rows_and_the_shortest_window():
+    session = attention_session()
+    for feeds in (
+        attention_feeds(position=2**53 - 3),
+        attention_feeds(position=1000, rows=10),
+        attention_feeds(position=0, rows=3),
+        attention_feeds(sinks=5),
+    ):
+        assert np.isfinite(session.run(None, feeds)[0]).all()
+
+
+@pytest.mark.parametrize("wrong", [-1, 37, 2**40, -(2**63)])
+def test_a_row_that_there_is_not_is_refused(wrong):
+    weights = nodes.MATRICES["4 bits, rows over"]  # 37 rows, in memory that is filled up to 48
+    node = helper.make_node("BlockRows", ["ids", *weights.tensors], ["y"], columns=96, **weights.attributes)
+    ends = [free("ids", TensorProto.INT64, 2)], [free("y", TensorProto.FLOAT, 3)]
+    session = nodes.session_of([node], *ends, weights.tensors)
+    refuses(session, {"ids": np.array([[3, wrong]])}, "an id")
+    assert session.run(None, {"ids": np.array([[0, 36]])})[0].shape == (1, 2, 96)
+
+
+@pytest.fixture
+def product_inputs() -> dict[str, np.ndarray]:
+    """Of a product of 96 rows and 576 columns with all that it can take."""
+    ones = np.ones((1, 2, 576), np.float32)
+    extra = {"norm": np.ones(576, np.float32), "residual": np.ones((1, 2, 96), np.float32)}
+    return {"x": ones, **nodes.MATRICES["4 bits"].tensors, **extra}
+
+
+def run_product(inputs: dict[str, np.ndarray], **attributes) -> np.ndarray:
+    names = [name if name in inputs else "" for name in ("x", "codes", "scale", "offset", "norm", "residual")]
+    attributes = {"rows": 96, "bits": 4, "gated": 0, "epsilon": 1e-5} | attributes
+    node = helper.make_node("BlockProduct", names, ["y"], domain="edgesink", **attributes)
+    kinds = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16, np.uint8: TensorProto.UINT8}
+    given = [free(name, kinds[x.dtype.type], x.ndim) for name, x in inputs.items()]
+    return nodes.session_of([node], given, [free("y", TensorProto.FLOAT, 3)], {}).run(None, inputs)[0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"bits": 5}, "weights are in 4 or 8 bits"), ({"bits": 0}, "weights"), ({"bits": 8}, "codes"),
+        ({"rows": 97}, "codes"), ({"rows": 0}, "rows"), ({"rows": -1}, "rows"), ({"rows": 2**62}, "rows"),
+        ({"rows": 95}, "residual"), ({"gated": 1}, "residual"), ({"epsilon": -1.0}, "epsilon"),
+        ({"epsilon": float("nan")}, "epsilon"),
+    ],
+)  # fmt: skip
+def test_a_product_with_impossible_attributes_is_refused(product_inputs, attributes, words):
+    assert np.isfinite(run_product(product_inputs)).all()
+    with pytest.raises(Exception, match=REFUSED + words):
+        run_product(product_inputs, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("x", lambda x: x[:, :, :544], "codes"), ("x", lambda x: x[:, :, :560], "columns"),
+        ("x", lambda x: x[:, :0], "x is"), ("x", lambda x: x[0], "x is"), ("x", lambda x: x.repeat(2, 0), "x is"),
+        ("codes", lambda codes: codes[1:], "codes"), ("codes", lambda codes: codes[..., :3], "codes"),
+        ("scale", lambda scale: scale[1:], "scale"), ("scale", lambda scale: scale[:, 1:], "scale"),
+        ("offset", lambda offset: offset[:, :, :15], "offset"), ("offset", lambda offset: offset.reshape(-1), "offset"),
+        ("norm", lambda norm: norm[1:], "norm"), ("norm", lambda norm: norm[:0], "norm"),
+        ("residual", lambda x: x[:, :1], "residual"), ("residual", lambda x: x[:, :, 1:], "residual"),
+    ],
+)  # fmt: skip
+def test_a_product_of_tensors_that_do_not_fit_is_refused(product_inputs, name, change, words):
+    with pytest.raises(Exception, match=REFUSED + words):
+        run_product(product_inputs | {name: np.ascontiguousarray(change(product_inputs[name]))})
+
+
+def test_weights_in_8_bits_with_an_offset_and_gates_of_broken_groups_are_refused():
+    weights, ones = nodes.MATRICES["8 bits"], np.ones((1, 2, 160), np.float32)
+    offset = np.zeros_like(weights.tensors["scale"])
+    with pytest.raises(Exception, match=REFUSED + "weights in 8 bits take no offset"):
+        run_product({"x": ones, **weights.tensors, "offset": offset}, rows=70, bits=8)
+    with pytest.raises(Exception, match=REFUSED + "a gated product"):
+        run_product({"x": ones, **weights.tensors}, rows=70, bits=8, gated=1)
+
+
+def test_an_operator_without_its_attributes_is_refused_when_the_graph_is_loaded():
+    node = helper.make_node("BlockRows", ["ids", "codes", "scale"], ["y"], domain="edgesink", rows=70, bits=8)
+    ends = [free("ids", TensorProto.INT64, 2)], [free("y", TensorProto.FLOAT, 3)]
+    with pytest.raises(Exception, match="columns"):
+        nodes.session_of([node], *ends, nodes.MATRICES["8 bits"].tensors)
