@@ -177,6 +177,7 @@ class RingAttention:
     """A node a layer, over the phases of a step's tokens as they stand in the stream and as the sinks see them."""
 
     def __init__(self, ops: KernelOps, spec: AttentionSpec, ids: Value, position: Value, sinks: Value) -> None:
+        assert spec.scale == spec.heads.dim**-0.5, "the operator knows no other scale"
         self._graph, self._spec, self._position, self._sinks = ops.graph, spec, position, sinks
         token = position + ops.arange(ids)  # [T]
         self._phases = [ops.phase(x) for x in ops.angles(token, spec.frequencies)]
