@@ -1,4 +1,4 @@
-"""The names of the tensors at the edge of every exported graph, written once for exporters and runners."""
+"""The names at the edge of every exported graph, written once for exporters and runners."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ IDS = "ids"  # [1, T] integer, the new tokens
 POSITION = "position"  # [1] integer, tokens fed before this run
 SINKS = "sinks"  # [1] integer, sinks of this stream
 LOGITS = "logits"  # [1, V] float32, after the last new token
-LAST = "last_token"  # the node that keeps the last token only; scoring a text cuts it out
 NEXT = "next"  # [1, 1] integer, argmax of the logits: may be bound to `ids`
+
+LAST = "last_token"  # a node, not a tensor: it keeps the last token only; scoring a text cuts it out
 
 HIDDEN = "hidden"  # [1, T, hidden] float16, between the parts of a model that is cut; as an output `updated(HIDDEN)`
 
@@ -26,7 +27,7 @@ def rows(ring: int) -> str:
 
 
 def key(layer: int) -> str:
-    """State of the keys of `layer`: [1, K, rows, D], already rotated."""
+    """State of the keys of `layer`: [1, K, rows, D], rotated at their position; in a bounded frame, at their row."""
     return f"key_{layer}"
 
 

@@ -105,7 +105,7 @@ def test_a_second_rotary_base_has_core_ml_tables_of_its_own(tmp_path, specs, cou
         for spec in specs:
             BoundedFrame(ops, buffers, spec, given[names.IDS], given[names.POSITION], given[names.SINKS], 3)
         cos, sin = (
-            [store._held[name]["value"] for name in tables(ops) if name.partition(".32.")[2].startswith(part)]
+            [store._held[name]["value"].array for name in tables(ops) if name.partition(".32.")[2].startswith(part)]
             for part in ("cos", "sin")
         )
         assert len(cos) == len(sin) == count
@@ -150,6 +150,13 @@ def test_what_comes_between_heads_and_attention_is_refused_by_the_kernels(onnx_g
     for wrong in [(ops.norm(q, "q_norm", 1e-6), k, v), (q, v, k), (Packed(position, 0, 4), k, v)]:
         with pytest.raises(AssertionError, match="side by side"):
             attention(1, *wrong)
+
+
+def test_a_scale_that_is_not_the_operators_own_is_refused_by_the_kernels(onnx_graph):
+    graph, stored = onnx_graph
+    ops = KernelOps(graph, stored, ImageTensors(stored.file))
+    with pytest.raises(AssertionError, match="scale"):
+        RingAttention(ops, FAR, *inputs(graph))
 
 
 @pytest.mark.parametrize("emitter", [OnnxOps, KernelOps, MilOps, TorchOps], ids=lambda emitter: emitter.__name__)

@@ -139,6 +139,19 @@ def split(x: Value, pieces: int, axis: int) -> tuple[Value, ...]:
     return tuple(Value(var) for var in mb.split(x=x.var, num_splits=pieces, axis=axis))
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of the arrays that MIL holds a weight in."""
+
+    array: np.ndarray
+    kind: str = ""  # "int4", "uint4" or "uint6": its values, one a byte; else they are of the array's own type
+
+    def marked(self) -> np.ndarray:
+        """The array with coremltools' mark of types below a byte, which only a view carries."""
+        marks = {"int4": types.np_int4_dtype, "uint4": types.np_uint4_dtype, "uint6": types.np_uint6_dtype}
+        return self.array.view(marks.get(self.kind, self.array.dtype))
+
+
 class WeightStore:
     """The weights as the package will hold them, each asked for once and kept in a mapped file of `folder`.
 
@@ -148,39 +161,37 @@ class WeightStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._held: dict[str, dict[str, np.ndarray]] = {}
+        self._held: dict[str, dict[str, Part]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._held
 
     def keep(self, name: str, weight: np.ndarray | Blocks | Palette) -> None:
         """Hold a weight under `name`."""
-        self._held[name] = {part: self._mapped(f"{name}.{part}", array) for part, array in _parts(weight).items()}
+        parts = _parts(weight).items()
+        self._held[name] = {key: Part(self._mapped(f"{name}.{key}", part.array), part.kind) for key, part in parts}
 
     def value(self, name: str) -> Value:
         """The weight as a value, float16, in the function being built; every function means the same bytes."""
-        arrays = self._held[name]
+        arrays = {key: part.marked() for key, part in self._held[name].items()}
         if "value" in arrays:
             var = mb.const(val=arrays["value"], name=name)
             var.op.weight_id = name
             return Value(var)
-        typed = {part: array.view(_sub_byte(part, array)) for part, array in arrays.items()}
-        plain = {part.partition(":")[0]: array for part, array in typed.items()}
-        op = mb.constexpr_lut_to_dense if "lut" in plain else mb.constexpr_blockwise_shift_scale
-        var = op(**plain, name=name)
-        for part in plain:
-            var.op.inputs[part].op.weight_id = f"{name}.{part}"
+        op = mb.constexpr_lut_to_dense if "lut" in arrays else mb.constexpr_blockwise_shift_scale
+        var = op(**arrays, name=name)
+        for key in arrays:
+            var.op.inputs[key].op.weight_id = f"{name}.{key}"
         return Value(var)
 
     def keep_apart(self, name: str, array: np.ndarray) -> str:
         """Hold an array under `name`, or where that is another array's, under `name` and a number: where it is held."""
-        for number in itertools.count():
-            held = f"{name}.{number}" if number else name
-            if held not in self:
-                self.keep(held, array)
-            if np.array_equal(self._held[held]["value"], array.astype(np.float16)):
-                return held
-        raise AssertionError("numbers end")
+        half = array.astype(np.float16)
+        names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(1)))
+        held = next(n for n in names if n not in self or np.array_equal(self._held[n]["value"].array, half))
+        if held not in self:
+            self.keep(held, half)
+        return held
 
     def zeros(self, count: int) -> str:
         """Where float16 zeros [count] are held: once, where `linear` would store its own for every call."""
@@ -196,22 +207,21 @@ class WeightStore:
         return mapped
 
 
-def _parts(weight: np.ndarray | Blocks | Palette) -> dict[str, np.ndarray]:
-    """The arrays that MIL holds a weight in; "data:uint4" is an array of that type, one value a byte."""
+def _parts(weight: np.ndarray | Blocks | Palette) -> dict[str, Part]:
+    """The arrays that MIL holds a weight in, by the names of the inputs of the operation that unpacks it."""
     if isinstance(weight, np.ndarray):
-        return {"value": weight.astype(np.float16)}
+        return {"value": Part(weight.astype(np.float16))}
+    unsigned = f"uint{weight.bits}"
     if isinstance(weight, Palette):
         lut = weight.table.astype(np.float16)[:, None, :, None]  # [N / group, 1, 2 ** bits, 1]
-        return {f"indices:uint{weight.bits}": weight.codes, "lut": lut}
+        return {"indices": Part(weight.codes, unsigned), "lut": Part(lut)}
     weight = _within_half(weight)
-    scale = weight.scale.astype(np.float16)
+    scale = Part(weight.scale.astype(np.float16))
     if weight.symmetric:
         codes = (weight.codes.astype(np.int16) - weight.middle).astype(np.int8)
-        return {f"data:int{weight.bits}": codes, "scale": scale}
-    if weight.whole_zeros:
-        zero = weight.zero.astype(np.uint8)
-        return {f"data:uint{weight.bits}": weight.codes, "scale": scale, f"offset:uint{weight.bits}": zero}
-    return {f"data:uint{weight.bits}": weight.codes, "scale": scale, "offset": weight.zero.astype(np.float16)}
+        return {"data": Part(codes, f"int{weight.bits}"), "scale": scale}
+    zero = Part(weight.zero.astype(np.uint8), unsigned) if weight.whole_zeros else Part(weight.zero.astype(np.float16))
+    return {"data": Part(weight.codes, unsigned), "scale": scale, "offset": zero}
 
 
 def _within_half(weight: Blocks) -> Blocks:
@@ -226,12 +236,6 @@ def _within_half(weight: Blocks) -> Blocks:
     mean = weight.scale * (blocks.mean(-1, dtype=np.float32) - weight.zero)
     codes = np.where(far[..., None], np.uint8(1), blocks).reshape(weight.codes.shape)
     return Blocks(codes, np.where(far, mean, weight.scale), np.where(far, np.float32(0), weight.zero), weight.bits)
-
-
-def _sub_byte(part: str, array: np.ndarray) -> np.dtype:
-    """numpy's type with coremltools' mark; only a view carries it."""
-    marked = {"int4": types.np_int4_dtype, "uint4": types.np_uint4_dtype, "uint6": types.np_uint6_dtype}
-    return marked.get(part.partition(":")[2], array.dtype)
 
 
 @contextmanager
