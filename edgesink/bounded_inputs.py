@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from edgesink import names
-from edgesink.spec import StreamSpec
+from edgesink.manifest import Manifest
 
 
-def bounded_inputs(stream: StreamSpec, ids: np.ndarray, position: int, sinks: int) -> tuple[str, dict[str, np.ndarray]]:
+def bounded_inputs(manifest: Manifest, ids: np.ndarray, position: int, sinks: int) -> tuple[str, dict[str, np.ndarray]]:
     """The function for ids (int [T], at most a chunk) that stand at `position`, and its inputs, int32 each."""
-    single = len(ids) == 1
+    single, stream = len(ids) == 1, manifest.stream
     padding = 0 if single else stream.chunk - len(ids)
     inputs = {
         names.IDS: np.pad(ids, (0, padding))[None],
-        names.POSITION: np.array([stream.ring(sinks).frame(position)]),
+        names.POSITION: np.array([stream.layer_ring(view, sinks).frame(position) for view in manifest.views]),
         names.SINKS: np.array([sinks]),
         **({} if single else {names.LENGTH: np.array([len(ids)])}),
     }

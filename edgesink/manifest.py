@@ -10,19 +10,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from edgesink.errors import BadBundle, EdgesinkError
 from edgesink.files import atomic_write, recover_folder
-from edgesink.spec import ModelSpec, StreamSpec
-from edgesink.targets import KV_WRITES, ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
+from edgesink.ring import Ring
+from edgesink.spec import LayerRing, StreamSpec
+from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -35,6 +37,7 @@ COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
 
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
+LARGEST_SIZE = 1 << 31  # of a dimension or a vocabulary; more is a damaged file
 
 T = TypeVar("T")
 
@@ -67,48 +70,73 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class State:
+    """A buffer of keys or values that a graph reads and writes in place, the same memory from run to run."""
+
+    name: str
+    shape: tuple[int, ...]  # [1, K, rows, D]; of Core ML [2 L, K, rows, D], keys and values of its layers in turn
+    dtype: StateDtype
+    view: int  # whose ring its rows are: a place in `Manifest.views`
+    part: int = 0  # of a model that is cut: the package that has it
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 4 or not all(0 < size <= LARGEST_SIZE for size in self.shape):
+            raise BadBundle(f"state {self.name} has shape {list(self.shape)}", "four sizes", "export the model again")
+
+    @property
+    def bytes(self) -> int:
+        """That it takes."""
+        return math.prod(self.shape) * STATE_ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself."""
+    """What a bundle says of itself.
+
+    A runner needs no field of `architecture`: a new family of models does not break an app that is installed.
+    """
 
     target: Target
-    model: ModelSpec
+    name: str  # of the model, for people
+    family: str  # as the checkpoint calls it: "llama", "qwen2"
+    vocab: int  # V
     stream: StreamSpec
+    views: tuple[LayerRing, ...]  # the rings that layers have, in the order of the graph's positions
+    states: tuple[State, ...]
     precision: Precision
     weights: str  # how the weights are held, for people: "Q4_1 carried over, head 8 bit"
-    state_dtype: StateDtype
     bos_id: int | None  # put before a text that is not a chat, where the tokenizer does so
     eos_ids: tuple[int, ...]  # every id that ends an answer
     files: tuple[BundleFile, ...]
     tools: dict[str, str]  # versions of what made the bundle
+    architecture: dict[str, Any]  # the exporter's `ModelSpec`, for `edgesink verify`
     parity: Parity | None = None
-    options: dict[str, str] = field(default_factory=dict)  # as the file has them; read them by the properties below
+    kv_write: KvWrite | None = None  # how new keys and values reach the state; None where the target has one way only
+    vocabulary_bits: int = VOCABULARY_BITS  # of the embedding and the head, where the weights are quantised
+    parts: int = 1  # packages that the layers are cut into, to be run one behind the other
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        if unknown := sorted(self.options.keys() - {"kv_write", "vocabulary_bits", "parts"}):
-            raise BadBundle(f"an unknown option {unknown[0]!r}", "", "update edgesink or export again")
-        parts = self.options.get("parts", "1")
-        if not (parts.isascii() and parts.isdecimal() and 1 <= int(parts) <= self.model.layers):
-            raise BadBundle(f"{parts!r} parts", f"1 to {self.model.layers}", "export the model again")
-        if (bits := self.options.get("vocabulary_bits", "8")) not in ("4", "8"):
-            raise BadBundle(f"{bits!r} vocabulary_bits", "4 or 8", "export the model again")
-        if (write := self.options.get("kv_write")) is not None and write not in KV_WRITES:
-            raise BadBundle(f"{write!r} kv_write", " or ".join(KV_WRITES), "export the model again")
+        layers = len(self.states) or 1
+        if not 1 <= self.parts <= layers:
+            raise BadBundle(f"{self.parts} parts", f"1 to {layers}", "export the model again")
+        if self.vocabulary_bits not in (4, 8):
+            raise BadBundle(f"vocabulary_bits {self.vocabulary_bits}", "4 or 8", "export the model again")
+        if not 0 < self.vocab <= LARGEST_SIZE:
+            raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", "export the model again")
+        if outside := [id_ for id_ in (*self.eos_ids, self.bos_id or 0) if not 0 <= id_ < self.vocab]:
+            raise BadBundle(f"token id {outside[0]}", f"0 to {self.vocab - 1}", "export the model again")
+        for state in self.states:
+            self._check_state(state)
 
-    @property
-    def kv_write(self) -> KvWrite | None:
-        """How new keys and values reach the state; None where the target has one way only."""
-        return typing.cast("KvWrite | None", self.options.get("kv_write"))
-
-    @property
-    def vocabulary_bits(self) -> int:
-        """Bits of the embedding and the head, where the weights are quantised."""
-        return int(self.options.get("vocabulary_bits", VOCABULARY_BITS))
-
-    @property
-    def parts(self) -> int:
-        """Packages that the layers are cut into, to be run one behind the other; 1 but for some of Core ML."""
-        return int(self.options.get("parts", "1"))
+    def _check_state(self, state: State) -> None:
+        if not 0 <= state.view < len(self.views) or not 0 <= state.part < self.parts:
+            raise BadBundle(f"state {state.name} of view {state.view}, part {state.part}", "one that there is")
+        ring, rows = self.stream.layer_ring(self.views[state.view]), state.shape[2]
+        if rows != rows_of(ring, self.target):
+            raise BadBundle(
+                f"state {state.name} has {rows} rows", f"{rows_of(ring, self.target)}, its ring's", "export it again"
+            )
 
     @property
     def coreml_packages(self) -> tuple[str, ...]:
@@ -119,17 +147,14 @@ class Manifest:
         return tuple(f"{name}.{part}.{suffix}" for part in range(self.parts))
 
     @property
-    def state_rows(self) -> int:
-        """Rows of a state buffer as the target holds it: those of the stream, and maybe a few more."""
-        multiple = ROWS[self.target].row_multiple
-        return -(-self.stream.rows // multiple) * multiple
+    def state_dtype(self) -> StateDtype:
+        """Of every state: a bundle has one."""
+        return self.states[0].dtype
 
     @property
     def state_bytes(self) -> int:
         """Bytes of the key/value state: constant from the first token to the last."""
-        model = self.model
-        values = 2 * model.layers * model.kv_heads * model.head_dim * self.state_rows
-        return values * STATE_ITEM_BYTES[self.state_dtype]
+        return sum(state.bytes for state in self.states)
 
     @property
     def has_kernels(self) -> bool:
@@ -186,6 +211,12 @@ class Manifest:
                 raise BadBundle(f"{path} has been altered", f"SHA-256 {file.sha256}", "copy or export it again")
 
 
+def rows_of(ring: Ring, target: Target) -> int:
+    """Rows of a state buffer as the target holds it: those of the ring, and maybe a few more."""
+    multiple = ROWS[target].row_multiple
+    return -(-ring.rows // multiple) * multiple
+
+
 def describe_file(bundle: Path, path: Path) -> BundleFile:
     """The manifest's line for `path`, a file inside `bundle`."""
     return BundleFile(path.relative_to(bundle).as_posix(), path.stat().st_size, sha256_of(path))
@@ -206,6 +237,8 @@ def replace_manifest(bundle: Path, manifest: Manifest) -> None:
 def _decode(kind: Any, data: Any, where: str) -> Any:
     """`data` as JSON gave it, as a value of the annotated type `kind`; BadBundle at the first misfit."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return data
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(typing.cast(type, kind), data, where)
     if origin is Literal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 IDS = "ids"  # [1, T] integer, the new tokens
-POSITION = "position"  # [1] integer, tokens fed before this run
+POSITION = "position"  # integer, tokens fed before this run: [1]; in a bounded frame [views], the frame of each ring
 SINKS = "sinks"  # [1] integer, sinks of this stream
 LOGITS = "logits"  # [1, V] float32, after the last new token
 NEXT = "next"  # [1, 1] integer, argmax of the logits: may be bound to `ids`
@@ -13,8 +13,6 @@ LAST = "last_token"  # a node, not a tensor: it keeps the last token only; scori
 HIDDEN = "hidden"  # [1, T, hidden] float16, between the parts of a model that is cut; as an output `updated(HIDDEN)`
 
 LENGTH = "length"  # [1] integer, how many of the ids are real: where a chunk has a fixed length and is padded
-KV_CACHE = "kv_cache"  # Core ML's one state, float16 [2 L, K, rows, D]: keys of layer i at 2 i, its values behind them
-NEW_KV = "new_kv"  # Core ML with kv_write "host": the rows that the runner writes, float16 [2 L, K, T, D]
 DECODE = "decode"  # function of one id
 PREFILL = "prefill"  # function of a chunk of ids
 PART_KEY = "org.edgesink.part"  # where a package of a model that is cut says which part it is, from 0
@@ -24,6 +22,16 @@ MANIFEST_KEY = "org.edgesink.manifest"  # where a Core ML package carries the ma
 def rows(ring: int) -> str:
     """How many rows the states of a ring are laid out with, as a symbolic dimension."""
     return "rows" if ring == 0 else f"rows_{ring}"
+
+
+def kv_cache(ring: int) -> str:
+    """Core ML's state of the layers of a ring, float16 [2 L, K, rows, D]: keys of its layer i at 2 i, values behind."""
+    return "kv_cache" if ring == 0 else f"kv_cache_{ring}"
+
+
+def new_kv(ring: int) -> str:
+    """Core ML with kv_write "host": rows that the runner writes to `kv_cache(ring)`, float16 [2 L, K, T, D]."""
+    return "new_kv" if ring == 0 else f"new_kv_{ring}"
 
 
 def key(layer: int) -> str:

@@ -6,8 +6,9 @@ exporter was asked for). Knows no file format and no tensor library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -99,6 +100,12 @@ class ModelSpec:
     def layers(self) -> int:
         """L."""
         return len(self.view_of)
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON holds it, without the name: what a bundle and its checkpoint have in common."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        del data["name"]
+        return data
 
     @property
     def stream_eps(self) -> float:

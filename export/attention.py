@@ -14,7 +14,7 @@ A chunk is written first and attended after: with window + T - 1 ring rows every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,7 +66,7 @@ class AttentionSpec:
         )
 
 
-def by_view(model: ModelSpec, views: Sequence[Attention]) -> Attention:
+def by_view(model: ModelSpec, views: Sequence[Attention] | Mapping[int, Attention]) -> Attention:
     """How every layer attends, given how those of each view do."""
     return lambda layer, q, k, v: views[model.view_of[layer]](layer, q, k, v)
 

@@ -13,6 +13,7 @@ from edgesink.export.bundle_readme import bundle_readme
 from edgesink.export.checkpoint import Checkpoint, check_sliding_window, open_checkpoint, weight_names
 from edgesink.export.estimate import bundle_bytes, scratch_bytes
 from edgesink.export.recipe import Recipe
+from edgesink.export.states import states_of
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import Weights, counted, describe_weights, held_weights
 from edgesink.files import check_space, recover_folder, whole_folder
@@ -65,10 +66,7 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
         weights = held_weights(checkpoint, recipe.precision, recipe.vocabulary_bits)
         weights = counted(weights, len(weight_names(checkpoint.model)), on_progress)
         draft = _draft(checkpoint, recipe)
-        if recipe.target == "onnx":
-            _write_onnx(folder, checkpoint.model, recipe, weights)
-        else:
-            _write_for_apple(folder, draft, weights)
+        _write_graph(folder, checkpoint.model, recipe, draft, weights)
         write_tokenizer(checkpoint, folder)
         files = tuple(describe_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
         manifest = dataclasses.replace(draft, files=files)
@@ -79,19 +77,39 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
 
 def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
     """The manifest before there are files."""
+    model = checkpoint.model
     return Manifest(
         target=recipe.target,
-        model=checkpoint.model,
+        name=model.name,
+        family=model.architecture,
+        vocab=model.vocab,
         stream=recipe.stream,
+        views=model.rings(recipe.stream),
+        states=states_of(model, recipe),
         precision=recipe.precision,
         weights=describe_weights(checkpoint, recipe.precision, recipe.vocabulary_bits),
-        state_dtype=ROWS[recipe.target].states[recipe.precision],
         bos_id=checkpoint.bos_id,
         eos_ids=checkpoint.eos_ids,
         files=(),
         tools={"edgesink": __version__, **_tool_versions()},
-        options=recipe.options,
+        architecture=model.as_data(),
+        kv_write=recipe.kv_write,
+        vocabulary_bits=recipe.vocabulary_bits,
+        parts=recipe.parts,
     )
+
+
+def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> None:
+    if recipe.target == "onnx":
+        _write_onnx(folder, model, recipe, weights)
+    elif recipe.target == "coreml":
+        from edgesink.export.to_coreml.ops import write_coreml
+
+        write_coreml(folder, model, recipe, draft, weights)
+    else:
+        from edgesink.export.to_coreai import write_coreai
+
+        write_coreai(folder, model, recipe, weights)
 
 
 def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> None:
@@ -107,18 +125,6 @@ def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights
         write_onnx(folder / ONNX_GRAPH, model, recipe.stream, stored, float_activations=exact)
         if runs_on_kernels(model, recipe.precision):
             write_kernels_graph(folder / KERNELS_GRAPH, folder / KERNELS_IMAGE, model, recipe.stream, stored)
-
-
-def _write_for_apple(folder: Path, draft: Manifest, weights: Weights) -> None:
-    """These writers take the manifest though it names no files yet: a Core ML package carries it inside."""
-    if draft.target == "coreml":
-        from edgesink.export.to_coreml.ops import write_coreml
-
-        write_coreml(folder, draft, weights)
-    else:
-        from edgesink.export.to_coreai import write_coreai
-
-        write_coreai(folder, draft, weights)
 
 
 def _check_goal(out: Path) -> None:

@@ -30,10 +30,10 @@ VERIFICATION: dict[Target, str] = {
 
 def bundle_readme(manifest: Manifest) -> str:
     """The text of the bundle's README.md."""
-    model, stream = manifest.model, manifest.stream
-    return f"""# {model.name} for edgesink
+    stream = manifest.stream
+    return f"""# {manifest.name} for edgesink
 
-A {model.architecture} model of {model.layers} layers as a {manifest.target} graph, weights {manifest.weights}.
+A model of the family {manifest.family} as a {manifest.target} graph, weights {manifest.weights}.
 It streams forever: {stream.sinks} pinned first tokens (up to {stream.max_sinks}) and the most recent {stream.window}
 are remembered, in {manifest.state_bytes} bytes of state from the first token to the last.{_cut(manifest)}
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from edgesink.errors import BadOption
 from edgesink.spec import ModelSpec, StreamSpec
 from edgesink.targets import (
-    VOCABULARY_BITS,
     KvWrite,
     Precision,
     Target,
@@ -50,14 +49,6 @@ class Recipe:
             vocabulary_bits = default_vocabulary_bits(target, precision)
         stream = stream or StreamSpec.fitted(target=target)
         return cls(target, stream, precision, kv_write or default_kv_write(target), vocabulary_bits, parts)
-
-    @property
-    def options(self) -> dict[str, str]:
-        """As the manifest holds them: what the target has a choice of, and what is not its usual value."""
-        kv_write = {"kv_write": self.kv_write} if self.kv_write else {}
-        bits = {"vocabulary_bits": str(self.vocabulary_bits)} if self.vocabulary_bits != VOCABULARY_BITS else {}
-        parts = {"parts": str(self.parts)} if self.parts != 1 else {}
-        return {**kv_write, **bits, **parts}
 
     def check_model(self, model: ModelSpec) -> None:
         """BadOption if the model cannot be cut so."""

@@ -16,26 +16,28 @@ import torch  # noqa: TID253  (imported when a Core AI export is asked for)
 from edgesink import names
 from edgesink.errors import MissingPackage
 from edgesink.export.checkpoint import weight_names
+from edgesink.export.recipe import Recipe
 from edgesink.export.to_torch import RingDecoder
 from edgesink.export.weights import Weights
-from edgesink.manifest import COREAI_MODEL, Manifest
+from edgesink.manifest import COREAI_MODEL
 from edgesink.packages import COREAI_REMEDY
+from edgesink.spec import ModelSpec
 
 
-def write_coreai(folder: Path, manifest: Manifest, weights: Weights) -> None:
+def write_coreai(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> None:
     """Write `model.aimodel` into `folder`. Raises MissingPackage without Apple's packages."""
     try:
         from coreai_torch import TorchConverter, get_decomp_table
     except ImportError:
         raise MissingPackage("exporting for Core AI needs Apple's coreai-torch", "", COREAI_REMEDY) from None
-    model, stream = manifest.model, manifest.stream
-    dtype = torch.float16 if manifest.precision == "fp16" else torch.float32
+    stream, rings = recipe.stream, len(model.rings(recipe.stream))
+    dtype = torch.float16 if recipe.precision == "fp16" else torch.float32
     tensors = {name: torch.tensor(np.asarray(weights(name)), dtype=dtype) for name in weight_names(model)}
     converter = TorchConverter()
     for entry, length in ((names.DECODE, 1), (names.PREFILL, stream.chunk)):
         module = RingDecoder(model, stream, tensors, index=torch.int32).eval()
         inputs = [names.IDS, names.POSITION, names.SINKS, *([names.LENGTH] if length > 1 else [])]
-        shapes = [(1, length) if name == names.IDS else (1,) for name in inputs]
+        shapes = [{names.IDS: (1, length), names.POSITION: (rings,)}.get(name, (1,)) for name in inputs]
         # a tensor for each: one object for two arguments would be traced as one input
         arguments = tuple(torch.ones(shape, dtype=torch.int32) for shape in shapes)
         with torch.no_grad():

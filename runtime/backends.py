@@ -80,7 +80,7 @@ class OnnxBackend:
         self._position, self._sinks = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._one_id = np.zeros((1, 1), np.int64)
         self._one_id_value = ort_value(self._one_id)
-        logits = np.zeros((1, manifest.model.vocab), np.float32)
+        logits = np.zeros((1, manifest.vocab), np.float32)
         self.logits = logits[0]
         self._held = [ort_value(array) for array in (self._position, self._sinks, logits)]
         self._binding.bind_ortvalue_input(names.POSITION, self._held[0])

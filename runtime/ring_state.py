@@ -7,12 +7,14 @@ here they grow, a few times and never beyond the ring's, within memory that was 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from edgesink import names
-from edgesink.manifest import Manifest
+from edgesink.manifest import Manifest, State
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}  # of a state, as ONNX Runtime says it
 STEP = 128  # rows; fewer shapes than tokens, each of which ONNX Runtime plans its memory for
@@ -29,13 +31,50 @@ class RingState:
     """
 
     def __init__(self, session: Any, binding: Any, manifest: Manifest, device: str) -> None:
-        self._binding, self._device = binding, device
-        model, self._most = manifest.model, manifest.stream.rows
-        self._heads, self._head_dim = model.kv_heads, model.head_dim
-        key = next(given for given in session.get_inputs() if given.name == names.key(0))
-        size, dtype = self._heads * self._most * self._head_dim, TYPES[key.type]
-        self._memory = {name: np.zeros(size, dtype) for name in names.states(model.layers)}
-        self._grows = device == "cpu" and not isinstance(key.shape[2], int)
+        inputs = {given.name: given for given in session.get_inputs()}
+        dtype = TYPES[inputs[manifest.states[0].name].type]
+        grows = device == "cpu" and not isinstance(inputs[manifest.states[0].name].shape[2], int)
+        views = [[state for state in manifest.states if state.view == view] for view in range(len(manifest.views))]
+        pinned = [view.sinks for view in manifest.views]
+        self._rings = [
+            ViewState(binding, states, dtype, device, grows, sinks) for states, sinks in zip(views, pinned, strict=True)
+        ]
+
+    @property
+    def bytes(self) -> int:
+        """Held from the first token to the last."""
+        return sum(ring.bytes for ring in self._rings)
+
+    def make_room(self, position: int, tokens: int, sinks: int) -> None:
+        """Lay out the rows for `tokens` that stand at `position`, …; at position 0 what was there is forgotten."""
+        for ring in self._rings:
+            ring.make_room(position, tokens, sinks)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every buffer with all its rows, [1, K, rows, D]; on the CPU the very memory of the graph."""
+        return {name: array for ring in self._rings for name, array in ring.arrays().items()}
+
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        """Overwrite every buffer, all rows."""
+        for ring in self._rings:
+            ring.load(state)
+
+
+class ViewState:
+    """The buffers of layers that share a ring: they are laid out with the same number of rows.
+
+    Args:
+        states: as the manifest has them.
+        grows: whether fewer rows than all may be laid out.
+        pinned: whether the ring has the stream's sinks.
+    """
+
+    def __init__(
+        self, binding: Any, states: Sequence[State], dtype: type, device: str, grows: bool, pinned: bool
+    ) -> None:
+        self._binding, self._device, self._grows, self._pinned = binding, device, grows, pinned
+        _, self._heads, self._most, self._head_dim = states[0].shape
+        self._memory: dict[str, np.ndarray] = {state.name: np.zeros(math.prod(state.shape), dtype) for state in states}
         self._values: dict[str, Any] = {}
         self._bind(self._most)
 
@@ -45,22 +84,22 @@ class RingState:
         return sum(memory.nbytes for memory in self._memory.values())
 
     def make_room(self, position: int, tokens: int, sinks: int) -> None:
-        """Lay out the rows for `tokens` that stand at `position`, …; at position 0 what was there is forgotten."""
+        """See `RingState.make_room`."""
         if not self._grows:
             return
-        needed = max(position + tokens, sinks + 1)
+        needed = max(position + tokens, sinks + 1 if self._pinned else 1)
         if position == 0:
             self._bind(rows_for(needed, 0, self._most))
         elif needed > self.rows:
             self._grow(rows_for(needed, self.rows, self._most))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every buffer with all its rows, [1, K, rows, D]; on the CPU the very memory of the graph."""
+        """See `RingState.arrays`."""
         self._grow(self._most)
         return {name: value.numpy() for name, value in self._values.items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        """Overwrite every buffer, all rows."""
+        """See `RingState.load`."""
         self._bind(self._most)
         for name, value in self._values.items():
             value.update_inplace(np.ascontiguousarray(state[name]))

@@ -147,7 +147,7 @@ class Stream:
             raise BadOption(f"ids of shape {array.shape}", "a flat list of at least one id")
         if array.dtype.kind not in "iu":
             raise BadOption(f"ids of type {array.dtype}", "integers")
-        vocab = self.manifest.model.vocab
+        vocab = self.manifest.vocab
         if array.min() < 0 or array.max() >= vocab:
             bad = array[(array < 0) | (array >= vocab)][0]
             raise BadOption(f"token id {bad}", f"0 to {vocab - 1}", "use the bundle's own tokenizer")

@@ -152,7 +152,7 @@ def _ids(bundle: Path, text: list[Path]) -> Iterator[int]:
 
     if text:
         yield from Text(text, Tokenizer.of_bundle(bundle)).endless()
-    random, vocab = np.random.default_rng(0), Manifest.read(bundle).model.vocab
+    random, vocab = np.random.default_rng(0), Manifest.read(bundle).vocab
     while True:
         yield from random.integers(0, vocab, 1024).tolist()
 

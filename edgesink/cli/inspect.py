@@ -26,8 +26,8 @@ def inspect(
         derived = {"state_bytes": manifest.state_bytes, "weight_bytes": manifest.weight_bytes}
         print_json({**json.loads(manifest.to_json()), **derived})
         return
-    model, stream = manifest.model, manifest.stream
-    print(f"{model.name}, {model.architecture}, {model.layers} layers, for {manifest.target}")
+    stream = manifest.stream
+    print(f"{manifest.name}, {manifest.family}, for {manifest.target}")
     if manifest.parts > 1:
         print(f"cut into  {manifest.parts} packages, run one behind the other")
     print(f"weights   {megabytes(manifest.weight_bytes)}: {manifest.weights}")
@@ -38,6 +38,9 @@ def inspect(
         here = names()[0] if names() else "none on this machine"
         print(f"kernels   {here}; with them {megabytes(manifest.state_bytes // 2)} of state")
     print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")
+    for view in manifest.views:
+        if not view.sinks:
+            print(f"and       in some layers the last {view.capacity} alone, as the model was trained")
     print(f"sinks     0 to {stream.max_sinks}, chosen when a stream starts; positions as in the {stream.positions}")
     print(f"feeds     up to {stream.chunk} tokens at once")
     parity = manifest.parity

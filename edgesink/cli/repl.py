@@ -41,7 +41,7 @@ def converse(chat: Chat, max_new_tokens: int | None) -> None:
     terminal = sys.stdin.isatty()
     if terminal:
         _line_editing()
-        say(f"{chat.stream.manifest.model.name}; {_memory(chat)}; /help for commands")
+        say(f"{chat.stream.manifest.name}; {_memory(chat)}; /help for commands")
     while True:
         try:
             message = input("> " if terminal else "")

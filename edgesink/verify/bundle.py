@@ -57,9 +57,9 @@ def verify_bundle(
         opened = partial(OnnxRunner, device=device, kernels=True)
     runner = opened(bundle, manifest) if opened else open_runner(bundle, manifest, device)
     model = open_checkpoint(checkpoint_path).model
-    if dataclasses.replace(model, name=manifest.model.name) != manifest.model:
+    if model.as_data() != manifest.architecture:
         raise BadOption(
-            f"the bundle is of {manifest.model.name}, the checkpoint of {model.name}",
+            f"the bundle is of {manifest.name}, the checkpoint of {model.name}",
             "the checkpoint that the bundle was exported from",
             "name it with --model",
         )

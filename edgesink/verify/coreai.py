@@ -29,17 +29,15 @@ class CoreAiStream:
         except ImportError:
             raise MissingPackage("running a Core AI asset needs Apple's coreai-core", "", COREAI_REMEDY) from None
         self._array, self._manifest = NDArray, manifest
-        model, stream = manifest.model, manifest.stream
         self._loop = asyncio.new_event_loop()
         self._executable = AIModelAsset.load(asset).executable()  # specialised in a folder of its own, until `close`
         loaded = self._loop.run_until_complete(self._executable.__aenter__())
         self._functions = {name: loaded.load_function(name) for name in (names.DECODE, names.PREFILL)}
-        shape = (1, model.kv_heads, stream.rows, model.head_dim)
-        self._state = {name: NDArray(np.zeros(shape, manifest.state_dtype)) for name in names.states(model.layers)}
+        self._state = {state.name: NDArray(np.zeros(state.shape, state.dtype)) for state in manifest.states}
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
         """Run ids (int [T], at most a chunk) that stand at `position`; float32 [V], after the last."""
-        function, inputs = bounded_inputs(self._manifest.stream, ids, position, sinks)
+        function, inputs = bounded_inputs(self._manifest, ids, position, sinks)
         outputs: Mapping[str, Any] = self._loop.run_until_complete(self._call(self._functions[function], inputs))
         return np.asarray(outputs[names.LOGITS].numpy(), np.float32).reshape(-1)
 

@@ -16,8 +16,9 @@ import numpy as np
 from edgesink import names
 from edgesink.bounded_inputs import bounded_inputs
 from edgesink.errors import BadBundle
+from edgesink.manifest import Manifest
 from edgesink.mil.evaluator import MilEvaluator
-from edgesink.spec import ComputeUnits, StreamSpec
+from edgesink.spec import ComputeUnits
 
 
 class Package(Protocol):
@@ -26,21 +27,22 @@ class Package(Protocol):
     def predict(self, inputs: Mapping[str, np.ndarray], function: str) -> Mapping[str, np.ndarray]:
         """Run `function`; its outputs by name. The state goes on."""
 
-    def write(self, slots: Sequence[int], rows: np.ndarray) -> None:
-        """Put rows [2 layers, K, T, D] at `slots` of the state: where the package leaves that to its runner."""
+    def write(self, state: str, slots: Sequence[int], rows: np.ndarray) -> None:
+        """Put rows [2 L, K, T, D] at `slots` of a state: where the package leaves that to its runner."""
 
 
 def feed_packages(
-    packages: Sequence[Package], stream: StreamSpec, ids: np.ndarray, position: int, sinks: int
+    packages: Sequence[Package], manifest: Manifest, ids: np.ndarray, position: int, sinks: int
 ) -> np.ndarray:
     """Run ids (int [T], at most a chunk) that stand at `position` through all packages; float32 [V], after the last."""
-    function, inputs = bounded_inputs(stream, ids, position, sinks)
-    ring = stream.ring(sinks)
+    function, inputs = bounded_inputs(manifest, ids, position, sinks)
+    rings = [manifest.stream.layer_ring(view, sinks) for view in manifest.views]
     for package in packages:
         outputs = package.predict(inputs, function)
-        if names.NEW_KV in outputs:  # kv_write "host"
-            rows = outputs[names.NEW_KV][:, :, : len(ids)]
-            package.write([ring.slot(position + i) for i in range(len(ids))], rows)
+        for view, ring in enumerate(rings):
+            if names.new_kv(view) in outputs:  # kv_write "host"
+                rows = outputs[names.new_kv(view)][:, :, : len(ids)]
+                package.write(names.kv_cache(view), [ring.slot(position + i) for i in range(len(ids))], rows)
         if names.LOGITS not in outputs:
             inputs = {name: value for name, value in inputs.items() if name not in (names.IDS, names.HIDDEN)}
             inputs[names.HIDDEN] = outputs[names.updated(names.HIDDEN)]
@@ -57,8 +59,8 @@ class EvaluatedPackage:
     def predict(self, inputs: Mapping[str, np.ndarray], function: str) -> Mapping[str, np.ndarray]:
         return self._evaluator.predict(inputs, self._state, function)
 
-    def write(self, slots: Sequence[int], rows: np.ndarray) -> None:
-        self._state[names.KV_CACHE][:, :, slots] = rows
+    def write(self, state: str, slots: Sequence[int], rows: np.ndarray) -> None:
+        self._state[state][:, :, slots] = rows
 
 
 class CoreMlPackage:
@@ -75,10 +77,10 @@ class CoreMlPackage:
         outputs: Mapping[str, np.ndarray] = self._functions[function].predict(dict(inputs), state=self._state)
         return outputs
 
-    def write(self, slots: Sequence[int], rows: np.ndarray) -> None:
-        cache = np.array(self._state.read_state(names.KV_CACHE))
+    def write(self, state: str, slots: Sequence[int], rows: np.ndarray) -> None:
+        cache = np.array(self._state.read_state(state))
         cache[:, :, slots] = rows
-        self._state.write_state(names.KV_CACHE, cache)
+        self._state.write_state(state, cache)
 
 
 def _loaded(path: Path, function: str, units: ComputeUnits) -> Any:

@@ -55,7 +55,7 @@ class MilRunner:
         if device != "cpu":
             raise BadOption(f"device {device} for target {manifest.target}", "cpu")
         packages = [EvaluatedPackage(bundle / name, precision) for name in manifest.coreml_packages]
-        self.feed = partial(feed_packages, packages, manifest.stream)
+        self.feed = partial(feed_packages, packages, manifest)
         self.name = f"MIL evaluator {precision}"
 
 
@@ -66,7 +66,7 @@ class CoreMlRunner:
         from edgesink.verify.coreml_packages import CoreMlPackage, feed_packages
 
         packages = [CoreMlPackage(bundle / name, units) for name in manifest.coreml_packages]
-        self.feed = partial(feed_packages, packages, manifest.stream)
+        self.feed = partial(feed_packages, packages, manifest)
         self.name = f"Core ML {units}, macOS {platform.mac_ver()[0]}, coremltools {version('coremltools')}"
 
 

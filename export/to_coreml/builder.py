@@ -239,20 +239,26 @@ def _within_half(weight: Blocks) -> Blocks:
 
 
 @contextmanager
-def function(program: Program, name: str, inputs: Mapping[str, tuple[tuple[int, ...], str]], state: Any) -> Any:
+def function(
+    program: Program,
+    name: str,
+    inputs: Mapping[str, tuple[tuple[int, ...], str]],
+    states: Mapping[str, tuple[int, ...]],
+) -> Any:
     """Build a function of `program` in the body.
 
     Args:
         inputs: name -> shape and numpy type name.
-        state: name and shape of the one float16 state.
+        states: name -> shape of the float16 states.
     Yields:
-        The inputs as values by name, the state among them; a list to put the outputs in.
+        The inputs as values by name, the states among them; a list to put the outputs in.
     """
     placeholders: dict[str, Any] = {
         input_: Placeholder(sym_shape=shape, dtype=_MIL_TYPES[dtype], name=input_)
         for input_, (shape, dtype) in inputs.items()
     }
-    placeholders[state[0]] = StateTensorPlaceholder(sym_shape=state[1], dtype=types.fp16, name=state[0])
+    for state, shape in states.items():
+        placeholders[state] = StateTensorPlaceholder(sym_shape=shape, dtype=types.fp16, name=state)
     outputs: list[Value] = []
     with Function(placeholders, opset_version=TARGET) as made:
         yield {input_: Value(var) for input_, var in made.inputs.items()}, outputs

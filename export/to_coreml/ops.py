@@ -9,14 +9,17 @@ be measured where this was written. Knows no model but by the numbers that it is
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from edgesink import names
-from edgesink.export.attention import AttentionSpec, BoundedFrame
-from edgesink.export.graph import Norm, Projection, cut, decoder, unknown_activation
+from edgesink.export.attention import AttentionSpec, BoundedFrame, by_view
+from edgesink.export.graph import Attention, Norm, Projection, cut, decoder, unknown_activation
+from edgesink.export.recipe import Recipe
+from edgesink.export.states import layers_of, packed_states
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import (
     Program,
@@ -35,60 +38,87 @@ from edgesink.export.to_coreml.builder import (
 from edgesink.export.to_coreml.description import describe_model
 from edgesink.export.weights import Weights
 from edgesink.manifest import Manifest
-from edgesink.spec import Activation
+from edgesink.spec import Activation, ModelSpec
 
 SMALLEST_PEAK = 1e-3  # of a normalised vector: keeps the division finite for a vector of zeros
 
 
-def write_coreml(folder: Path, manifest: Manifest, weights: Weights) -> None:
-    """Write `manifest.coreml_packages` into `folder`; `manifest` says what, and travels inside.
+def write_coreml(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> None:
+    """Write `draft.coreml_packages` into `folder`; `draft`, a manifest that names no files yet, travels inside.
 
     Raises BadOption where the stream cannot be bounded.
     """
-    parts = cut(manifest.model.layers, manifest.parts)
-    for part, (package, layers) in enumerate(zip(manifest.coreml_packages, parts, strict=True)):
+    parts = cut(model.layers, recipe.parts)
+    for part, (package, layers) in enumerate(zip(draft.coreml_packages, parts, strict=True)):
         with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder.parent) as scratch:
-            program = _program(manifest, layers, WeightStore(Path(scratch)), weights)
-            describe = partial(describe_model, manifest=manifest, part=part)
+            program, store = Program(), WeightStore(Path(scratch))
+            for name, tokens in ((names.DECODE, 1), (names.PREFILL, recipe.stream.chunk)):
+                add_function(program, name, tokens, model, recipe, layers, store, weights)
+            describe = partial(describe_model, manifest=draft, part=part)
             save_program(program, names.DECODE, folder / package, Path(scratch), describe)
 
 
-def _program(manifest: Manifest, layers: range, store: WeightStore, weights: Weights) -> Program:
-    """The functions `decode` and `prefill` over `layers`."""
-    program = Program()
-    _add_function(program, names.DECODE, 1, manifest, layers, store, weights)
-    _add_function(program, names.PREFILL, manifest.stream.chunk, manifest, layers, store, weights)
-    return program
-
-
-def _add_function(
-    program: Program, name: str, tokens: int, manifest: Manifest, layers: range, store: WeightStore, weights: Weights
+def add_function(
+    program: Program,
+    name: str,
+    tokens: int,
+    model: ModelSpec,
+    recipe: Recipe,
+    layers: range,
+    store: WeightStore,
+    weights: Weights,
 ) -> None:
-    """The function `name` over so many tokens; a chunk's says how many of them are real."""
-    model, kv_write = manifest.model, manifest.options["kv_write"]
+    """The function `name` over so many tokens and these layers; a chunk's says how many of the tokens are real."""
     inputs: dict[str, tuple[tuple[int, ...], str]] = {}
     if layers.start:
         inputs[names.HIDDEN] = (1, tokens, model.hidden), "float16"
     else:
         inputs[names.IDS] = (1, tokens), "int32"
-    inputs |= {names.POSITION: ((1,), "int32"), names.SINKS: ((1,), "int32")}
+    inputs |= {names.POSITION: ((len(model.rings(recipe.stream)),), "int32"), names.SINKS: ((1,), "int32")}
     if name == names.PREFILL:
         inputs[names.LENGTH] = (1,), "int32"
-    state = names.KV_CACHE, (2 * len(layers), model.kv_heads, manifest.state_rows, model.head_dim)
-    with function(program, name, inputs, state) as (values, outputs):
+    states = {state.view: state for state in packed_states(model, recipe, layers, part=0)}
+    shapes = {state.name: state.shape for state in states.values()}
+    with function(program, name, inputs, shapes) as (values, outputs):
+        buffers = {
+            view: MilBuffers(values[state.name], layers_of(model, recipe, layers, view), str(recipe.kv_write))
+            for view, state in states.items()
+        }
+        ops = MilOps(store, weights, values.get(names.LENGTH))
         entering = values[names.HIDDEN if layers.start else names.IDS]
-        position, sinks, length = values[names.POSITION], values[names.SINKS], values.get(names.LENGTH)
-        buffers = MilBuffers(values[names.KV_CACHE], layers, kv_write)
-        ops = MilOps(store, weights, length)
-        spec = AttentionSpec.of(model, manifest.stream, model.views[0])
-        attention = BoundedFrame(ops, buffers, spec, entering, position, sinks, 1 if length is None else length)
+        attention = attention_of(model, recipe, layers, ops, buffers, values, entering)
         leaving = decoder(model, ops, attention, entering, layers)
         if layers.stop < model.layers:
             outputs.append(named(leaving, names.updated(names.HIDDEN)))
         else:
             outputs.append(named(reshape(leaving, 1, model.vocab), names.LOGITS))
-        if kv_write == "host":
-            outputs.append(named(buffers.new_rows(), names.NEW_KV))
+        if recipe.kv_write == "host":
+            outputs += [named(buffer.new_rows(), names.new_kv(view)) for view, buffer in buffers.items()]
+
+
+def attention_of(
+    model: ModelSpec,
+    recipe: Recipe,
+    layers: range,
+    ops: MilOps,
+    buffers: Mapping[int, MilBuffers],
+    values: Mapping[str, Value],
+    entering: Value,
+) -> Attention:
+    """How the layers attend: a frame for each view that one of them has, at the position of its ring."""
+    rings, views = model.rings(recipe.stream), {}
+    for view in sorted({model.view_of[layer] for layer in layers}):
+        ring = rings.index(model.ring(model.views[view], recipe.stream))
+        position = values[names.POSITION] if len(rings) == 1 else sliced(values[names.POSITION], ring)
+        spec = AttentionSpec.of(model, recipe.stream, model.views[view])
+        length = values.get(names.LENGTH, 1)
+        views[view] = BoundedFrame(ops, buffers[ring], spec, entering, position, values[names.SINKS], length)
+    return by_view(model, views)
+
+
+def sliced(x: Value, place: int) -> Value:
+    """Element `place` of x [n]: [1]."""
+    return Value(mb.slice_by_index(x=x.var, begin=int32([place]), end=int32([place + 1])))
 
 
 def named(value: Value, name: str) -> Value:

@@ -163,7 +163,7 @@ class KernelOps(StepOps):
     ) -> Value:
         """x @ w.T, with all that the operator takes along: the norm before it, its gate or its bias, the norm after it
         and the residual stream."""
-        graph, absent = self.graph, self.graph.absent()
+        graph, absent, matrix = self.graph, self.graph.absent(), self._matrix(weight)
         before = x.norm if isinstance(x, Normed) else None
         norm = before or after
         optional = [
@@ -175,7 +175,7 @@ class KernelOps(StepOps):
         while len(optional) > 2 and optional[-1] is absent:
             optional.pop()
         return graph.node(
-            "BlockProduct", x.x if isinstance(x, Normed) else x, *self._matrix(weight), *optional,
+            "BlockProduct", x.x if isinstance(x, Normed) else x, *matrix, *optional,
             domain=EDGESINK, rows=weight.rows, bits=weight.bits, gated=gated,
             epsilon=norm.eps if norm else UNREAD_EPSILON,
         )  # fmt: skip
