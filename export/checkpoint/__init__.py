@@ -66,7 +66,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return GgufCheckpoint(path)
     if path.is_dir() and (path / "config.json").is_file():
         return SafetensorsCheckpoint(path)
-    raise BadCheckpoint(f"{path} is no checkpoint", "a folder with config.json and safetensors, or a .gguf file")
+    raise BadCheckpoint(f"{path} is not a checkpoint", "a folder with config.json and safetensors, or a .gguf file")
 
 
 def check_sliding_window(checkpoint: Checkpoint, capacity: int) -> None:

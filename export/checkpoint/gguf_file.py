@@ -157,7 +157,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         reader = GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
     except Exception as error:  # whatever damaged bytes lead the reader to
-        raise BadCheckpoint(f"{path} is no readable GGUF file ({first_line(error)})", "", "download it again") from None
+        raise BadCheckpoint(
+            f"{path} is not a readable GGUF file ({first_line(error)})", "", "download it again"
+        ) from None
     return fields, {tensor.name: tensor for tensor in reader.tensors}
 
 
