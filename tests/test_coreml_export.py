@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from llama_oracle import LlamaOracle, kept
 
 from edgesink import names
 from edgesink.errors import BadOption
@@ -25,7 +26,6 @@ from edgesink.gauges import resident_bytes
 from edgesink.manifest import COREML_PACKAGE, Manifest
 from edgesink.mil.evaluator import MilEvaluator
 from edgesink.mil.structure import check_ring_structure, describe
-from edgesink.reference import Reference, _kept
 from edgesink.ring import Ring
 from edgesink.spec import StreamSpec
 from edgesink.targets import KV_WRITES, default_vocabulary_bits
@@ -75,7 +75,7 @@ class Runner:
         return logits
 
 
-class RoundedOracle(Reference):
+class RoundedOracle(LlamaOracle):
     """The oracle with the package's tables: cosines rounded to float16, taken at the rows that the graph takes."""
 
     def __init__(self, model, stream: StreamSpec, sinks: int) -> None:
@@ -85,8 +85,8 @@ class RoundedOracle(Reference):
     def _attend(self, index, attention, h, drop):
         D, n = attention.head_dim, self.position
         q = attention.q_proj(h).view(-1, D)
-        keys = self._keys[index] = _kept(self._keys[index], attention.k_proj(h).view(1, -1, D), drop)
-        values = self._values[index] = _kept(self._values[index], attention.v_proj(h).view(1, -1, D), drop)
+        keys = self._keys[index] = kept(self._keys[index], attention.k_proj(h).view(1, -1, D), drop)
+        values = self._values[index] = kept(self._values[index], attention.v_proj(h).view(1, -1, D), drop)
         here = self.ring.slot(n)
         rows = [self.ring.slot(place) for place in self._places]
         seen_from = [
