@@ -19,7 +19,7 @@ import numpy as np
 
 from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import COREAI_MODEL, Manifest
-from edgesink.spec import ComputeUnits
+from edgesink.spec import ComputeUnits, Device
 from edgesink.targets import Target
 
 
@@ -35,10 +35,11 @@ class Runner(Protocol):
 class OnnxRunner:
     """ONNX Runtime; the state stays on its device. On the CPU the graph of standard operators, or the kernels' own."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, device: str, kernels: bool = False) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, device: Device, kernels: bool = False) -> None:
         from edgesink.runtime.backends import OnnxBackend
+        from edgesink.runtime.bound_graph import RunOptions
 
-        self._backend = OnnxBackend(bundle, manifest, provider="plain" if device == "cpu" and not kernels else device)
+        self._backend = OnnxBackend(bundle, manifest, RunOptions(device=device, kernels=kernels))
         self.name = self._backend.name
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
@@ -49,7 +50,7 @@ class OnnxRunner:
 class MilRunner:
     """Our evaluator of the Core ML program, rounding to fp16 wherever the program does unless told otherwise."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, device: str, precision: str = "fp16") -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, device: Device, precision: str = "fp16") -> None:
         from edgesink.verify.coreml_packages import EvaluatedPackage, feed_packages
 
         if device != "cpu":
@@ -73,7 +74,7 @@ class CoreMlRunner:
 class CoreAiRunner:
     """Apple's interpreter of Core AI programs."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, device: str) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, device: Device) -> None:
         from edgesink.verify.coreai import CoreAiStream
 
         if device != "cpu":
@@ -85,14 +86,14 @@ class CoreAiRunner:
         return self._stream.feed(ids, position, sinks)
 
 
-RUNNERS: dict[Target, Callable[[Path, Manifest, str], Runner]] = {
+RUNNERS: dict[Target, Callable[[Path, Manifest, Device], Runner]] = {
     "onnx": OnnxRunner,
     "coreml": MilRunner,
     "coreai": CoreAiRunner,
 }
 
 
-def open_runner(bundle: Path, manifest: Manifest, device: str = "cpu") -> Runner:
+def open_runner(bundle: Path, manifest: Manifest, device: Device = "cpu") -> Runner:
     """The runner of the bundle's target on `device`; MissingPackage where the machine lacks it."""
     if manifest.target not in RUNNERS:
         raise BadBundle(f"a bundle for {manifest.target}", f"one for {' or '.join(RUNNERS)}, which can be run here")
