@@ -77,7 +77,7 @@ MEANINGS: Mapping[str, str] = {
     "quantization": "weights quantised by MLX; take the model that they were made from",
     "compression_config": "weights packed by compressed-tensors; take the model that they were made from",
 }
-"""What a refused field means."""
+"""What a refused field means; after a semicolon the way out."""
 
 
 def check_quantization(config: Fields) -> None:
