@@ -47,6 +47,10 @@ class MissingPackage(EdgesinkError):
     """An optional dependency is needed for what was asked."""
 
 
+class RunFailed(EdgesinkError):
+    """A graph stopped in the middle of a run: no memory, or an operator gave up. The stream is where it was."""
+
+
 class NoSpace(EdgesinkError):
     """The disk cannot hold the output."""
 

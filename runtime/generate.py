@@ -1,7 +1,8 @@
 """The decode loop: a generator of tokens, wrapped and never forked.
 
 Owns when to stop (end ids, stop strings, a number of tokens) and how text leaves (whole characters, nothing that may
-yet become a stop string). How the next id is chosen is the sampler's, the stream is the session's.
+yet become a stop string). How the next id is chosen is the sampler's. Knows a stream by what it asks of one,
+`TokenStream`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,27 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Protocol
+
+import numpy as np
 
 from edgesink.errors import BadOption
+from edgesink.manifest import Manifest
 from edgesink.runtime.sampling import SamplingSpec, make_sampler
-from edgesink.runtime.session import Stream
-from edgesink.runtime.tokenizer import Detokenizer
+from edgesink.runtime.tokenizer import Detokenizer, Tokenizer
+
+
+class TokenStream(Protocol):
+    """What generating asks of `session.Stream`."""
+
+    manifest: Manifest
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's."""
+
+    def feed(self, ids: Sequence[int]) -> np.ndarray:
+        """Feed ids; float32 [V], the logits after the last, which the next call may overwrite."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +43,7 @@ class Token:
 
 
 def generate(
-    stream: Stream,
+    stream: TokenStream,
     ids: Sequence[int],
     sampling: SamplingSpec,
     max_new_tokens: int | None = None,

@@ -7,6 +7,7 @@ processor is none of those in `kernels/`, there are no kernels, and the graph of
 from __future__ import annotations
 
 import ctypes
+import itertools
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,23 +25,23 @@ MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never
 
 def kernels_graph(bundle: Path, manifest: Manifest) -> Path | None:
     """The bundle's second graph; None where it has none, or this machine has no kernels."""
-    return bundle / KERNELS_GRAPH if manifest.has_kernels and names() else None
+    return bundle / KERNELS_GRAPH if manifest.has_kernels and available_kernels() else None
 
 
-def names() -> list[str]:
+def available_kernels() -> list[str]:
     """The kernels that this processor runs, as "AVX2", the fastest first."""
     library = _library()
     if library is None:
         return []
-    found = [library.edgesink_kernels(place) for place in range(4)]
-    return [name.decode() for name in found if name]
+    in_order = map(library.edgesink_kernels, itertools.count())
+    return [name.decode() for name in itertools.takewhile(bool, in_order)]
 
 
-def choose(name: str) -> None:
+def choose_kernels(name: str) -> None:
     """Take other kernels than the fastest, in every session of this process: to compare them."""
     library = _library()
     assert library is not None, "there are none to choose from"
-    library.edgesink_choose_kernels(names().index(name))
+    library.edgesink_choose_kernels(available_kernels().index(name))
 
 
 class Kernels:
@@ -52,7 +53,7 @@ class Kernels:
     """
 
     def __init__(self, graph: Path) -> None:
-        self.graph, self.name = graph, names()[0]
+        self.graph, self.name = graph, available_kernels()[0]
         self._image = _laid_out(graph.parent)  # ONNX Runtime reads it where it lies
 
     def add_to(self, options: Any) -> None:

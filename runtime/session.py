@@ -17,6 +17,8 @@ from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import Manifest
 from edgesink.ring import Ring
 from edgesink.runtime.backends import Backend, OnnxBackend
+from edgesink.runtime.bound_graph import RunOptions
+from edgesink.spec import Provider
 
 if TYPE_CHECKING:
     from edgesink.runtime.generate import Token
@@ -81,6 +83,7 @@ class Stream:
             float32 [V]: the logits after the last id.
         Raises:
             BadOption: no ids, or one outside the vocabulary; the stream is as it was.
+            RunFailed: the graph stopped; the ids before `position` were fed, and the stream goes on from there.
         """
         return self.feed(ids).copy()
 
@@ -154,21 +157,28 @@ class Stream:
         return array.astype(np.int64, copy=False)
 
 
-def load(bundle: str | Path, threads: int | None = None, provider: str = "cpu", sinks: int | None = None) -> Stream:
+def load(
+    bundle: str | Path,
+    threads: int | None = None,
+    provider: Provider = "cpu",
+    sinks: int | None = None,
+    kernels: bool | None = None,
+) -> Stream:
     """Open a bundle and start a stream.
 
     Args:
         bundle: the folder that `edgesink export` wrote, target onnx.
         threads: for matrix products; None lets ONNX Runtime take every core.
-        provider: "cpu", "plain", the same without kernels of our own, or "cuda".
+        provider: where ONNX Runtime runs, "cpu" or "cuda"; "plain" is the CPU with `kernels=False`.
         sinks: pinned first tokens, 0 to the bundle's max_sinks; None takes the bundle's default.
+        kernels: run the graph for edgesink's own kernels; None runs it where the bundle and this machine have it.
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
     """
-    folder = Path(bundle)
+    folder, options = Path(bundle), RunOptions.of(threads, provider, kernels)
     manifest = Manifest.read(folder)
     if manifest.target != "onnx":
         raise BadBundle(f"{folder} is a bundle for {manifest.target}", "one for onnx", "export with --target onnx")
     manifest.stream.ring(sinks)
     manifest.check_files(folder)
-    return Stream(folder, manifest, OnnxBackend(folder, manifest, threads, provider), sinks)
+    return Stream(folder, manifest, OnnxBackend(folder, manifest, options), sinks)

@@ -72,7 +72,7 @@ def read_session(path: Path, manifest: Manifest, like: dict[str, np.ndarray]) ->
 def _checked_header(path: Path, header: dict[str, str], manifest: Manifest) -> tuple[int, int]:
     """Position and sinks; BadSession for a file that is none of this bundle's, ValueError for impossible values."""
     if header.get("edgesink_session") != FORMAT:
-        raise BadSession(f"{path} is no session file of this version", f"format {FORMAT}", "start a new session")
+        raise BadSession(f"{path} is not a session file of this version", f"format {FORMAT}", "start a new session")
     if set(header) != HEADER:
         raise ValueError(f"its header has the fields {', '.join(sorted(header))}, not {', '.join(sorted(HEADER))}")
     if header["fingerprint"] != manifest.fingerprint:

@@ -1,6 +1,7 @@
 """Models that many tests share: SmolLM2-135M as it is, and tiny random Llamas of every shape that is exported."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -127,11 +128,7 @@ def model_of():
     import torch
     import transformers
 
-    from edgesink.export.checkpoint import HF_NAMES, weight_names
-
-    def key(weight: str) -> str:
-        layer, _, name = weight.rpartition(".")
-        return f"model.{layer}.{HF_NAMES[name]}" if layer else HF_NAMES[name]
+    from edgesink.export.checkpoint import hf_name, weight_names
 
     def wide_norm(spec):
         """transformers' own norm rounds to float32 whatever the model is held in."""
@@ -151,7 +148,7 @@ def model_of():
         for layer in loaded.model.layers:
             layer.input_layernorm, layer.post_attention_layernorm = wide_norm(spec), wide_norm(spec)
         loaded.model.norm = wide_norm(spec)
-        tensors = {key(name): torch.from_numpy(tensor(name)) for name in weight_names(spec)}
+        tensors = {hf_name(name): torch.from_numpy(tensor(name)) for name in weight_names(spec)}
         loaded.load_state_dict(tensors, strict=False)
         loaded.tie_weights()
         return loaded
@@ -172,3 +169,50 @@ def command(capsys, monkeypatch):
         return int(leaving.value.code or 0), captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def verdict(model_of):
+    """verdict(path, names, original): is a checkpoint used as transformers uses it, or refused by one of `names`?
+
+    "used", "refused", or a sentence that says what is wrong. A stream of 32 tokens is asked for. Where transformers is
+    strict with the type of a field that changes no logit, the logits of the `original` are the right ones.
+    """
+    import torch
+
+    from edgesink.errors import EdgesinkError
+    from edgesink.export.checkpoint import check_sliding_window, open_checkpoint, weight_names
+    from edgesink.export.checkpoint.config import HARMLESS, NEUTRAL
+    from edgesink.reference import load_model
+
+    ids = torch.arange(2, 34)[None]  # of a vocabulary of 40
+
+    @functools.cache
+    def expected(path):
+        try:
+            model = load_model(path, dtype=torch.float64)
+        except Exception:  # transformers refuses in many ways
+            return None
+        return model(ids).logits[0]
+
+    def judge(path, names, original):
+        try:
+            checkpoint = open_checkpoint(path)
+            check_sliding_window(checkpoint, ids.shape[1])
+            weights = {name: checkpoint.tensor(name).astype(np.float64) for name in weight_names(checkpoint.model)}
+        except EdgesinkError as error:
+            named = "\n" not in str(error) and any(name in str(error) for name in names)
+            return "refused" if named else f"refused, not by name: {error}"
+        except Exception as error:
+            return f"raised {error!r}"
+        with torch.inference_mode():
+            right = expected(path)
+            if right is None and (HARMLESS | NEUTRAL.keys()).intersection(names):
+                right = expected(original)
+            if right is None:
+                return "opened, though transformers refuses it"
+            found = model_of(checkpoint.model, weights.__getitem__)(ids).logits[0]
+        difference = float((found - right).abs().max())
+        return "used" if difference < 1e-4 else f"opened, but logits differ by {difference:.1e}"
+
+    return judge

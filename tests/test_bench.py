@@ -168,9 +168,9 @@ def test_positions_are_reached_and_timed_from_where_they_are(bundle):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(names=["vllm"]), "'vllm'; expected llama.cpp or"),
-        (dict(names=["llama.cpp"], evictions=["all"]), "'all'; expected half or one"),
-        (dict(pythons={"llama.cpp": "python"}), "a peer that does not run; expected --against llama.cpp"),
+        (dict(names=["vllm"]), "'vllm'; expected one of llama.cpp,"),
+        (dict(names=["llama.cpp"], evictions=["all"]), "'all'; expected one of half, one"),
+        (dict(pythons={"llama.cpp": "python"}), "an engine that was not chosen; expected --against llama.cpp"),
     ],
 )
 def test_peers_that_are_not_understood(options, message):

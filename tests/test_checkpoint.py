@@ -43,7 +43,7 @@ def test_an_architecture_that_the_decoder_is_not_is_refused(copy, changes, messa
     [
         (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
-        (lambda folder: (folder / "config.json").unlink(), "is no checkpoint"),
+        (lambda folder: (folder / "config.json").unlink(), "is not a checkpoint"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 64), "cannot be read"),
     ],
 )
@@ -70,10 +70,10 @@ def test_a_missing_tensor_is_named(copy):
 def test_a_truncated_gguf_is_refused(smollm2, tmp_path):
     path = tmp_path / "cut.gguf"
     path.write_bytes(smollm2.read_bytes()[:1000])
-    with pytest.raises(BadCheckpoint, match="no readable GGUF"):
+    with pytest.raises(BadCheckpoint, match="not a readable GGUF"):
         open_checkpoint(path)
     path.write_bytes(b"GGML" * 10)
-    with pytest.raises(BadCheckpoint, match="no readable GGUF"):
+    with pytest.raises(BadCheckpoint, match="not a readable GGUF"):
         open_checkpoint(path)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from llama_oracle import LlamaOracle, kept
 
 from edgesink import names
 from edgesink.errors import BadOption
@@ -24,8 +25,8 @@ from edgesink.export.weights import held_weights
 from edgesink.gauges import resident_bytes
 from edgesink.manifest import COREML_PACKAGE, Manifest
 from edgesink.mil.evaluator import MilEvaluator
+from edgesink.mil.ops import COMING, OPS
 from edgesink.mil.structure import check_ring_structure, describe
-from edgesink.reference import Reference, _kept
 from edgesink.ring import Ring
 from edgesink.spec import StreamSpec
 from edgesink.targets import KV_WRITES, default_vocabulary_bits
@@ -75,7 +76,7 @@ class Runner:
         return logits
 
 
-class RoundedOracle(Reference):
+class RoundedOracle(LlamaOracle):
     """The oracle with the package's tables: cosines rounded to float16, taken at the rows that the graph takes."""
 
     def __init__(self, model, stream: StreamSpec, sinks: int) -> None:
@@ -85,8 +86,8 @@ class RoundedOracle(Reference):
     def _attend(self, index, attention, h, drop):
         D, n = attention.head_dim, self.position
         q = attention.q_proj(h).view(-1, D)
-        keys = self._keys[index] = _kept(self._keys[index], attention.k_proj(h).view(1, -1, D), drop)
-        values = self._values[index] = _kept(self._values[index], attention.v_proj(h).view(1, -1, D), drop)
+        keys = self._keys[index] = kept(self._keys[index], attention.k_proj(h).view(1, -1, D), drop)
+        values = self._values[index] = kept(self._values[index], attention.v_proj(h).view(1, -1, D), drop)
         here = self.ring.slot(n)
         rows = [self.ring.slot(place) for place in self._places]
         seen_from = [
@@ -191,6 +192,14 @@ def test_in_float16_the_package_stays_near_the_oracle(case, ids):
     spread = np.std(made.truth(ids, 4))
     found = made.difference(ids, 4, RAGGED, "fp16") / spread
     assert found.max() <= TOLERANCE["fp16"], f"max {found.max():.1e}, mean {found.mean():.1e} of the spread"
+
+
+def test_the_evaluator_knows_what_is_emitted_and_what_is_coming_and_no_more(case):
+    made = [case(kv_write=kv_write) for kv_write in KV_WRITES] + [case(precision) for precision in ("int4", "pal4")]
+    functions = [function for one in made for function in describe(one.package).functions.values()]
+    emitted = {kind for function in functions for kind in function.op_census} - {"read_state", "write_state"}
+    assert emitted <= set(OPS)
+    assert set(OPS) - emitted == set(COMING), "a kind that is not emitted has a reason in COMING, or goes"
 
 
 @pytest.mark.parametrize("kv_write", KV_WRITES)

@@ -1,7 +1,9 @@
 """What verify asks of Core ML on a Mac, shown with a stand-in for coremltools' models; on a Mac, with themselves."""
 
+import dataclasses
 import json
 import platform
+import shutil
 import sys
 import warnings
 from typing import ClassVar
@@ -9,11 +11,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from coremltools import ComputeUnit
+from coremltools.proto import Model_pb2
 
 from edgesink import names
 from edgesink.errors import BadBundle
 from edgesink.export.bundle import export
-from edgesink.manifest import Manifest
+from edgesink.manifest import Manifest, describe_file, replace_manifest
 from edgesink.mil.evaluator import MilEvaluator
 from edgesink.spec import StreamSpec
 from edgesink.verify import runners
@@ -141,6 +144,22 @@ def test_a_core_ml_that_computes_something_else_is_reported(bundle, toy, stand_i
     assert "FAILED" in second
     assert "above" in err
     assert Manifest.read(bundle()).parity.passed is False
+
+
+def test_a_package_that_is_not_built_as_a_ring_fails_by_name_though_it_computes_well(bundle, toy, tmp_path, command):
+    spoilt = shutil.copytree(bundle(), tmp_path / "bundle")
+    model = spoilt / "model.mlpackage" / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    saved = Model_pb2.Model.FromString(model.read_bytes())
+    saved.specificationVersion = 8
+    model.write_bytes(saved.SerializeToString())
+    manifest = Manifest.read(spoilt)
+    files = tuple(describe_file(spoilt, spoilt / file.path) for file in manifest.files)
+    replace_manifest(spoilt, dataclasses.replace(manifest, files=files))
+    code, out, err = command("verify", spoilt, "--model", toy.path, "--tokens", 40)
+    assert code == 1
+    assert "FAILED: model.mlpackage: specification version 8, expected 9" in out
+    assert "specification version 8" in err
+    assert Manifest.read(spoilt).parity.passed is False
 
 
 def test_off_a_mac_core_ml_is_not_asked(bundle, toy, stand_in, command):

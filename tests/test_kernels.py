@@ -32,7 +32,7 @@ session_of, Weights, MATRICES = nodes.session_of, nodes.Weights, nodes.MATRICES
 ROUNDING = 2e-3  # of the mean size of a result: 15 bits of an activation, as its worst case
 FLOAT16 = 2e-3  # keys and values in float16, of a result of about 1
 
-HERE = kernels.names()
+HERE = kernels.available_kernels()
 
 
 def test_there_are_kernels_where_there_is_a_compiler_and_a_known_processor():
@@ -82,9 +82,9 @@ def instructions(request):
     """Every test on each set; the fastest again afterwards."""
     if not HERE:
         pytest.skip("no C compiler when edgesink was installed, or another processor")
-    kernels.choose(request.param)
+    kernels.choose_kernels(request.param)
     yield request.param
-    kernels.choose(HERE[0])
+    kernels.choose_kernels(HERE[0])
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 64])

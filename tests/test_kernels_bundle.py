@@ -16,7 +16,7 @@ from edgesink.runtime.session import load
 from edgesink.spec import StreamSpec
 
 needs_kernels = pytest.mark.skipif(
-    not kernels.names(), reason="no C compiler when edgesink was installed, or another processor"
+    not kernels.available_kernels(), reason="no C compiler when edgesink was installed, or another processor"
 )
 
 

@@ -17,7 +17,7 @@ from edgesink.verify.held_model import held_model
 from edgesink.verify.tolerances import TABLE
 
 pytestmark = pytest.mark.skipif(
-    not kernels.names(), reason="no C compiler when edgesink was installed, or another processor"
+    not kernels.available_kernels(), reason="no C compiler when edgesink was installed, or another processor"
 )
 
 LIMIT = TABLE["kernels", True]
@@ -71,15 +71,15 @@ def close(got: np.ndarray, wanted: np.ndarray) -> None:
     assert (got.argmax(-1) == wanted.argmax(-1)).mean() >= LIMIT.argmax, report
 
 
-@pytest.mark.parametrize("name", kernels.names())
+@pytest.mark.parametrize("name", kernels.available_kernels())
 def test_every_logit_of_the_real_model_over_four_laps(smollm2_bundles, expected, english, name):
     tokens = 32 + 4 * 28
-    kernels.choose(name)
+    kernels.choose_kernels(name)
     try:
         stream = load(smollm2_bundles("int4", StreamSpec.fitted(window=28)))
         got = np.stack([stream.step(int(token)) for token in english[:tokens]])
     finally:
-        kernels.choose(kernels.names()[0])
+        kernels.choose_kernels(kernels.available_kernels()[0])
     close(got, expected(4, 28, tokens))
 
 
@@ -112,13 +112,17 @@ def sinks_seen_as_far_as_they_are(node: onnx.NodeProto) -> None:
 @pytest.mark.parametrize("fault", [one_token_fewer, sinks_seen_as_far_as_they_are], ids=lambda fault: fault.__name__)
 def test_verifying_finds_a_fault_of_one_layer_of_the_kernels_graph(toy, tmp_path, fault):
     bundle = toy.bundle(tmp_path / "bundle", StreamSpec(3, 13, 8, 5), "int4")
-    assert not verify_bundle(bundle, toy.path, kernels=True).failures
+    assert [(report.kind, report.failures) for report in verify_bundle(bundle, toy.path)] == [
+        ("target", []),
+        ("kernels", []),
+    ]
     model = onnx.load(bundle / KERNELS_GRAPH, load_external_data=False)
     fault([node for node in model.graph.node if node.op_type == "RingAttention"][1])
     (bundle / KERNELS_GRAPH).write_bytes(model.SerializeToString())
     manifest = Manifest.read(bundle)
     files = tuple(describe_file(bundle, bundle / file.path) for file in manifest.files)
     replace_manifest(bundle, dataclasses.replace(manifest, files=files))
-    assert verify_bundle(bundle, toy.path, kernels=True).failures
-    assert not verify_bundle(bundle, toy.path).failures, "the plain graph has no fault"
-    assert Manifest.read(bundle).parity.runner.endswith("plain"), "what a bundle says of itself runs everywhere"
+    plain, ours = verify_bundle(bundle, toy.path)
+    assert ours.failures
+    assert not plain.failures, "the plain graph has no fault"
+    assert Manifest.read(bundle).parity == plain.parity(), "what a bundle says of itself runs everywhere"

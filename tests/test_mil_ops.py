@@ -45,40 +45,23 @@ CASES = [
     Case("sub", dict(x=f(1, 2), y=f(10, -3)), f(-9, 5)),
     Case("mul", dict(x=f(1, 2), y=f(10, -3)), f(10, -6)),
     Case("real_div", dict(x=f(1, 2), y=f(4, -8)), f(0.25, -0.25)),
-    Case("floor_div", dict(x=i(7, -7), y=i(2, 2)), i(3, -4), "towards minus infinity"),
-    Case("mod", dict(x=i(7, -7, -1), y=i(4, 4, 4)), i(3, 1, 3), "sign of the divisor"),
     Case("maximum", dict(x=f(1, 5), y=f(3, 2)), f(3, 5)),
     Case("minimum", dict(x=f(1, 5), y=f(3, 2)), f(1, 2)),
-    Case("pow", dict(x=f(2, 9), y=f(3, 0.5)), f(8, 3)),
     Case("equal", dict(x=i(1, 2), y=i(1, 3)), b(True, False)),
-    Case("not_equal", dict(x=i(1, 2), y=i(1, 3)), b(False, True)),
     Case("greater", dict(x=i(1, 4, 3), y=i(1, 3, 5)), b(False, True, False)),
     Case("greater_equal", dict(x=i(1, 4, 3), y=i(1, 3, 5)), b(True, True, False)),
     Case("less", dict(x=i(1, 4, 3), y=i(1, 3, 5)), b(False, False, True)),
     Case("less_equal", dict(x=i(1, 4, 3), y=i(1, 3, 5)), b(True, False, True)),
     Case("logical_and", dict(x=b(True, True, False), y=b(True, False, False)), b(True, False, False)),
     Case("logical_or", dict(x=b(True, True, False), y=b(True, False, False)), b(True, True, False)),
-    Case("logical_xor", dict(x=b(True, True, False), y=b(True, False, False)), b(False, True, False)),
-    Case("logical_not", dict(x=b(True, False)), b(False, True)),
     Case("abs", dict(x=f(-2, 3)), f(2, 3)),
-    Case("ceil", dict(x=f(-1.5, 1.2)), f(-1, 2)),
-    Case("floor", dict(x=f(-1.5, 1.2)), f(-2, 1)),
-    Case("round", dict(x=f(0.5, 1.5, -0.6)), f(0, 2, -1), "halves to even"),
-    Case("sign", dict(x=f(-2, 0, 3)), f(-1, 0, 1)),
     Case("square", dict(x=f(-2, 3)), f(4, 9)),
-    Case("sqrt", dict(x=f(4, 9)), f(2, 3)),
-    Case("exp", dict(x=f(0, 1)), f(1, math.e)),
-    Case("exp2", dict(x=f(3, -1)), f(8, 0.5)),
-    Case("log", dict(x=f(1, math.e)), f(0, 1)),
     Case("rsqrt", dict(x=f(4, 0.25)), f(0.5, 2)),
     Case("rsqrt", dict(x=f(3), epsilon=scalar(1.0)), f(0.5), "epsilon"),
-    Case("inverse", dict(x=f(4, -2), epsilon=scalar(0.0)), f(0.25, -0.5)),
-    Case("inverse", dict(x=f(0)), f(1e4), "default epsilon"),
     Case("sin", dict(x=f(0, math.pi / 2)), f(0, 1)),
     Case("cos", dict(x=f(0, math.pi)), f(1, -1)),
     Case("tanh", dict(x=f(0, 1)), f(0, 0.76159416)),
     Case("erf", dict(x=f(0, 1)), f(0, 0.8427008)),
-    Case("relu", dict(x=f(-1, 2)), f(0, 2)),
     Case("sigmoid", dict(x=f(0, 2)), f(0.5, 0.8807971)),
     Case("silu", dict(x=f(0, 2, -200)), f(0, 1.7615942, 0)),
     Case("gelu", dict(x=f(1, -1)), f(0.8413447, -0.1586553), "exact"),
@@ -89,38 +72,9 @@ CASES = [
     Case("reduce_sum", dict(x=X), np.float32(21), "all axes"),
     Case("reduce_mean", dict(x=X, axes=i(0)), f(2.5, 3.5, 4.5)),
     Case("reduce_max", dict(x=X, axes=i(1)), f(3, 6)),
-    Case("reduce_min", dict(x=X, axes=i(1)), f(1, 4)),
-    Case("reduce_sum_square", dict(x=X, axes=i(1)), f(14, 77)),
-    Case("reduce_l2_norm", dict(x=f([3, 4], [6, 8]), axes=i(1)), f(5, 10)),
-    Case("reduce_argmax", dict(x=f([1, 9, 3], [7, 5, 6]), axis=scalar(1)), i(1, 0)),
-    Case("topk", dict(x=f([1, 9, 3], [7, 5, 6]), k=scalar(2)), (f([9, 3], [7, 6]), i([1, 2], [0, 2])), "largest"),
-    Case(
-        "topk",
-        dict(x=f([1, 9, 3]), k=scalar(2), axis=scalar(1), ascending=True),
-        (f([1, 3]), i([0, 2])),
-        "smallest",
-    ),
-    Case("cumsum", dict(x=X, axis=scalar(1)), f([1, 3, 6], [4, 9, 15])),
-    Case("cumsum", dict(x=X, axis=scalar(1), exclusive=True), f([0, 1, 3], [0, 4, 9]), "exclusive"),
-    Case("cumsum", dict(x=X, axis=scalar(1), reverse=True), f([6, 5, 3], [15, 11, 6]), "reverse"),
-    Case("range_1d", dict(start=scalar(2), end=scalar(9), step=scalar(3)), i(2, 5, 8)),
     Case("linear", dict(x=f([1, 2]), weight=f([1, 0], [0, 1], [1, 1]), bias=f(0, 0, 10)), f([1, 2, 13])),
     Case("matmul", dict(x=f([1, 2]), y=f([3], [4])), f([11])),
     Case("matmul", dict(x=f([1], [2]), y=f([3, 4]), transpose_x=True, transpose_y=True), f([11])),
-    Case("conv", dict(x=f([[1], [2]]), weight=f([[1], [1]], [[0], [2]], [[3], [0]])), f([[3], [4], [3]]), "1x1"),
-    Case(
-        "conv",
-        dict(x=f([[1, 2, 3, 4]]), weight=f([[1, 10]]), pad_type="custom", pad=i(1, 0), strides=i(2)),
-        f([[10, 32]]),  # 0*1 + 1*10, 2*1 + 3*10
-        "strided and padded",
-    ),
-    Case("conv", dict(x=f([[1, 2, 3, 4]]), weight=f([[1, 10]]), dilations=i(2)), f([[31, 42]]), "dilated"),
-    Case(
-        "conv",
-        dict(x=f([[1], [2]]), weight=f([[5]], [[7]]), groups=scalar(2), bias=f(0, 1)),
-        f([[5], [15]]),
-        "grouped",
-    ),
     Case("softmax", dict(x=f([0, 0], [0, math.log(3)])), f([0.5, 0.5], [0.25, 0.75])),
     Case("softmax", dict(x=f([0], [math.log(3)]), axis=scalar(0)), f([0.25], [0.75]), "axis 0"),
     Case("layer_norm", dict(x=f([-3, 3]), axes=i(-1), epsilon=scalar(7.0)), f([-0.75, 0.75])),
@@ -129,20 +83,6 @@ CASES = [
         dict(x=f([-4, 4]), axes=i(-1), gamma=f(1, 2), beta=f(0, 10), epsilon=scalar(0.0)),
         f([-1, 12]),
         "scaled and shifted",
-    ),
-    Case(
-        "scaled_dot_product_attention",
-        # scores 0, 0, 0 whatever the key: the mean of the unmasked values
-        dict(query=f([[0, 0]]), key=K4[None], value=f([[1], [2], [30]]), attn_mask=b([True, True, False])),
-        f([[1.5]]),
-        "bool mask",
-    ),
-    Case(
-        "scaled_dot_product_attention",
-        # scores ln(3) and 0 after the division by sqrt(2)
-        dict(query=f([[math.log(3) * math.sqrt(2), 0]]), key=K4[None, :2], value=f([[1], [5]]), attn_mask=f([0, 0])),
-        f([[2]]),
-        "scaled",
     ),
     Case("slice_by_index", dict(x=X, begin=i(0, 1), end=i(2, 3)), f([2, 3], [5, 6])),
     Case("slice_by_index", dict(x=X, begin=i(0, -2), end=i(1, -1)), f([2]).reshape(1, 1), "negative"),
@@ -161,7 +101,6 @@ CASES = [
         f(4, 5, 6),
         "squeezed",
     ),
-    Case("slice_by_size", dict(x=X, begin=i(0, 1), size=i(-1, 2)), f([2, 3], [5, 6])),
     Case("slice_update", dict(x=X, update=f([20], [50]), begin=i(0, 1), end=i(2, 2)), f([1, 20, 3], [4, 50, 6])),
     Case(
         "slice_update",
@@ -172,36 +111,9 @@ CASES = [
     Case("gather", dict(x=X, indices=i(2, 0), axis=scalar(1)), f([3, 1], [6, 4])),
     Case("gather", dict(x=X, indices=scalar(1), axis=scalar(0)), f(4, 5, 6), "scalar"),
     Case("gather", dict(x=X, indices=i([2], [0]), axis=scalar(1), batch_dims=scalar(1)), f([3], [4]), "batch"),
-    Case("gather_along_axis", dict(x=X, indices=i([2, 0, 0], [1, 1, 2]), axis=scalar(1)), f([3, 1, 1], [5, 5, 6])),
-    Case("gather_nd", dict(x=X, indices=i([0, 2], [1, 0])), f(3, 4)),
-    Case("gather_nd", dict(x=X, indices=i([2], [0]), batch_dims=scalar(1)), f(3, 4), "batch"),
-    Case(
-        "scatter",
-        dict(data=X, indices=i(1, 0), updates=f([5, 6, 7], [8, 9, 10]), axis=scalar(0), mode="add"),
-        f([9, 11, 13], [9, 11, 13]),  # the documentation's example
-    ),
-    Case(
-        "scatter_along_axis",
-        dict(data=X, indices=i([2], [0]), updates=f([30], [40]), axis=scalar(1), mode="update"),
-        f([1, 2, 30], [40, 5, 6]),
-    ),
-    Case(
-        "scatter_nd",
-        dict(data=X, indices=i([0, 1], [1, 2], [0, 1]), updates=f(10, 20, 100)),
-        f([1, 112, 3], [4, 5, 26]),
-        "twice the same place",
-    ),
     Case("reshape", dict(x=X, shape=i(3, -1)), f([1, 2], [3, 4], [5, 6])),
     Case("reshape", dict(x=X, shape=i(1, 0, -1, 0)), X.reshape(1, 1, 2, 3), "zeros count from the right"),
-    Case(
-        "reshape_like",
-        dict(x=X, ref_tensors=[np.zeros((2, 3, 4), np.float32), np.zeros((1, 1, 1), np.float32)],
-             begins=[scalar(0), scalar(2)], ends=[scalar(2), scalar(0)], end_masks=[b(False)[0], b(True)[0]]),
-        X.reshape(2, 3, 1),
-    ),
     Case("transpose", dict(x=X, perm=i(-1, 0)), f([1, 4], [2, 5], [3, 6])),
-    Case("squeeze", dict(x=X[None, :, None], axes=i(0, -2)), X),
-    Case("expand_dims", dict(x=X, axes=i(0, -1)), X.reshape(1, 2, 3, 1)),
     Case("concat", dict(values=[X, 10 * X[:1]], axis=scalar(0)), f([1, 2, 3], [4, 5, 6], [10, 20, 30])),
     Case(
         "concat",
@@ -209,18 +121,10 @@ CASES = [
         f([1, 2, 3], [10, 20, 30], [4, 5, 6], [40, 50, 60]),
         "interleaved",
     ),
-    Case("stack", dict(values=[f(1, 2), f(3, 4)], axis=scalar(1)), f([1, 3], [2, 4])),
     Case("split", dict(x=X, axis=scalar(1), num_splits=scalar(3)), (f([1], [4]), f([2], [5]), f([3], [6])), "even"),
     Case("split", dict(x=X, axis=scalar(1), split_sizes=i(1, 2)), (f([1], [4]), f([2, 3], [5, 6])), "sizes"),
     Case("tile", dict(x=X[:1], reps=i(2, 1)), f([1, 2, 3], [1, 2, 3])),
-    Case("pad", dict(x=X, pad=i(1, 0), constant_val=scalar(9.0)), f([9, 1, 2, 3], [9, 4, 5, 6])),
-    Case("pad", dict(x=X, pad=i(0, 0, 2, 0), mode="reflect"), f([3, 2, 1, 2, 3], [6, 5, 4, 5, 6]), "reflect"),
-    Case("pad", dict(x=X, pad=i(0, 0, 0, 1), mode="replicate"), f([1, 2, 3, 3], [4, 5, 6, 6]), "replicate"),
-    Case("band_part", dict(x=X, lower=scalar(0), upper=scalar(1)), f([1, 2, 0], [0, 5, 6])),
     Case("select", dict(cond=b([True], [False]), a=X, b=-X), f([1, 2, 3], [-4, -5, -6])),
-    Case("fill", dict(shape=i(1, 2), value=scalar(7.0)), f([7, 7])),
-    Case("one_hot", dict(indices=i(2, 0), one_hot_vector_size=scalar(3)), i([0, 0, 1], [1, 0, 0])),
-    Case("shape", dict(x=X), i(2, 3)),
     Case("cast", dict(x=f(1.9, -1.9), dtype="int32"), i(1, -1), "truncates"),
     Case("cast", dict(x=f(0.5, 0), dtype="bool"), b(True, False), "to bool"),
     Case("cast", dict(x=b(True, False), dtype="fp32"), f(1, 0), "from bool"),
@@ -245,12 +149,6 @@ CASES = [
         "offset of integers does not wrap",
     ),
     Case(
-        "constexpr_affine_dequantize",
-        dict(quantized_data=np.array([[1, 2], [3, 4]], np.uint8), zero_point=np.array([1, 3], np.uint8),
-             scale=f(10, 100), axis=scalar(0)),
-        f([0, 10], [0, 100]),
-    ),
-    Case(
         "constexpr_lut_to_dense",
         # two tables along the rows: the documentation's case 1
         dict(indices=np.array([[2, 3], [3, 0], [1, 0], [3, 0], [2, 1], [0, 3]], np.uint8),
@@ -266,25 +164,6 @@ CASES = [
         f([[1, 1], [2, 2], [3, 3], [10, 1], [20, 2], [30, 3]], [[10, 10], [20, 20], [30, 30], [1, 1], [2, 2], [3, 3]]),
         "vectors",
     ),
-    Case(
-        "constexpr_lut_to_dense",
-        # 2 bits each, lowest first: the documentation's example 0b01101100, 0b11
-        dict(indices=np.array([0b01101100, 0b11], np.uint8), lut=f(0, 10, 20, 30), shape=np.array([5], np.uint32)),
-        f(0, 30, 20, 10, 30),
-        "packed, iOS 16",
-    ),
-    Case(
-        "constexpr_sparse_to_dense",
-        dict(nonzero_data=f(5, 7), mask=np.array([[0, 1], [1, 0]], np.uint8)),
-        f([0, 5], [7, 0]),
-    ),
-    Case(
-        "constexpr_sparse_to_dense",
-        dict(nonzero_data=f(5, 7), mask=np.array([0b01100], np.uint8), shape=np.array([5], np.uint32)),
-        f(0, 0, 5, 7, 0),
-        "packed, iOS 16",
-    ),
-    Case("constexpr_cast", dict(source_val=np.array([1.5], np.float16), output_dtype="fp32"), f(1.5)),
 ]  # fmt: skip
 
 
@@ -314,10 +193,8 @@ def test_every_known_operation_has_a_value_written_by_hand() -> None:
     assert {case.kind for case in CASES} == set(OPS)
 
 
-# coremltools infers no value for these kinds; of the two named cases it contradicts its own documentation (it
-# ignores `interleave`, and fails on `exclusive`).
-UNINFERRED = {"silu", "conv", "gather_nd", "scatter", "scatter_nd", "one_hot", "reshape_like"}
-UNINFERRED |= {"concat interleaved", "cumsum exclusive"}
+# coremltools infers no value for silu, and contradicts its own documentation of concat: it ignores `interleave`.
+UNINFERRED = {"silu", "concat interleaved"}
 INFERRED = [case for case in CASES if not {case.kind, name(case)} & UNINFERRED]
 
 
@@ -327,9 +204,8 @@ def test_an_operation_agrees_with_the_value_that_coremltools_infers(case: Case) 
     from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
     from coremltools.converters.mil.mil import Function
 
-    opset, inputs = (ct.target.iOS16, case.inputs) if "iOS 16" in case.id else (ct.target.iOS18, packed(case))
-    with Function({}, opset_version=opset):
-        built = getattr(mb, case.kind)(**inputs)
+    with Function({}, opset_version=ct.target.iOS18):
+        built = getattr(mb, case.kind)(**packed(case))
     variables = list(built) if isinstance(built, (list, tuple)) else [built]
     decoded = case.kind.startswith("constexpr")
     inferred = [variable.op.materialized_val_inference() if decoded else variable.val for variable in variables]
@@ -344,8 +220,6 @@ def packed(case: Case) -> dict[str, Any]:
     marks = {2: types.np_uint1_dtype, 4: types.np_uint2_dtype}
     if case.kind == "constexpr_lut_to_dense":
         return {**case.inputs, "indices": case.inputs["indices"].view(marks[case.inputs["lut"].shape[-2]])}
-    if case.kind == "constexpr_sparse_to_dense":
-        return {**case.inputs, "mask": case.inputs["mask"].view(marks[2])}
     return case.inputs
 
 
@@ -354,31 +228,16 @@ def packed(case: Case) -> dict[str, Any]:
     [
         ("gather", dict(x=X, indices=i(2), axis=scalar(0)), "indices 2 … 2 into a dimension of 2"),
         ("gather", dict(x=X, indices=i(-1), axis=scalar(0)), "indices -1"),  # undefined since iOS 17
-        ("gather_nd", dict(x=X, indices=i([0, 3])), "indices 3"),
-        ("gather_along_axis", dict(x=X, indices=i([0], [-1]), axis=scalar(1)), "indices -1"),
-        ("scatter", dict(data=X, indices=i(2), updates=X[:1]), "indices 2"),
-        ("scatter", dict(data=X, indices=i(0), updates=X), "updates"),
-        ("scatter_nd", dict(data=X, indices=i([0, 0]), updates=f(1), mode="swap"), "mode"),
-        ("one_hot", dict(indices=i(3), one_hot_vector_size=scalar(3)), "indices 3"),
-        ("floor_div", dict(x=i(1), y=i(0)), "division by zero"),
-        ("mod", dict(x=i(1), y=i(0)), "division by zero"),
         (
             "slice_update",
             dict(x=X, update=f([1]), begin=i(0, 0), end=i(2, 1)),
             "an update",
         ),  # would broadcast
-        ("slice_by_size", dict(x=X, begin=i(0, 2), size=i(2, 2)), "a slice"),
         ("split", dict(x=X, axis=scalar(1), num_splits=scalar(2)), "a split"),
         ("split", dict(x=X, axis=scalar(1), split_sizes=i(1, 1)), "parts"),
         ("linear", dict(x=X[None, None], weight=X), "rank 4"),
-        (
-            "conv",
-            dict(x=X[None], weight=f([[1, 1], [1, 1]]), pad_type="same"),
-            "pad_type",
-        ),  # two readings possible
         ("gelu", dict(x=X, mode="QUICK"), "mode"),
         ("constexpr_blockwise_shift_scale", dict(data=X, scale=f([1, 1])), "do not divide"),
-        ("constexpr_sparse_to_dense", dict(nonzero_data=f(1), mask=np.array([1, 1], np.uint8)), "bits set"),
     ],
 )
 def test_what_mil_leaves_undefined_is_refused(kind: str, inputs: dict[str, Any], complaint: str) -> None:

@@ -34,7 +34,7 @@ def test_rows_grow_by_a_quarter_at_least_in_steps_of_128_and_never_beyond_the_ri
 @pytest.mark.parametrize("sinks", [0, 3, 200])
 def test_a_young_stream_computes_what_one_with_all_its_rows_does(bundle, sinks):
     young, whole = load(bundle, threads=1, sinks=sinks), load(bundle, threads=1, sinks=sinks)
-    whole._backend._state._grows = False
+    whole._backend._graph.state._grows = False
     seen, start = set(), 0
     for size in [1, 1, 16, 100, 9, 1, 1, 128, 40, 1, 1, 20, 300, 1]:
         piece = IDS[start : start + size]
@@ -42,7 +42,7 @@ def test_a_young_stream_computes_what_one_with_all_its_rows_does(bundle, sinks):
         found, expected = young.prefill(piece), whole.prefill(piece)
         difference = np.abs(found - expected)
         assert difference.max() < 1e-5, f"at {start}: max {difference.max():.1e}, mean {difference.mean():.1e}"
-        seen.add(young._backend._state.rows)
+        seen.add(young._backend._graph.state.rows)
     assert len(seen) > 1
     assert max(seen) == SPEC.rows
     young.reset()
@@ -51,7 +51,7 @@ def test_a_young_stream_computes_what_one_with_all_its_rows_does(bundle, sinks):
 
 def test_rows_grow_within_memory_that_was_there_from_the_start(bundle):
     stream = load(bundle)
-    state = stream._backend._state
+    state = stream._backend._graph.state
     memory = {name: (array.ctypes.data, array.nbytes) for name, array in state._memory.items()}
     assert sum(size for _, size in memory.values()) == stream.state_bytes
     for size in (1, 200, 300):

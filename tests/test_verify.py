@@ -17,8 +17,8 @@ from edgesink.manifest import GOLDEN_STREAM, ONNX_GRAPH, Manifest, describe_file
 from edgesink.reference import Reference
 from edgesink.ring import Ring
 from edgesink.spec import RopeSpec, StreamSpec
-from edgesink.verify.bundle import sample_ids, verify_bundle
-from edgesink.verify.compare import STAGES, Report, Stage, laps, pieces, stage_of, verify
+from edgesink.verify.bundle import recorded, sample_ids, verify_bundle
+from edgesink.verify.compare import GREEDY, STAGES, Report, Stage, laps, pieces, stage_of, verify
 from edgesink.verify.runners import open_runner
 from edgesink.verify.tolerances import TABLE, Tolerance, tolerance
 
@@ -61,6 +61,37 @@ def test_pieces_fill_the_stream_and_step_singly_over_the_first_eviction(sinks, c
     assert {stage_of(end, ring) for end in ends} == set(STAGES) - ({"first lap"} if capacity == 2 else set())
 
 
+class Counting:
+    """An oracle and a runner at once: it expects the next number, and its logits are `off` by so much."""
+
+    kind, name = "target", "a counter"
+
+    def __init__(self, off=0.0):
+        self.off, self.steps, self.fed = off, 0, []
+
+    def step(self, token_id):
+        self.steps += 1
+        return np.eye(100, dtype=np.float32)[(token_id + 1) % 100] + np.float32(self.off)
+
+    def feed(self, ids, position, sinks):
+        assert position == len(self.fed)
+        self.fed += ids.tolist()
+        return self.step(ids[-1])
+
+
+def test_the_oracle_runs_once_for_all_runners():
+    ring, ids, limit = Ring(sinks=2, capacity=6, chunk=3), np.arange(40), Tolerance(1e-2, 1e-4, 0.9, "a test")
+    oracle, exact, wrong = Counting(), Counting(), Counting(off=0.5)
+    progress = []
+    first, second = verify([(exact, limit), (wrong, limit)], oracle, ring, ids, progress.append)
+    greedy = list(range(40, 40 + GREEDY))
+    assert oracle.steps == 40 + GREEDY - 1
+    assert exact.fed == wrong.fed == list(range(40 + GREEDY - 1))
+    assert (first.failures, first.greedy) == ([], (greedy, greedy))
+    assert second.failures == ["max |Δlogit| 0.5 above 0.01"]
+    assert progress[-1] == 40
+
+
 # ---- the verdict
 
 
@@ -98,6 +129,20 @@ def test_what_is_wrong_is_named(differences, message):
     assert re.search(message, "; ".join(report.failures))
 
 
+def test_the_bundle_carries_what_runs_everywhere_and_a_failure_before_a_success():
+    good, bad = report_of([0, 0, 0]), report_of([1, 0, 0])
+    kernels, core_ml = dataclasses.replace(bad, kind="kernels"), dataclasses.replace(good, kind="core_ml")
+    assert recorded([good, kernels]) is good
+    assert recorded([good, core_ml]) is core_ml
+    assert recorded([bad, core_ml]) is bad
+
+
+def test_a_fault_of_the_structure_fails_whatever_the_numbers_are():
+    report = dataclasses.replace(report_of([0, 0, 0]), structure=["decode has no state"])
+    assert report.failures == ["decode has no state"]
+    assert not report.parity().passed
+
+
 def test_every_row_of_the_tolerances_has_a_reason_and_none_is_tighter_without_sinks():
     for (arithmetic, with_sinks), row in TABLE.items():
         assert len(row.reason) > 20
@@ -110,7 +155,7 @@ def test_every_row_of_the_tolerances_has_a_reason_and_none_is_tighter_without_si
 
 @pytest.mark.parametrize("sinks", [0, 1, 3, 8])
 def test_a_faithful_bundle_passes_and_its_manifest_says_so(bundle, toy, sinks):
-    report = verify_bundle(bundle, toy.path, tokens=TOKENS, sinks=sinks)
+    (report,) = verify_bundle(bundle, toy.path, tokens=TOKENS, sinks=sinks)
     assert report.failures == []
     assert all(stage.compared for stage in report.stages.values())
     assert report.greedy[0] == report.greedy[1]
@@ -129,13 +174,14 @@ def test_a_faithful_bundle_passes_and_its_manifest_says_so(bundle, toy, sinks):
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
 def test_rounded_weights_are_held_against_the_same_rounded_weights(toy, tmp_path, precision):
     bundle = toy.bundle(tmp_path / precision, SPEC, precision)
-    report = verify_bundle(bundle, toy.path, tokens=60)
+    report, *_ = verify_bundle(bundle, toy.path, tokens=60)  # the kernels are verified in test_kernels_parity
     assert report.failures == [], report.whole
 
 
 def test_original_positions_are_held_against_original_positions(toy, tmp_path):
     bundle = toy.bundle(tmp_path / "original", dataclasses.replace(SPEC, positions="original"))
-    assert verify_bundle(bundle, toy.path, tokens=TOKENS).failures == []
+    (report,) = verify_bundle(bundle, toy.path, tokens=TOKENS)
+    assert report.failures == []
 
 
 def resigned(bundle, **changes):
@@ -226,7 +272,8 @@ def test_a_planted_fault_is_found_and_ends_with_exit_code_1(bundle, toy, tmp_pat
 
 def test_sinks_matter_only_from_the_first_eviction_and_the_stages_show_it(bundle, toy, tmp_path):
     drop_the_sinks(bundle, toy, tmp_path)
-    stages = verify_bundle(bundle, toy.path, tokens=TOKENS).stages
+    (report,) = verify_bundle(bundle, toy.path, tokens=TOKENS)
+    stages = report.stages
     limit = TABLE["single", True].max_abs
     assert stages["not full"].max_abs < limit
     assert stages["exactly full"].max_abs < limit
@@ -260,7 +307,7 @@ def test_a_core_ml_bundle_is_read_by_the_evaluator(toy, tmp_path):
 
     bundle = tmp_path / "coreml"
     export(toy.path, bundle, "coreml", SPEC, "fp16")
-    report = verify_bundle(bundle, toy.path, tokens=60)
+    report, *_ = verify_bundle(bundle, toy.path, tokens=60)
     assert report.failures == [], report.whole
     assert "MIL" in report.runner
 
@@ -282,7 +329,7 @@ def test_a_gpu_computes_what_the_oracle_computes(toy, tmp_path, precision):
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU, or no onnxruntime-gpu and CUDA build of torch")
     bundle = toy.bundle(tmp_path / precision, SPEC, precision)
-    report = verify_bundle(bundle, toy.path, device="cuda", tokens=2000)
+    (report,) = verify_bundle(bundle, toy.path, device="cuda", tokens=2000)
     assert report.failures == [], report.whole
 
 
@@ -293,7 +340,7 @@ def test_smollm2_passes_from_the_first_token_to_several_wraps(smollm2_bundles, s
     ring = manifest.stream.ring()
     oracle = Reference(smollm2_oracle_model, ring.sinks, ring.window)
     limit = tolerance(manifest, "cpu", ring.sinks)
-    report = verify(open_runner(bundle, manifest), oracle, ring, sample_ids(bundle, 64), limit)
+    (report,) = verify([(open_runner(bundle, manifest), limit)], oracle, ring, sample_ids(bundle, 64))
     assert report.failures == []
     assert report.laps > 2
 
@@ -302,7 +349,8 @@ def test_smollm2_passes_from_the_first_token_to_several_wraps(smollm2_bundles, s
 @pytest.mark.parametrize("sinks", [0, 4])
 def test_smollm2_in_4_bits_passes_by_the_rounding_of_its_activations(smollm2, smollm2_bundles, tmp_path, sinks):
     bundle = shutil.copytree(smollm2_bundles("int4", StreamSpec.fitted(window=12)), tmp_path / "int4")
-    assert verify_bundle(bundle, smollm2, tokens=120, sinks=sinks).failures == []
+    for report in verify_bundle(bundle, smollm2, tokens=120, sinks=sinks):
+        assert report.failures == []
 
 
 def test_the_sample_text_needs_no_file_and_is_the_same_each_time(original):

@@ -50,7 +50,7 @@ class Edgesink:
     def __init__(self, job: Job) -> None:
         import edgesink
 
-        self._stream = edgesink.load(job["model"], threads=job["threads"], provider=job.get("provider", "cpu"))
+        self._stream = edgesink.load(job["model"], threads=job["threads"], kernels=job.get("kernels"))
         self.version = self._stream.runner
         self.state_bytes: int | None = self._stream.state_bytes
         self._logits = np.empty(0, np.float32)

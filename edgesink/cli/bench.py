@@ -102,7 +102,7 @@ def bench(
     manifests = {size: Manifest.read(bundle) for size, bundle in bundles.items()}
     _check_windows(manifests)
     ours = Contender(f"edgesink {precision}", "edgesink", bundles, chunks=tuple(int_list(chunks)))
-    ours_plain = dataclasses.replace(ours, label=f"{ours.label}, plain", options={"provider": "plain"})
+    ours_plain = dataclasses.replace(ours, label=f"{ours.label}, plain", options={"kernels": False})
     settings = [Setting(size, count, DEFAULT_SINKS, prompt, steps) for size in sizes for count in counts]
     ids = _ids(bundles[sizes[0]], text)
     enough = np.fromiter(itertools.islice(ids, max(max(sizes) + 2 * steps, perplexity + 1)), np.int64)

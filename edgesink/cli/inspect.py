@@ -33,9 +33,9 @@ def inspect(
     print(f"weights   {megabytes(manifest.weight_bytes)}: {manifest.weights}")
     print(f"state     {megabytes(manifest.state_bytes)}, from the first token to the last")
     if manifest.has_kernels:
-        from edgesink.runtime.kernels import names
+        from edgesink.runtime.kernels import available_kernels
 
-        here = names()[0] if names() else "none on this machine"
+        here = next(iter(available_kernels()), "none on this machine")
         print(f"kernels   {here}; with them {megabytes(manifest.state_bytes // 2)} of state")
     print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")
     for view in manifest.views:

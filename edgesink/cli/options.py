@@ -34,6 +34,10 @@ DeviceOption = Annotated[Device, typer.Option(help="Device that runs the models.
 ProviderOption = Annotated[
     Provider, typer.Option(help="Execution provider: cpu, cuda, or plain (cpu without edgesink's C kernels).")
 ]
+KernelsOption = Annotated[
+    bool | None,
+    typer.Option("--kernels/--no-kernels", help="Use edgesink's C kernels. Default: where they are available."),
+]
 Sinks = Annotated[
     int | None,
     typer.Option(help="Number of attention sinks: first tokens that are never evicted. Default: the bundle's."),

@@ -114,7 +114,7 @@ def ppl(
         dense_limit=dense_limit,
         dense_model=partial(held_model, checkpoint, manifest.precision, device) if checkpoint else None,
         threads=threads,
-        provider=device,
+        device=device,
     )
     identity = {
         "bundles": {place: Manifest.read(bundle).fingerprint for place, bundle in sorted(bundles.items())},

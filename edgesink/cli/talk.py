@@ -10,6 +10,7 @@ import typer
 
 from edgesink.cli.options import (
     Json,
+    KernelsOption,
     MaxNewTokens,
     MinP,
     Model,
@@ -48,6 +49,7 @@ def chat(
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
     provider: ProviderOption = "cpu",
+    kernels: KernelsOption = None,
 ) -> None:
     """Chat with a model in a conversation without a length limit.
 
@@ -60,7 +62,7 @@ def chat(
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads=threads, provider=provider, sinks=sinks)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels)
     talk = Chat(stream, system, sampling, pin_system)
     if session and session.exists():
         talk.restore(session)
@@ -88,6 +90,7 @@ def generate(
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
     provider: ProviderOption = "cpu",
+    kernels: KernelsOption = None,
     as_json: Json = False,
 ) -> None:
     """Continue a text."""
@@ -98,7 +101,7 @@ def generate(
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads=threads, provider=provider, sinks=sinks)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels)
     ids = stream.tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to continue")

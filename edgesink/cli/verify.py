@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,8 +62,7 @@ def verify(
     several times. An ONNX bundle runs with ONNX Runtime's own operators and then with edgesink's C kernels where they
     are available. A Core ML bundle is computed by an independent evaluator, and on a Mac then by Core ML as well.
     """
-    from edgesink.manifest import Manifest
-    from edgesink.verify import runners
+    from edgesink.runtime.tokenizer import Tokenizer
     from edgesink.verify.bundle import verify_bundle
 
     with tempfile.TemporaryDirectory() as folder, Bar() as bar:
@@ -77,41 +77,21 @@ def verify(
             export(checkpoint, folder_of_bundle, target, stream, precision)
             tokens = tokens or 6 * stream.rows
         show = partial(bar.show, "verify")
-        report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show)
-        texts = _texts(folder_of_bundle, report)
-        data, table = _data(report, texts), _table(report, texts)
-        manifest = Manifest.read(folder_of_bundle)
-        if device == "cpu" and runners.runs_kernels(folder_of_bundle, manifest) and not report.failures:
-            show = partial(bar.show, "kernels")
-            report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, kernels=True)
-            texts = _texts(folder_of_bundle, report)
-            data["kernels"], table = _data(report, texts), f"{table}\n\n{_table(report, texts)}"
-        on_a_mac = manifest.target == "coreml" and runners.runs_core_ml()
-        if on_a_mac and not report.failures:
-            open_core_ml = partial(runners.CoreMlRunner, units=compute_units)
-            show = partial(bar.show, "Core ML")
-            report = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, open_core_ml)
-            texts = _texts(folder_of_bundle, report)
-            data["core_ml"], table = _data(report, texts), f"{table}\n\n{_table(report, texts)}"
-    print(json.dumps(data, indent=2) if as_json else table)
-    if report.failures:
+        reports = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, compute_units)
+        tokenizer = Tokenizer.of_bundle(folder_of_bundle)
+        texts = [tuple(map(tokenizer.decode, report.greedy)) for report in reports]
+    tables = list(map(_table, reports, texts))
+    print(json.dumps(_all_data(reports, texts), indent=2) if as_json else "\n\n".join(tables))
+    if failures := [f"{report.runner}: {failure}" for report in reports for failure in report.failures]:
         raise NotFaithful(
-            "; ".join(report.failures),
+            "; ".join(failures),
             "the oracle's logits",
             "export the model again; if the difference remains, report it as a bug",
         )
 
 
-def _texts(bundle: Path, report: Report) -> tuple[str, str]:
-    """The greedy continuations of the reference and of the bundle."""
-    from edgesink.runtime.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.of_bundle(bundle)
-    right, ours = report.greedy
-    return tokenizer.decode(right), tokenizer.decode(ours)
-
-
-def _table(report: Report, texts: tuple[str, str]) -> str:
+def _table(report: Report, texts: Sequence[str]) -> str:
+    """A report for people; `texts` are the greedy continuations of the reference and of the bundle."""
     limit = report.tolerance
     lines = [
         f"{report.runner}, {report.sinks} sinks, {report.tokens} tokens, {report.laps:.1f} times round the ring",
@@ -126,12 +106,18 @@ def _table(report: Report, texts: tuple[str, str]) -> str:
         f"({limit.reason})",
         f"oracle   {texts[0]!r}",
         f"artefact {texts[1]!r}",
-        "FAILED" if report.failures else "passed",
+        *([f"FAILED: {failure}" for failure in report.failures] or ["passed"]),
     ]
     return "\n".join(lines)
 
 
-def _data(report: Report, texts: tuple[str, str]) -> dict[str, Any]:
+def _all_data(reports: Sequence[Report], texts: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The target's own report, and those of other runners in it by their kind: "kernels", "core_ml"."""
+    first, *others = map(_data, reports, texts)
+    return {**first, **{report.kind: data for report, data in zip(reports[1:], others, strict=True)}}
+
+
+def _data(report: Report, texts: Sequence[str]) -> dict[str, Any]:
     return {
         "parity": dataclasses.asdict(report.parity()),
         "sinks": report.sinks,

@@ -24,6 +24,7 @@ from edgesink.evaluate.perplexity import (
 from edgesink.evaluate.progress import Progress
 from edgesink.evaluate.scoring import Scorer
 from edgesink.evaluate.texts import Text
+from edgesink.spec import Device
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Measurement:
     dense_limit: int  # tokens
     dense_model: Callable[[], Any] | None  # PyTorch, with the weights of the bundle; None if no mode is dense
     threads: int | None = None
-    provider: str = "cpu"
+    device: Device = "cpu"
 
     def run(self, planned: Sequence[Planned], progress: Progress, on_block: OnBlock) -> list[Curve]:
         """Every curve, one after the other; those that `progress` has completely are not run again."""
@@ -78,7 +79,7 @@ class Measurement:
         known = progress.curves.get(fresh.label)
         if known is not None and known.position >= limit:
             return known
-        scorer = None if one.mode == "dense" else Scorer(self.bundles[bundle_key(one)], self.threads, self.provider)
+        scorer = None if one.mode == "dense" else Scorer(self.bundles[bundle_key(one)], self.threads, self.device)
         resumable = scorer if one.mode in ("window", "sinks") else None
         if one.mode == "dense":
             progress.curves.pop(fresh.label, None)  # its cache is not kept: from the start

@@ -15,7 +15,8 @@ import numpy as np
 
 from edgesink import names
 from edgesink.errors import BadBundle, MissingPackage
-from edgesink.manifest import ONNX_GRAPH, Manifest
+from edgesink.manifest import Manifest
+from edgesink.spec import Device
 
 if TYPE_CHECKING:
     import onnx
@@ -31,18 +32,13 @@ class Scorer:
         position: tokens fed since the stream started.
     """
 
-    def __init__(self, bundle: Path, threads: int | None = None, provider: str = "cpu") -> None:
-        from edgesink.runtime.backends import device_of, kernels_of, open_session
-        from edgesink.runtime.ring_state import RingState
+    def __init__(self, bundle: Path, threads: int | None = None, device: Device = "cpu") -> None:
+        from edgesink.runtime.bound_graph import BoundGraph, RunOptions
 
         self.manifest = Manifest.read(bundle)
         if self.manifest.target != "onnx":
             raise BadBundle(f"a bundle for target {self.manifest.target}", "target onnx", "export with --target onnx")
-        self._kernels = kernels_of(bundle, self.manifest, provider)
-        graph = scoring_graph(self._kernels.graph if self._kernels else bundle / ONNX_GRAPH)
-        self._session = open_session(bundle, self.manifest, threads, provider, graph, self._kernels)
-        self._binding = self._session.io_binding()
-        self._state = RingState(self._session, self._binding, self.manifest, device_of(provider))
+        self._graph = BoundGraph(bundle, self.manifest, RunOptions(threads, device), derive=scoring_graph)
         self.reset(self.manifest.stream.sinks)
 
     def reset(self, sinks: int) -> None:
@@ -62,24 +58,20 @@ class Scorer:
 
     def state(self) -> dict[str, np.ndarray]:
         """The key/value buffers by name."""
-        return self._state.arrays()
+        return self._graph.state.arrays()
 
     def load_state(self, state: dict[str, np.ndarray], position: int, sinks: int) -> None:
         """Go on from a saved stream."""
         self.reset(sinks)
-        self._state.load(state)
+        self._graph.state.load(state)
         self.position = position
 
     def _run(self, ids: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        self._state.make_room(self.position, len(ids), self.ring.sinks)
-        inputs = {names.IDS: ids[None], TARGETS: targets[None], names.POSITION: [self.position]}
-        for name, value in {**inputs, names.SINKS: [self.ring.sinks]}.items():
-            self._binding.bind_cpu_input(name, np.ascontiguousarray(value, np.int64))
-        self._binding.bind_output(NLL)
-        self._session.run_with_iobinding(self._binding)
-        outputs = dict(zip((o.name for o in self._session.get_outputs()), self._binding.get_outputs(), strict=True))
-        nll: np.ndarray = outputs[NLL].numpy()[0]
-        return nll
+        nll = np.zeros((1, len(ids)), np.float32)
+        self._graph.share_input(TARGETS, np.ascontiguousarray(targets[None], np.int64))
+        self._graph.share_output(NLL, nll)
+        self._graph.run(ids, self.position, self.ring.sinks)
+        return nll[0]
 
 
 def scoring_graph(path: Path) -> bytes:

@@ -1,10 +1,10 @@
-"""Decoding of compressed constants: the `constexpr_*` operations of iOS 16 and iOS 18.
+"""Decoding of compressed constants: the `constexpr_*` operations of iOS 18.
 
-Owns the arithmetic from stored integers, tables and masks to dense float arrays. Refuses to know how they were
-stored (`mil_package` hands over unpacked elements) and when they are decoded (`mil_evaluator`).
+Owns the arithmetic from stored integers and tables to dense float arrays. Refuses to know how they were stored
+(`package` hands over unpacked elements) and when they are decoded (`evaluator`).
 
-Follows the documentation of coremltools' `mil/ops/defs/iOS16/constexpr_ops.py` and `iOS18/compression.py`. Floats
-are decoded in fp32; the evaluator rounds them to the declared type where it obeys it.
+Follows the documentation of coremltools' `mil/ops/defs/iOS18/compression.py`. Floats are decoded in fp32; the evaluator
+rounds them to the declared type where it obeys it.
 """
 
 from __future__ import annotations
@@ -33,26 +33,9 @@ def blockwise_shift_scale(data: Array, scale: Array, offset: Array | None = None
     return values.reshape(data.shape)
 
 
-def affine_dequantize(quantized_data: Array, zero_point: Array, scale: Array, axis: Array) -> Array:
-    """scale * (quantized_data - zero_point), each a scalar or a vector along `axis`."""
-    along = [1] * quantized_data.ndim
-    along[int(axis)] = -1
-    shift = zero_point.astype(np.float32).reshape(along)
-    return scale.astype(np.float32).reshape(along) * (quantized_data.astype(np.float32) - shift)
-
-
-def lut_to_dense(indices: Array, lut: Array, shape: Array | None = None, vector_axis: Array | None = None) -> Array:
-    """Table entries at `indices`: iOS 16 where `shape` is given, else iOS 18.
-
-    iOS 16: indices: uint8, packed bits, lowest first; lut: [palettes]. iOS 18: indices: one element each;
-    lut: [per dimension of indices its number of tables …, palettes, vector].
-    """
-    if shape is not None:
-        bits = int(np.log2(lut.size))
-        count = prod(int(size) for size in shape)
-        fields = np.unpackbits(indices, bitorder="little")[: count * bits].reshape(count, bits)
-        chosen = np.packbits(fields, axis=-1, bitorder="little").reshape([int(size) for size in shape])
-        return lut[chosen]
+def lut_to_dense(indices: Array, lut: Array, vector_axis: Array | None = None) -> Array:
+    """Table entries at `indices`, one element each; lut: [per dimension of indices its number of tables …, palettes,
+    vector]."""
     if lut.ndim != indices.ndim + 2:
         raise ValueError(f"a table of rank {lut.ndim} for indices of rank {indices.ndim}")
     tables, vector = lut.shape[:-2], lut.shape[-1]
@@ -69,25 +52,6 @@ def lut_to_dense(indices: Array, lut: Array, shape: Array | None = None, vector_
     axis = int(vector_axis) % indices.ndim
     sizes = [size * (vector if i == axis else 1) for i, size in enumerate(indices.shape)]
     return np.moveaxis(entries, -1, axis + 1).reshape(sizes)
-
-
-def sparse_to_dense(nonzero_data: Array, mask: Array, shape: Array | None = None) -> Array:
-    """Data where the mask is set, zero elsewhere: iOS 16 (packed mask) where `shape` is given, else iOS 18."""
-    if shape is not None:
-        sizes = [int(size) for size in shape]
-        mask = np.unpackbits(mask, bitorder="little")[: prod(sizes)].reshape(sizes)
-    if np.count_nonzero(mask) != nonzero_data.size:
-        raise ValueError(f"{np.count_nonzero(mask)} bits set for {nonzero_data.size} values")
-    dense = np.zeros(mask.shape, nonzero_data.dtype)
-    dense[mask != 0] = nonzero_data
-    return dense
-
-
-def constant_cast(source_val: Array, output_dtype: str) -> Array:
-    """fp16 to fp32, the one cast that there is for constants."""
-    if output_dtype != "fp32":
-        raise ValueError(f"a constant cast to {output_dtype}; only fp32 is defined")
-    return source_val.astype(np.float32)
 
 
 def _blocks(whole: tuple[int, ...], counts: tuple[int, ...]) -> list[int]:

@@ -2,7 +2,7 @@
 
 Owns execution, the states between calls, and the precision. It is not Core ML: it shows what the saved program says
 by Apple's documentation of each operation, not how a device rounds it, nor whether a device accepts it. It shares no
-code with the exporter; what it knows of a program it read from the files (`mil_package`).
+code with the exporter; what it knows of a program it read from the files (`package`).
 
 Two precisions. `fp32`: every float tensor is fp32, whatever is declared, and compressed weights decode to fp32
 without rounding: for parity to 1e-4 and better. `fp16`: what is declared fp16 is fp16 between operations, weights

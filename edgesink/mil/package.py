@@ -1,7 +1,7 @@
 """A saved Core ML package, read from its files alone.
 
 Owns the container: `Manifest.json`, the protobuf of the `.mlmodel` inside, the records of the weight file. Refuses
-to know what an operation means (`mil_ops`) or how a program runs (`mil_evaluator`). Of coremltools it uses the
+to know what an operation means (`ops`) or how a program runs (`evaluator`). Of coremltools it uses the
 generated protobuf classes and nothing else, so that a fault in what wrote a package is not repeated in reading it.
 
 Follows Apple's published format: Model.proto, MIL.proto and FeatureTypes.proto of the Core ML specification, and

@@ -3,7 +3,7 @@
 Owns the resolution of names to slots, the folding of what depends on constants alone (and so the decoding of
 weights, shared between functions), the static checks of operations, parameters and data types, and the lifetimes:
 which values a step frees, and where a state may be updated in place. Refuses to know what an operation means
-(`mil_ops`) and does not run any step (`mil_evaluator`).
+(`ops`) and does not run any step (`evaluator`).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Planner:
             raise EdgesinkError(
                 f"operation {operation.name!r} is a {operation.kind!r}, which the evaluator does not know",
                 f"one of {len(OPS) + 2} known kinds",
-                "add its meaning to edgesink/mil_ops.py, or export without it",
+                "add its meaning to edgesink/mil/ops.py, or export without it",
             )
         variadic = _check_parameters(operation, op)
         self._check_dtypes(operation, op)
@@ -202,6 +202,20 @@ def with_lifetimes(plan: Plan) -> None:
     Every value belongs to the buffers whose memory it may share. A state read is the state's own buffer, not a copy:
     30 layers that each copied a packed state would spend most of a decode step on it. So an update works in place
     where no other value of its buffers is used later and every state in them is written before it is read again.
+
+    A ring's write, step by step (`row` is a computed value, `here` an input):
+
+        step                                  buffers of the result   dies     because
+        0  old = read_state(keys)             {state keys}            -        old is used by 1
+        1  new = slice_update(old, row, here) {state keys}, in place  old row  old dies, no value of {state keys} is
+                                                                               used later, 2 writes keys before 3 reads
+        2  write_state(keys, new)             -, no copy              new      new lies in keys' own buffer already
+        3  all = read_state(keys)             {state keys}            -        all is used by 4
+        4  out = matmul(q, all)               {value out}             q all    a product shares no memory
+
+    Inputs, as `here`, belong to the caller and never die. Were `old` an argument of 4 as well, it would not die at 1:
+    `new` would be a copy with a buffer {value new} of its own, which 2 makes the buffer of keys. Were 2 missing, or
+    behind 3, then 3 would see the update too early: again a copy.
     """
     last_use = {slot: i for i, step in enumerate(plan.steps) for slot in step.reads()}
     last_use.update({slot: len(plan.steps) for slot in plan.outputs.values()})

@@ -1,7 +1,7 @@
 """What a saved Core ML package is made of, and whether that is the shape of a ring that streams forever.
 
 Owns the census of a package (`describe`) and the findings about it (`check_ring_structure`). Nothing runs here:
-values are `mil_evaluator`'s business. An empty list of findings says that the saved program has the structure that
+values are the `evaluator`'s business. An empty list of findings says that the saved program has the structure that
 we mean it to have; it does not say that Core ML accepts the package.
 """
 
@@ -28,10 +28,10 @@ from edgesink.mil.package import (
 Named = tuple[tuple[str, TensorType], ...]  # name and type, in the package's order
 
 # Operations that compute new numbers from a state: what comes out is not the state's content any more.
-_MIXING = {"linear", "matmul", "conv", "softmax", "layer_norm", "scaled_dot_product_attention"}
+_MIXING = {"linear", "matmul", "softmax", "layer_norm"}
 # Operations that leave each row of a state where it is, so that no write moves the buffer.
-_STEADY = {"slice_update", "slice_by_index", "slice_by_size", "select", "add", "sub", "mul", "identity", "cast"}
-_STEADY |= {"reshape", "expand_dims", "squeeze", "split", "read_state"}
+_STEADY = {"slice_update", "slice_by_index", "select", "add", "sub", "mul", "identity", "cast"}
+_STEADY |= {"reshape", "split", "read_state"}
 _MAX_STATE_RANK = 4
 _REPEATED_SHARE = 0.01  # small blobs that happen to be equal (norms of all ones) are no second copy of the model
 

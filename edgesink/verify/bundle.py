@@ -5,57 +5,79 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.manifest import GOLDEN_STREAM, Manifest, describe_file, replace_manifest
+from edgesink.ring import Ring
 from edgesink.sample_text import lines
+from edgesink.spec import ComputeUnits, Device
 from edgesink.verify.compare import Report, verify
-from edgesink.verify.runners import OnnxRunner, Runner, open_runner
+from edgesink.verify.runners import open_runners
 from edgesink.verify.tolerances import tolerance
 
 
 def verify_bundle(
     bundle: Path,
     checkpoint_path: Path,
-    device: str = "cpu",
+    device: Device = "cpu",
     tokens: int | None = None,
     sinks: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    opened: Callable[[Path, Manifest], Runner] | None = None,
-    kernels: bool = False,
-) -> Report:
-    """Hold the bundle against the oracle; write the result, and golden tokens for a device, into the bundle.
+    compute_units: ComputeUnits = "cpu_and_gpu",
+) -> list[Report]:
+    """Compare the bundle with the oracle, in everything here that runs it; write the result into the bundle.
 
-    The graph for our kernels is held against it with `kernels`, and then nothing is written: what a bundle says of
-    itself is said of what runs everywhere.
+    Golden tokens for a device are written beside it. The oracle runs once for all runners.
 
     Args:
         bundle: the folder; its files are checked first.
         checkpoint_path: what it was exported from, a folder of safetensors or a `.gguf` file.
-        device: where both run: "cpu" or "cuda".
+        device: where the oracle and the bundle run: "cpu" or "cuda".
         tokens: how many to feed; None goes through the ring twice.
         sinks: of the stream; None takes the bundle's default.
         progress: told (tokens done, tokens in all).
-        opened: opens what runs the bundle; None takes the target's runner on `device`.
+        compute_units: for Core ML on a Mac.
+    Returns:
+        A report for each runner: the target's own first, then our kernels or Core ML where this machine has them.
     Raises:
         BadBundle, BadCheckpoint, BadOption, MissingPackage: nothing could be verified. A bundle that is verified and
-            found wrong is no exception: the report says so.
+            found wrong is no exception: a report says so.
     """
+    manifest = Manifest.read(bundle)
+    manifest.check_files(bundle)
+    ring = manifest.stream.ring(sinks)
+    runners = open_runners(bundle, manifest, device, compute_units)
+    oracle = _oracle(manifest, checkpoint_path, ring, device)
+    ids = sample_ids(bundle, tokens or 2 * ring.rows + ring.chunk)
+    limits = [tolerance(manifest, device, ring.sinks, runner.kind == "kernels") for runner in runners]
+    candidates = list(zip(runners, limits, strict=True))
+    reports = verify(candidates, oracle, ring, ids, lambda done: progress(done, len(ids)))
+    if manifest.target == "coreml":
+        from edgesink.verify.coreml_packages import structure_findings
+
+        reports[0].structure = structure_findings(bundle, manifest)
+    _record(bundle, manifest, recorded(reports), ids)
+    return reports
+
+
+def recorded(reports: Sequence[Report]) -> Report:
+    """The report that the bundle carries: of what runs everywhere the first that failed, else the last, the nearest
+    to a device. Our kernels are not everywhere."""
+    everywhere = [report for report in reports if report.kind != "kernels"]
+    return next((report for report in everywhere if report.failures), everywhere[-1])
+
+
+def _oracle(manifest: Manifest, checkpoint_path: Path, ring: Ring, device: Device) -> Any:
+    """The reference with the weights that the bundle holds; BadOption if the checkpoint is of another model."""
     from edgesink.export.checkpoint import open_checkpoint
     from edgesink.reference import Reference
     from edgesink.verify.held_model import held_model
 
-    manifest = Manifest.read(bundle)
-    manifest.check_files(bundle)
-    ring = manifest.stream.ring(sinks)
-    if kernels:
-        opened = partial(OnnxRunner, device=device, kernels=True)
-    runner = opened(bundle, manifest) if opened else open_runner(bundle, manifest, device)
     model = open_checkpoint(checkpoint_path).model
     if model.as_data() != manifest.architecture:
         raise BadOption(
@@ -64,20 +86,7 @@ def verify_bundle(
             "name it with --model",
         )
     weights = held_model(checkpoint_path, manifest.precision, device, vocabulary_bits=manifest.vocabulary_bits)
-    oracle = Reference(weights, ring.sinks, ring.window, positions=manifest.stream.positions)
-    total = tokens or 2 * ring.rows + ring.chunk
-    ids = sample_ids(bundle, total)
-    report = verify(
-        runner,
-        oracle,
-        ring,
-        ids,
-        tolerance(manifest, device, ring.sinks, kernels),
-        lambda done: progress(done, total),
-    )
-    if not kernels:
-        _record(bundle, manifest, report, ids)
-    return report
+    return Reference(weights, ring.sinks, ring.window, positions=manifest.stream.positions)
 
 
 def _record(bundle: Path, manifest: Manifest, report: Report, ids: np.ndarray) -> None:

@@ -1,15 +1,16 @@
-"""Holds an artefact against the PyTorch oracle, token by token over the whole life of a ring.
+"""Compares artefacts with the PyTorch oracle, token by token over the whole life of a ring.
 
 Owns the schedule (which pieces a stream is fed in, so that chunks of all kinds meet the ring filling, the first
 eviction and many wraps), the differences by stage, and the verdict. The weights are the same on both sides, so a
-difference is a fault of the graph or its arithmetic; how much is allowed stands in `tolerances`.
+difference is a fault of the graph or its arithmetic; how much is allowed stands in `tolerances`. What the oracle says
+is `expected`, what an artefact says is `actual`.
 """
 
 from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,11 +18,11 @@ import numpy as np
 
 from edgesink.manifest import Parity
 from edgesink.ring import Ring
-from edgesink.verify.runners import Runner
+from edgesink.verify.runners import Runner, RunnerKind
 from edgesink.verify.tolerances import Tolerance
 
 STAGES = ("not full", "exactly full", "first eviction", "first lap", "wrapped")
-GREEDY = 24  # tokens that both go on with at the end
+GREEDY = 24  # tokens that each goes on with at the end
 LARGEST = 1e9  # stands for a difference that is not a number
 
 
@@ -42,27 +43,29 @@ class Stage:
     sum_kl: float = 0.0
     agreed: int = 0
 
-    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
+    def add(self, expected: np.ndarray, actual: np.ndarray) -> None:
         """Take in the logits [V] of one token."""
-        difference = np.abs(expected.astype(np.float64) - found)
+        difference = np.abs(expected.astype(np.float64) - actual)
         self.compared += 1
         self.max_abs = max(self.max_abs, _finite(difference.max()))
         self.sum_abs += _finite(difference.mean())
-        self.sum_kl += _finite(_divergence(expected, found))
-        self.agreed += int(np.isfinite(found).all() and expected.argmax() == found.argmax())
+        self.sum_kl += _finite(_divergence(expected, actual))
+        self.agreed += int(np.isfinite(actual).all() and expected.argmax() == actual.argmax())
 
 
 @dataclass
 class Report:
-    """What verifying found."""
+    """How far one runner's artefact is from the oracle."""
 
     tokens: int
     sinks: int
     tolerance: Tolerance
     runner: str
     laps: float  # times round the ring
+    kind: RunnerKind = "target"
+    structure: list[str] = field(default_factory=list)  # what contradicts the structure of a ring, a sentence each
     stages: dict[str, Stage] = field(default_factory=lambda: {name: Stage() for name in STAGES})
-    greedy: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))  # the oracle's ids, the artefact's
+    greedy: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))  # expected ids, actual ids
 
     @property
     def whole(self) -> Stage:
@@ -79,17 +82,17 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """What is out of tolerance, for people; nothing when all is well."""
+        """What is wrong, for people: the structure, then what is out of tolerance; nothing when all is well."""
         whole, limit = self.whole, self.tolerance
         kl, agreement = whole.sum_kl / whole.compared, whole.agreed / whole.compared
-        found = []
+        failures = list(self.structure)
         if not whole.max_abs <= limit.max_abs:
-            found.append(f"max |Δlogit| {whole.max_abs:.2g} above {limit.max_abs:.2g}")
+            failures.append(f"max |Δlogit| {whole.max_abs:.2g} above {limit.max_abs:.2g}")
         if not kl <= limit.mean_kl:
-            found.append(f"mean KL {kl:.2g} above {limit.mean_kl:.2g}")
+            failures.append(f"mean KL {kl:.2g} above {limit.mean_kl:.2g}")
         if not agreement >= limit.argmax:
-            found.append(f"argmax agreement {agreement:.1%} below {limit.argmax:.0%}")
-        return found
+            failures.append(f"argmax agreement {agreement:.1%} below {limit.argmax:.0%}")
+        return failures
 
     def parity(self) -> Parity:
         """The manifest's record."""
@@ -106,35 +109,42 @@ class Report:
 
 
 def verify(
-    runner: Runner,
+    candidates: Sequence[tuple[Runner, Tolerance]],
     oracle: Oracle,
     ring: Ring,
     ids: np.ndarray,
-    tolerance: Tolerance,
     progress: Callable[[int], None] = lambda done: None,
-) -> Report:
-    """Feed both the same ids [n], compare after every piece, then let both go on greedily.
+) -> list[Report]:
+    """Feed the oracle and all candidates the same ids [n], compare after every piece, then let each go on greedily.
+
+    They are stepped side by side, so the oracle, the slowest of them, runs once, and none of its logits are kept.
 
     Args:
-        runner: the artefact, at the start of a stream.
+        candidates: runners at the start of a stream, each with what is allowed of it.
         oracle: with the same weights, sinks and window, at the start of a stream.
         ring: of the stream.
         ids: int64; to see every stage, more than `ring.sinks + ring.slots`.
-        tolerance: for the verdict.
         progress: told the number of tokens done.
+    Returns:
+        A report for each candidate, in their order.
     """
-    report = Report(len(ids), ring.sinks, tolerance, runner.name, laps(len(ids), ring))
+    runners = [runner for runner, _ in candidates]
+    rounds = laps(len(ids), ring)
+    reports = [Report(len(ids), ring.sinks, limit, runner.name, rounds, runner.kind) for runner, limit in candidates]
     position = 0
     for size in pieces(len(ids), ring):
         piece = ids[position : position + size]
         for token_id in piece:
             expected = oracle.step(int(token_id))
-        found = runner.feed(piece, position, ring.sinks)
+        actual = [runner.feed(piece, position, ring.sinks) for runner in runners]
         position += size
-        report.stages[stage_of(position - 1, ring)].add(expected, found)
+        for report, logits in zip(reports, actual, strict=True):
+            report.stages[stage_of(position - 1, ring)].add(expected, logits)
         progress(position)
-    report.greedy = _greedy(runner, oracle, ring, position, expected, found)
-    return report
+    expected_ids = _greedy(lambda token_id, place: oracle.step(token_id), expected, position)
+    for report, runner, logits in zip(reports, runners, actual, strict=True):
+        report.greedy = expected_ids, _greedy(_steps_of(runner, ring.sinks), logits, position)
+    return reports
 
 
 def pieces(total: int, ring: Ring) -> Iterator[int]:
@@ -167,20 +177,25 @@ def laps(tokens: int, ring: Ring) -> float:
     return max(0, tokens - ring.sinks) / ring.slots
 
 
-def _greedy(
-    runner: Runner, oracle: Oracle, ring: Ring, position: int, expected: np.ndarray, found: np.ndarray
-) -> tuple[list[int], list[int]]:
-    """What the oracle and the artefact go on with, each fed its own choice."""
-    right, ours = [int(expected.argmax())], [int(found.argmax())]
+Step = Callable[[int, int], np.ndarray]
+"""Feeds an id that stands at a position; float32 [V], the logits after it."""
+
+
+def _steps_of(runner: Runner, sinks: int) -> Step:
+    return lambda token_id, position: runner.feed(np.array([token_id]), position, sinks)
+
+
+def _greedy(step: Step, logits: np.ndarray, position: int) -> list[int]:
+    """The ids that `step` goes on with after `logits`, always fed its own choice, the first of them at `position`."""
+    ids = [int(logits.argmax())]
     for place in range(position, position + GREEDY - 1):
-        right.append(int(oracle.step(right[-1]).argmax()))
-        ours.append(int(runner.feed(np.array(ours[-1:]), place, ring.sinks).argmax()))
-    return right, ours
+        ids.append(int(step(ids[-1], place).argmax()))
+    return ids
 
 
-def _divergence(expected: np.ndarray, found: np.ndarray) -> float:
-    """KL(expected || found) of the next-token distributions, nats."""
-    log_p, log_q = log_softmax(expected), log_softmax(found)
+def _divergence(expected: np.ndarray, actual: np.ndarray) -> float:
+    """KL(expected || actual) of the next-token distributions, nats."""
+    log_p, log_q = log_softmax(expected), log_softmax(actual)
     return float((np.exp(log_p) * (log_p - log_q)).sum())
 
 

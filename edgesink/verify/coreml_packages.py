@@ -18,6 +18,7 @@ from edgesink.bounded_inputs import bounded_inputs
 from edgesink.errors import BadBundle
 from edgesink.manifest import Manifest
 from edgesink.mil.evaluator import MilEvaluator
+from edgesink.mil.structure import check_ring_structure, describe
 from edgesink.spec import ComputeUnits
 
 
@@ -47,6 +48,16 @@ def feed_packages(
             inputs = {name: value for name, value in inputs.items() if name not in (names.IDS, names.HIDDEN)}
             inputs[names.HIDDEN] = outputs[names.updated(names.HIDDEN)]
     return np.asarray(outputs[names.LOGITS], np.float32).reshape(-1)
+
+
+def structure_findings(bundle: Path, manifest: Manifest) -> list[str]:
+    """What in the bundle's packages contradicts a ring kept in fixed states, one sentence each."""
+    read_only = {state.name for state in manifest.states} if manifest.kv_write == "host" else ()
+    return [
+        f"{name}: {finding}"
+        for name in manifest.coreml_packages
+        for finding in check_ring_structure(describe(bundle / name), read_only=read_only)
+    ]
 
 
 class EvaluatedPackage:

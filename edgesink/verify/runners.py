@@ -1,8 +1,8 @@
-"""What runs a bundle under examination: a target and a device are values that choose one of these.
+"""What runs a bundle that is verified: a target and a device are values that choose one of these.
 
-Owns the one call that every artefact has in common, `feed`. A target without a runner here cannot be verified on this
-machine; the Core ML program is read by our own evaluator of MIL, which shows what it says and not what a phone does,
-and on a Mac Core ML runs it too.
+Owns the one call that every artefact has in common, `feed`, and which runners there are on this machine. A target
+without one here cannot be verified on it; the Core ML program is read by our own evaluator of MIL, which shows what it
+says and not what a phone does, and on a Mac Core ML runs it too.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import COREAI_MODEL, Manifest
-from edgesink.spec import ComputeUnits
+from edgesink.spec import ComputeUnits, Device
 from edgesink.targets import Target
+
+RunnerKind = Literal["target", "kernels", "core_ml"]
+"""How a runner stands to its bundle: what every machine runs, the same on our own kernels, or Core ML on a Mac."""
 
 
 class Runner(Protocol):
     """An artefact in the hands of something that runs it."""
 
+    kind: RunnerKind
     name: str  # "onnxruntime 1.32.0 cpu"
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
@@ -35,11 +39,13 @@ class Runner(Protocol):
 class OnnxRunner:
     """ONNX Runtime; the state stays on its device. On the CPU the graph of standard operators, or the kernels' own."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, device: str, kernels: bool = False) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, device: Device, kernels: bool = False) -> None:
         from edgesink.runtime.backends import OnnxBackend
+        from edgesink.runtime.bound_graph import RunOptions
 
-        self._backend = OnnxBackend(bundle, manifest, provider="plain" if device == "cpu" and not kernels else device)
+        self._backend = OnnxBackend(bundle, manifest, RunOptions(device=device, kernels=kernels))
         self.name = self._backend.name
+        self.kind: RunnerKind = "kernels" if kernels else "target"
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
         self._backend.feed(ids, position, sinks)
@@ -49,7 +55,9 @@ class OnnxRunner:
 class MilRunner:
     """Our evaluator of the Core ML program, rounding to fp16 wherever the program does unless told otherwise."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, device: str, precision: str = "fp16") -> None:
+    kind: RunnerKind = "target"
+
+    def __init__(self, bundle: Path, manifest: Manifest, device: Device, precision: str = "fp16") -> None:
         from edgesink.verify.coreml_packages import EvaluatedPackage, feed_packages
 
         if device != "cpu":
@@ -62,6 +70,8 @@ class MilRunner:
 class CoreMlRunner:
     """Core ML itself, on a Mac."""
 
+    kind: RunnerKind = "core_ml"
+
     def __init__(self, bundle: Path, manifest: Manifest, units: ComputeUnits) -> None:
         from edgesink.verify.coreml_packages import CoreMlPackage, feed_packages
 
@@ -73,7 +83,9 @@ class CoreMlRunner:
 class CoreAiRunner:
     """Apple's interpreter of Core AI programs."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, device: str) -> None:
+    kind: RunnerKind = "target"
+
+    def __init__(self, bundle: Path, manifest: Manifest, device: Device) -> None:
         from edgesink.verify.coreai import CoreAiStream
 
         if device != "cpu":
@@ -85,18 +97,30 @@ class CoreAiRunner:
         return self._stream.feed(ids, position, sinks)
 
 
-RUNNERS: dict[Target, Callable[[Path, Manifest, str], Runner]] = {
+RUNNERS: dict[Target, Callable[[Path, Manifest, Device], Runner]] = {
     "onnx": OnnxRunner,
     "coreml": MilRunner,
     "coreai": CoreAiRunner,
 }
 
 
-def open_runner(bundle: Path, manifest: Manifest, device: str = "cpu") -> Runner:
+def open_runner(bundle: Path, manifest: Manifest, device: Device = "cpu") -> Runner:
     """The runner of the bundle's target on `device`; MissingPackage where the machine lacks it."""
     if manifest.target not in RUNNERS:
         raise BadBundle(f"a bundle for {manifest.target}", f"one for {' or '.join(RUNNERS)}, which can be run here")
     return RUNNERS[manifest.target](bundle, manifest, device)
+
+
+def open_runners(
+    bundle: Path, manifest: Manifest, device: Device = "cpu", units: ComputeUnits = "cpu_and_gpu"
+) -> list[Runner]:
+    """All that can run the bundle here: its target's runner, then our kernels or Core ML if this machine has them."""
+    runners = [open_runner(bundle, manifest, device)]
+    if device == "cpu" and runs_kernels(bundle, manifest):
+        runners.append(OnnxRunner(bundle, manifest, device, kernels=True))
+    if manifest.target == "coreml" and runs_core_ml():
+        runners.append(CoreMlRunner(bundle, manifest, units))
+    return runners
 
 
 def runs_kernels(bundle: Path, manifest: Manifest) -> bool:

@@ -15,13 +15,12 @@ import numpy as np
 from edgesink.errors import BadCheckpoint, BadOption
 from edgesink.export.checkpoint.folder import SafetensorsCheckpoint
 from edgesink.export.checkpoint.gguf_file import GgufCheckpoint
-from edgesink.export.families.llama import HUB_NAMES as HF_NAMES
+from edgesink.export.families.llama import HUB_NAMES
 from edgesink.export.families.weights_of import weight_names, weight_shape
 from edgesink.export.quantize import Blocks
 from edgesink.spec import ModelSpec
 
 __all__ = [
-    "HF_NAMES",
     "Checkpoint",
     "GgufCheckpoint",
     "SafetensorsCheckpoint",
@@ -65,7 +64,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return GgufCheckpoint(path)
     if path.is_dir() and (path / "config.json").is_file():
         return SafetensorsCheckpoint(path)
-    raise BadCheckpoint(f"{path} is no checkpoint", "a folder with config.json and safetensors, or a .gguf file")
+    raise BadCheckpoint(f"{path} is not a checkpoint", "a folder with config.json and safetensors, or a .gguf file")
 
 
 def check_sliding_window(checkpoint: Checkpoint, capacity: int) -> None:
@@ -82,4 +81,4 @@ def check_sliding_window(checkpoint: Checkpoint, capacity: int) -> None:
 def hf_name(weight: str) -> str:
     """The weight as transformers spells it."""
     layer, _, name = weight.rpartition(".")
-    return f"model.{layer}.{HF_NAMES[name]}" if layer else HF_NAMES[name]
+    return f"model.{layer}.{HUB_NAMES[name]}" if layer else HUB_NAMES[name]

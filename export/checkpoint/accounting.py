@@ -39,7 +39,7 @@ MEANINGS: Mapping[str, str] = {
     "post_": "a second norm after attention or MLP",
     ".bias": "a bias",
 }
-"""By what the name of a tensor contains; the first that fits."""
+"""What a tensor means by what its name contains, the first that fits; after a semicolon the way out."""
 
 
 def account_for(tensors: Shapes, sources: Iterable[Source], derived: Iterable[str], where: str) -> None:
@@ -57,16 +57,17 @@ def account_for(tensors: Shapes, sources: Iterable[Source], derived: Iterable[st
     if unused:
         more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
         lacks = f", and no tensor {missing[0]!r}" if missing else ""
+        meaning, _, remedy = next((text for part, text in MEANINGS.items() if part in unused[0]), "").partition("; ")
         raise BadCheckpoint(
-            f"{where} has a tensor {unused[0]!r}{more} that the decoder does not use{lacks}{_meaning(unused[0])}",
+            f"{where} has a tensor {unused[0]!r}{more} that the decoder does not use"
+            + (f" ({meaning})" if meaning else "")
+            + lacks,
             "only tensors of the decoder",
-            "choose another model",
+            remedy or "choose another model",
         )
     if missing:
         more = f" nor {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadCheckpoint(
-            f"{where} has no tensor {missing[0]!r}{more}", f"the {len(wanted)} tensors of its config", ""
-        )
+        raise BadCheckpoint(f"{where} has no tensor {missing[0]!r}{more}", f"the {len(wanted)} tensors of its config")
     for key, shape in wanted.items():
         if tensors[key] != shape:
             raise BadCheckpoint(f"tensor {key!r} of {where} has shape {tensors[key]}", f"{shape}, by its config")
@@ -78,7 +79,3 @@ def check_finite(values: np.ndarray, key: str, where: str) -> None:
         raise BadCheckpoint(
             f"tensor {key!r} of {where} holds NaN or infinity", "finite numbers", "choose another copy of the model"
         )
-
-
-def _meaning(key: str) -> str:
-    return next((f" ({meaning})" for part, meaning in MEANINGS.items() if part in key), "")

@@ -77,7 +77,7 @@ MEANINGS: Mapping[str, str] = {
     "quantization": "weights quantised by MLX; take the model that they were made from",
     "compression_config": "weights packed by compressed-tensors; take the model that they were made from",
 }
-"""What a refused field means."""
+"""What a refused field means; after a semicolon the way out."""
 
 
 def check_quantization(config: Fields) -> None:
@@ -107,7 +107,9 @@ def end_ids(where: str, value: Any, vocab: int) -> set[int]:
     ids = value if isinstance(value, Sequence) and not isinstance(value, str) else [] if value is None else [value]
     for id_ in ids:
         if type(id_) is not int or not 0 <= id_ < vocab:
-            raise BadCheckpoint(f"{where} = {short(value)}", f"ids from 0 to {vocab - 1}, the vocabulary's", "mend it")
+            raise BadCheckpoint(
+                f"{where} = {short(value)}", f"ids from 0 to {vocab - 1}, the vocabulary's", "fix it in that file"
+            )
     return set(ids)
 
 

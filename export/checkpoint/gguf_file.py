@@ -48,7 +48,7 @@ MEANINGS: Mapping[str, str] = {
     "rope.scale_linear": "scaled RoPE frequencies; export the safetensors folder of the model instead",
     "attention.sliding_window": "a window in every layer; export the safetensors folder of the model instead",
 }
-"""What a refused field means."""
+"""What a refused field means; after a semicolon the way out."""
 
 
 class GgufCheckpoint:
@@ -157,7 +157,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         reader = GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
     except Exception as error:  # whatever damaged bytes lead the reader to
-        raise BadCheckpoint(f"{path} is no readable GGUF file ({first_line(error)})", "", "download it again") from None
+        raise BadCheckpoint(
+            f"{path} is not a readable GGUF file ({first_line(error)})", "", "download it again"
+        ) from None
     return fields, {tensor.name: tensor for tensor in reader.tensors}
 
 
@@ -168,8 +170,8 @@ def _check_whole_model(header: Fields) -> None:
         what, remedy = FILE_TYPES[kind]
         raise BadCheckpoint(f"{header.where} is {what}", "a whole model", remedy)
     if header.get("split.count") not in (None, 0, 1):
-        meaning = "a part of a model that is split; join its parts with llama-gguf-split --merge"
-        raise header.error("split.count", "a whole model in one file", meaning)
+        meaning, remedy = "a part of a model that is split", "join its parts with llama-gguf-split --merge"
+        raise header.error("split.count", "a whole model in one file", meaning, remedy)
 
 
 def _adds_bos(fields: Mapping[str, Any]) -> bool:

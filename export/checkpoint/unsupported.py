@@ -8,7 +8,7 @@ from typing import Any
 from edgesink.errors import BadCheckpoint
 from edgesink.export.families.fields import short
 
-NOT_DECODERS: Mapping[str, str] = {
+NOT_DECODERS: Mapping[str, str] = {  # after a semicolon the way out
     "clip": "the vision part of a model of images (mmproj); name the file of its language model",
     "mixtral": "a mixture of experts",
     "qwen2_moe": "a mixture of experts",
@@ -39,6 +39,7 @@ FILE_TYPES: Mapping[str, tuple[str, str]] = {
 
 def refuse_family(where: str, field: str, kind: Any, known: Collection[str]) -> BadCheckpoint:
     """The failure of an architecture that no family reads."""
-    reason = f": {NOT_DECODERS[kind]}" if type(kind) is str and kind in NOT_DECODERS else ""
-    found = f"{where} has no {field}" if kind is None else f"{where} is a model of type {short(kind)}{reason}"
-    return BadCheckpoint(found, f"{field} {' or '.join(known)}", "choose another model")
+    reason, _, remedy = NOT_DECODERS.get(kind if type(kind) is str else "", "").partition("; ")
+    found = f"{where} has no {field}" if kind is None else f"{where} is a model of type {short(kind)}"
+    found += f": {reason}" if reason else ""
+    return BadCheckpoint(found, f"{field} {' or '.join(known)}", remedy or "choose another model")

@@ -98,23 +98,24 @@ class Fields:
         Args:
             neutral: fields that may stand there with this one value: what they switch on is switched off.
             harmless: fields that may have any value.
-            meanings: what an unread field means, for the message.
+            meanings: what an unread field means, and after a semicolon the way out, for the message.
         """
         for name in sorted(self._unread.difference(harmless)):
             value = self._values[name]
             if value is None or (name in neutral and same(value, neutral[name])):
                 continue
             expected = f"{short(neutral[name])}" if name in neutral else "only fields that the decoder computes"
-            raise self.error(name, expected, (meanings or {}).get(name, ""))
+            meaning, _, remedy = (meanings or {}).get(name, "").partition("; ")
+            raise self.error(name, expected, meaning, remedy or "choose another model")
 
-    def error(self, name: str, expected: str, meaning: str = "") -> BadCheckpoint:
-        """The failure of one field: where it stands, its value, what would be right."""
+    def error(self, name: str, expected: str, meaning: str = "", remedy: str = "") -> BadCheckpoint:
+        """The failure of one field: where it stands, its value, what would be right, what to do."""
         full = self._prefix + name
         if name not in self._values and name not in self._defaults:
             return BadCheckpoint(f"{self.where} lacks {full}", expected)
         value = self._values[name] if name in self._values else self._defaults[name]
         found = f"{self.where} has {full} = {short(value)}"
-        return BadCheckpoint(f"{found}: {meaning}" if meaning else found, expected, "choose another model")
+        return BadCheckpoint(f"{found}: {meaning}" if meaning else found, expected, remedy)
 
     def _required(self, name: str, default: Any) -> Any:
         value = self.get(name)

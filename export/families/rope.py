@@ -28,7 +28,7 @@ def rope_of_config(config: Fields, context: int, head_dim: int) -> Rotary:
         rope.refuse_unread({"partial_rotary_factor": 1.0, "factor": 1.0, "attention_factor": 1.0})
         return Rotary(held(plain(theta, head_dim), head_dim // 2))
     if kind != "llama3":
-        raise rope.error("rope_type", "'default' or 'llama3'", f"RoPE of type {kind!r}")
+        raise rope.error("rope_type", "'default' or 'llama3'", f"RoPE of type {kind!r}", "choose another model")
     scaling = Llama3Scaling(
         factor=rope.number("factor"),
         low_freq_factor=rope.number("low_freq_factor"),

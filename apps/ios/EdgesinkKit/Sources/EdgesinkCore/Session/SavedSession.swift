@@ -48,7 +48,7 @@ public struct SavedSession: Sendable {
         do { (tensors, metadata) = try SafeTensors.decoded(data) } catch { throw damaged("\(error)") }
         guard metadata["edgesink_session"] == Self.format else {
             throw EdgesinkError(
-                .badSession, "\(file.path) is no session file of this version", expected: "format \(Self.format)",
+                .badSession, "\(file.path) is not a session file of this version", expected: "format \(Self.format)",
                 remedy: "start a new session")
         }
         guard metadata["fingerprint"] == fingerprint else {

@@ -1,0 +1,185 @@
+"""A graph of an ONNX bundle, opened by ONNX Runtime and bound to its key/value state.
+
+Owns which graph is run and where (`RunOptions`), the session, and the memory that it shares with its callers: ids,
+position and sinks go in, and the state is written in place, so a run copies nothing but ids. What comes out is the
+caller's business. Knows token ids and positions, not text and not sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from edgesink import names
+from edgesink.errors import BadBundle, BadOption, MissingPackage, RunFailed, first_line
+from edgesink.manifest import ONNX_GRAPH, Manifest
+from edgesink.runtime.kernels import Kernels, available_kernels, kernels_graph
+from edgesink.runtime.ring_state import RingState, ort_value
+from edgesink.spec import Device, Provider
+
+EXECUTION_PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a bundle runs, and which of its graphs."""
+
+    threads: int | None = None  # for matrix products; None lets ONNX Runtime take every core
+    device: Device = "cpu"  # of the products and of the state
+    kernels: bool | None = None  # the graph for our own kernels; None takes it where it can be run
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise BadOption(f"threads = {self.threads}", "1 or more")
+        if self.device not in EXECUTION_PROVIDERS:
+            raise BadOption(f"provider {self.device!r}", " or ".join(get_args(Provider)))
+        if self.kernels and self.device != "cpu":
+            raise BadOption(f"kernels on {self.device}", "the provider cpu, which they are written for")
+
+    @classmethod
+    def of(cls, threads: int | None = None, provider: Provider = "cpu", kernels: bool | None = None) -> RunOptions:
+        """The options as users give them: the provider "plain" is the CPU without kernels."""
+        if provider != "plain":
+            return cls(threads, provider, kernels)
+        if kernels:
+            raise BadOption("kernels with the provider plain, which is the CPU without them", "the provider cpu")
+        return cls(threads, "cpu", kernels=False)
+
+
+class BoundGraph:
+    """A session of ONNX Runtime over one stream's state.
+
+    Args:
+        bundle: the folder.
+        manifest: of the bundle.
+        options: where it runs.
+        derive: makes the model to run from the file of the graph that would be; None runs that graph. What it makes
+            refers to the same weights.
+
+    Attributes:
+        name: what runs the graph, "onnxruntime 1.32.0 cpu, AVX2 kernels".
+        state: the key/value buffers.
+
+    Raises:
+        BadBundle, BadOption, MissingPackage: each says what to do.
+    """
+
+    def __init__(
+        self, bundle: Path, manifest: Manifest, options: RunOptions, derive: Callable[[Path], bytes] | None = None
+    ) -> None:
+        self._kernels = _kernels(bundle, manifest, options)  # their memory is the session's
+        session = _open_session(bundle, manifest, options, self._kernels, derive)
+        self.name = _runner_name(options.device, self._kernels)
+        self._binding, self._run = session.io_binding(), session.run_with_iobinding
+        self.state = RingState(session, self._binding, manifest, options.device)
+        self._shared: dict[str, Any] = {}
+        self._position, self._sinks = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        self.share_input(names.POSITION, self._position)
+        self.share_input(names.SINKS, self._sinks)
+        self._one_id = np.zeros((1, 1), np.int64)
+        self._one_id_value = ort_value(self._one_id)
+
+    def share_input(self, name: str, array: np.ndarray) -> None:
+        """From now on every run reads this input from `array`."""
+        self._shared[name] = ort_value(array)
+        self._binding.bind_ortvalue_input(name, self._shared[name])
+
+    def share_output(self, name: str, array: np.ndarray) -> None:
+        """From now on every run writes this output to `array`."""
+        self._shared[name] = ort_value(array)
+        self._binding.bind_ortvalue_output(name, self._shared[name])
+
+    def run(self, ids: np.ndarray, position: int, sinks: int) -> None:
+        """Run ids (int64 [T], at most a chunk) that stand at `position`, …, position + T - 1.
+
+        Raises:
+            RunFailed: ONNX Runtime or an operator stopped. The stream may go on from `position` as if nothing had been
+                run: what was written to the state lies where no token up to there is looked for.
+        """
+        self.state.make_room(position, len(ids), sinks)
+        self._position[0], self._sinks[0] = position, sinks
+        if len(ids) == 1:
+            self._one_id[0, 0] = ids[0]
+            self._binding.bind_ortvalue_input(names.IDS, self._one_id_value)
+        else:
+            self._binding.bind_cpu_input(names.IDS, np.ascontiguousarray(ids.reshape(1, -1)))
+        try:
+            self._run(self._binding)
+        except Exception as error:  # onnxruntime raises many kinds, all of them with its own words
+            raise RunFailed(
+                f"{self.name} stopped at token {position} ({first_line(error)})",
+                "",
+                "go on from there or reset the stream; if it stops again, load the bundle with kernels=False",
+            ) from None
+
+
+def _kernels(bundle: Path, manifest: Manifest, options: RunOptions) -> Kernels | None:
+    """The kernels with the bundle's weights, where they are wanted and can be had."""
+    if options.kernels is False or options.device != "cpu":
+        return None
+    graph = kernels_graph(bundle, manifest)
+    if graph is None and options.kernels:
+        raise BadOption(
+            "kernels for a bundle without a graph for them" if available_kernels() else "kernels on this machine",
+            "a bundle in int8 or int4, and edgesink installed with a C compiler on x86-64 with AVX2 or on ARM",
+            "leave --kernels out",
+        )
+    return Kernels(graph) if graph else None
+
+
+def _open_session(
+    bundle: Path,
+    manifest: Manifest,
+    options: RunOptions,
+    kernels: Kernels | None,
+    derive: Callable[[Path], bytes] | None,
+) -> Any:
+    """An ONNX Runtime session of the bundle's graph, of the kernels', or of what `derive` makes of it."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingPackage("running a bundle needs onnxruntime", "", "pip install edgesink") from None
+    provider = EXECUTION_PROVIDERS[options.device]
+    if provider not in ort.get_available_providers():
+        raise MissingPackage(
+            f"this onnxruntime has no {provider}",
+            f"one of {', '.join(ort.get_available_providers())}",
+            "pip install onnxruntime-gpu in place of onnxruntime, on a machine with an NVIDIA GPU",
+        )
+    path = kernels.graph if kernels else bundle / ONNX_GRAPH
+    settings = _session_options(options.threads)
+    if derive is not None:
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.resolve()))
+    model = derive(path) if derive else path
+    try:
+        if kernels is not None:
+            kernels.add_to(settings)
+        return ort.InferenceSession(model, settings, providers=[provider])
+    except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
+        raise BadBundle(
+            f"onnxruntime {ort.__version__} cannot load {path} ({first_line(error)})",
+            f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
+            "update onnxruntime, or export the bundle again",
+        ) from None
+
+
+def _session_options(threads: int | None) -> Any:
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    # threads spin within a step, where they soon get work, and rest between two, where a battery pays for it
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        settings.intra_op_num_threads = threads
+    return settings
+
+
+def _runner_name(device: Device, kernels: Kernels | None) -> str:
+    import onnxruntime as ort
+
+    return f"onnxruntime {ort.__version__} {device}" + (f", {kernels.name} kernels" if kernels else "")
