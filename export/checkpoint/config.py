@@ -107,7 +107,9 @@ def end_ids(where: str, value: Any, vocab: int) -> set[int]:
     ids = value if isinstance(value, Sequence) and not isinstance(value, str) else [] if value is None else [value]
     for id_ in ids:
         if type(id_) is not int or not 0 <= id_ < vocab:
-            raise BadCheckpoint(f"{where} = {short(value)}", f"ids from 0 to {vocab - 1}, the vocabulary's", "fix it in that file")
+            raise BadCheckpoint(
+                f"{where} = {short(value)}", f"ids from 0 to {vocab - 1}, the vocabulary's", "correct it there"
+            )
     return set(ids)
 
 
