@@ -10,6 +10,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test but those marked network asks a hub
 os.environ.setdefault("TQDM_DISABLE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: threads that wait for each other would not help
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from edgesink.export.bundle import export
 from edgesink.export.source import from_package
@@ -36,16 +38,22 @@ def smollm2_oracle_model(smollm2):
 
 
 @pytest.fixture(scope="session")
-def smollm2_bundles(smollm2, tmp_path_factory):
+def shared_folder(tmp_path_factory) -> Path:
+    """A temporary folder that all workers of a run see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def smollm2_bundles(smollm2, shared_folder):
     """smollm2_bundles(precision, stream) -> an exported ONNX bundle, made once for each pair."""
-    made: dict[tuple[Precision, StreamSpec], Path] = {}
 
     def bundle(precision: Precision, stream: StreamSpec) -> Path:
-        if (precision, stream) not in made:
-            out = tmp_path_factory.mktemp("smollm2") / "bundle"
+        numbers = "-".join(map(str, dataclasses.astuple(stream)))
+        out = shared_folder / f"smollm2-{precision}-{numbers}"
+        if not out.exists():  # it appears whole, so two workers that make it at once do no harm
             export(smollm2, out, "onnx", stream, precision)
-            made[precision, stream] = out
-        return made[precision, stream]
+        return out
 
     return bundle
 

@@ -1,5 +1,6 @@
 """Checkpoints that cannot be exported say why; those that can are found wherever the user points."""
 
+import dataclasses
 import json
 import shutil
 
@@ -170,3 +171,15 @@ def test_k_quants_of_four_bits_are_carried_over_and_finer_ones_kept_in_eight(k_q
         assert blocks.bits == bits
         error = np.abs(blocks.dequantized() - exact).max() / np.abs(exact).max()
         assert error < most, f"{weight}: {error:.1e} of the largest value"
+
+
+@pytest.mark.parametrize("field", ["layers", "hidden", "heads", "vocab"])
+def test_a_size_that_optimum_reads_otherwise_is_refused(toy, field):
+    from edgesink.export.checkpoint.config import transformers_defaults
+    from edgesink.export.checkpoint.second_reading import check_sizes
+
+    values = transformers_defaults("llama") | json.loads((toy.path / "config.json").read_text())
+    model = open_checkpoint(toy.path).model
+    check_sizes(values, model, "config.json")
+    with pytest.raises(BadCheckpoint, match="as optimum does"):
+        check_sizes(values, dataclasses.replace(model, **{field: 2 * getattr(model, field)}), "config.json")

@@ -108,7 +108,7 @@ def end_ids(where: str, value: Any, vocab: int) -> set[int]:
     for id_ in ids:
         if type(id_) is not int or not 0 <= id_ < vocab:
             raise BadCheckpoint(
-                f"{where} = {short(value)}", f"ids from 0 to {vocab - 1}, the vocabulary's", "fix it in that file"
+                f"{where} = {short(value)}", f"ids from 0 to {vocab - 1}, the vocabulary's", "correct it there"
             )
     return set(ids)
 

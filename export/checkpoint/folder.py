@@ -21,6 +21,7 @@ from edgesink.export.checkpoint.config import (
     read_object,
     transformers_defaults,
 )
+from edgesink.export.checkpoint.second_reading import check_sizes
 from edgesink.export.checkpoint.shards import open_shard, read_headers, with_prefix
 from edgesink.export.checkpoint.unsupported import refuse_family
 from edgesink.export.families import HUB_FAMILIES
@@ -40,12 +41,14 @@ class SafetensorsCheckpoint:
         if type(kind) is not str or kind not in HUB_FAMILIES:
             raise refuse_family(str(path), "model_type", kind, HUB_FAMILIES)
         self._family = HUB_FAMILIES[kind]
-        config = Fields(values, str(path / "config.json"), transformers_defaults(kind))
+        defaults = transformers_defaults(kind)
+        config = Fields(values, str(path / "config.json"), defaults)
         check_quantization(config)
         self.model = self._family.read(config, _name(config.get("_name_or_path"), path))
         self.sliding_window = self._family.sliding_window(config)
         self.eos_ids = self._end_ids(config)
         config.refuse_unread(NEUTRAL, HARMLESS, MEANINGS)
+        check_sizes(defaults | values, self.model, config.where)
         self._open: dict[str, Any] = {}
         self._tensors = with_prefix(read_headers(path), self._source("embedding").key)
         self.model = dataclasses.replace(self.model, tied=self._is_tied())
