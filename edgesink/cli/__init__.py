@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from edgesink.cli import attention, bench, export, inspect, perplexity, recall, talk, timing, verify
+from edgesink.cli import advise, attention, bench, export, inspect, perplexity, recall, talk, timing, verify
 from edgesink.errors import EdgesinkError
 from edgesink.version import __version__
 
@@ -54,6 +54,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     verify.verify,
     bench.bench,
     attention.attn,
+    advise.advise,
 )
 EVAL_COMMANDS: tuple[Callable[..., None], ...] = (perplexity.ppl, timing.latency, timing.endurance, recall.recall)
 

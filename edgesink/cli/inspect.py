@@ -10,7 +10,7 @@ import typer
 
 from edgesink.cli.options import Json
 from edgesink.cli.output import megabytes, print_json
-from edgesink.models import DEFAULT_MODEL, MODELS
+from edgesink.models import DEFAULT_MODEL, MODELS, Alias
 
 
 def inspect(
@@ -54,8 +54,13 @@ def inspect(
 def models(as_json: Json = False) -> None:
     """List the models that have a short name, with their hub ids."""
     if as_json:
-        print_json({name: {"hub_id": alias.hub_id, "parameters": alias.parameters} for name, alias in MODELS.items()})
+        print_json({name: _as_data(alias) for name, alias in MODELS.items()})
         return
     for name, alias in MODELS.items():
-        default = "  (default)" if name == DEFAULT_MODEL else ""
-        print(f"{name:<16}{alias.parameters:>6}  {alias.hub_id}{default}")
+        notes = [alias.licence, *(["gated"] if alias.gated else []), *(["default"] if name == DEFAULT_MODEL else [])]
+        print(f"{name:<15}{alias.parameters:>5}  {alias.family:<12}{alias.hub_id}  ({', '.join(notes)})")
+
+
+def _as_data(alias: Alias) -> dict[str, object]:
+    fields = ("hub_id", "parameters", "family", "licence", "gated")
+    return {field: getattr(alias, field) for field in fields}
