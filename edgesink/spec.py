@@ -23,6 +23,7 @@ ComputeUnits = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 Activation = Literal["silu", "gelu_tanh"]  # silu(z) = z sigmoid(z); GELU by its approximation with tanh
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 Device = Literal["cpu", "cuda"]
+TorchType = Literal["float32", "bfloat16", "float16"]
 Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators but ONNX Runtime's own
 
 DEFAULT_SINKS = 4

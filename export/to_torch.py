@@ -38,7 +38,8 @@ class TorchBuffers:
         self._index, self._write = index, write
 
     def row_numbers(self) -> Tensor:
-        return torch.arange(self.rows, dtype=self._index)
+        device = next(iter(self.state.values())).device
+        return torch.arange(self.rows, dtype=self._index, device=device)
 
     def update(self, layer: int, slot: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         for name, rows in ((names.key(layer), k), (names.value(layer), v)):
@@ -57,7 +58,7 @@ class TorchOps:
 
     def __init__(self, weights: Mapping[str, Tensor], length: Tensor | None, index: torch.dtype) -> None:
         self._weights, self._length, self._index = weights, length, index
-        self._float = float_type(weights)
+        self._float, self._device = float_type(weights), next(iter(weights.values())).device
         self.masked = -1e4 if self._float == torch.float16 else MASKED
 
     # ---- the decoder's vocabulary
@@ -93,14 +94,14 @@ class TorchOps:
     # ---- the rings' vocabulary
 
     def constant(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._index if array.dtype.kind == "i" else self._float)
+        return torch.from_numpy(array).to(self._device, self._index if array.dtype.kind == "i" else self._float)
 
     def arange(self, ids: Tensor) -> Tensor:
-        return torch.arange(ids.shape[1], dtype=self._index)
+        return torch.arange(ids.shape[1], dtype=self._index, device=self._device)
 
     def where(self, condition: Tensor, yes: Tensor | float, no: Tensor | float) -> Tensor:
         if isinstance(yes, float) and isinstance(no, float):  # masks: of the decoder's type, not PyTorch's default
-            yes, no = torch.tensor(yes, dtype=self._float), torch.tensor(no, dtype=self._float)
+            yes, no = (torch.tensor(x, dtype=self._float, device=self._device) for x in (yes, no))
         return torch.where(condition, yes, no)
 
     def minimum(self, a: Tensor, b: int) -> Tensor:
@@ -113,14 +114,14 @@ class TorchOps:
         return torch.cat(parts)
 
     def angles(self, position: Tensor, frequencies: np.ndarray) -> tuple[Tensor, Tensor]:
-        angle = position.double()[:, None] * torch.from_numpy(frequencies)
+        angle = position.double()[:, None] * torch.from_numpy(frequencies).to(self._device)
         return angle.cos(), angle.sin()
 
     def phase(self, x: Tensor) -> Tensor:
         return x.to(self._float)[None]
 
     def table(self, name: str, array: np.ndarray, row: Tensor) -> Tensor:
-        return torch.from_numpy(array).to(self._float)[row.long()]
+        return torch.from_numpy(array).to(self._device, self._float)[row.long()]
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)

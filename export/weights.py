@@ -70,6 +70,12 @@ def held_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: 
     return held
 
 
+def as_floats(weight: Held) -> np.ndarray:
+    """The weight's values, float32, contiguous."""
+    array = weight.astype(np.float32) if isinstance(weight, np.ndarray) else weight.dequantized()
+    return np.ascontiguousarray(array)
+
+
 def carried(checkpoint: Checkpoint, weight: str, form: Form) -> Blocks | None:
     """What the checkpoint itself quantised, though it be to 8 bits where 4 are asked for, but for a vocabulary."""
     blocks = checkpoint.blocks(weight)

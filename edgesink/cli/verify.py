@@ -18,7 +18,7 @@ from edgesink.cli.output import Bar, say
 from edgesink.errors import NotFaithful
 from edgesink.model_name import understand
 from edgesink.models import DEFAULT_MODEL
-from edgesink.spec import ComputeUnits, StreamSpec
+from edgesink.spec import ComputeUnits, StreamSpec, TorchType
 from edgesink.targets import Precision, Target
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ def verify(
     compute_units: Annotated[
         ComputeUnits, typer.Option(help="Core ML on a Mac only: the processors that run it.")
     ] = "cpu_and_gpu",
+    dtype: Annotated[
+        TorchType | None,
+        typer.Option(
+            help="Also run the exported decoder in PyTorch in this float type. Default: float32 on cuda, none on cpu."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare the logits of a bundle with the PyTorch reference.
@@ -77,7 +83,7 @@ def verify(
             export(checkpoint, folder_of_bundle, target, stream, precision)
             tokens = tokens or 6 * stream.rows
         show = partial(bar.show, "verify")
-        reports = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, compute_units)
+        reports = verify_bundle(folder_of_bundle, checkpoint, device, tokens, sinks, show, compute_units, dtype)
         tokenizer = Tokenizer.of_bundle(folder_of_bundle)
         texts = [tuple(map(tokenizer.decode, report.greedy)) for report in reports]
     tables = list(map(_table, reports, texts))

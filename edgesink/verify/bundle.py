@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from edgesink.errors import BadOption
 from edgesink.manifest import GOLDEN_STREAM, Manifest, describe_file, replace_manifest
 from edgesink.ring import Ring
 from edgesink.sample_text import lines
-from edgesink.spec import ComputeUnits, Device
+from edgesink.spec import ComputeUnits, Device, TorchType
 from edgesink.verify.compare import Report, verify
 from edgesink.verify.runners import open_runners
-from edgesink.verify.tolerances import tolerance
+from edgesink.verify.tolerances import tolerance, torch_tolerance
+from edgesink.verify.torch_runner import TorchRunner
 
 
 def verify_bundle(
@@ -29,6 +31,7 @@ def verify_bundle(
     sinks: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     compute_units: ComputeUnits = "cpu_and_gpu",
+    torch_type: TorchType | None = None,
 ) -> list[Report]:
     """Compare the bundle with the oracle, in everything here that runs it; write the result into the bundle.
 
@@ -42,6 +45,8 @@ def verify_bundle(
         sinks: of the stream; None takes the bundle's default.
         progress: told (tokens done, tokens in all).
         compute_units: for Core ML on a Mac.
+        torch_type: of the exported decoder in PyTorch, which is then compared too; None leaves it out on a CPU and
+            takes float32 on a GPU, where it needs no other package than PyTorch.
     Returns:
         A report for each runner: the target's own first, then our kernels or Core ML where this machine has them.
     Raises:
@@ -51,10 +56,18 @@ def verify_bundle(
     manifest = Manifest.read(bundle)
     manifest.check_files(bundle)
     ring = manifest.stream.ring(sinks)
-    runners = open_runners(bundle, manifest, device, compute_units)
+    if device == "cuda" and torch_type is None:
+        torch_type = "float32"
+    torch = partial(TorchRunner, manifest, checkpoint_path, device, torch_type) if torch_type else None
+    runners = open_runners(bundle, manifest, device, compute_units, torch)
     oracle = _oracle(manifest, checkpoint_path, ring, device)
     ids = sample_ids(bundle, tokens or 2 * ring.rows + ring.chunk)
-    limits = [tolerance(manifest, device, ring.sinks, runner.kind == "kernels") for runner in runners]
+    limits = [
+        torch_tolerance(torch_type, ring.sinks)
+        if torch_type and runner.kind == "torch"
+        else tolerance(manifest, device, ring.sinks, runner.kind == "kernels")
+        for runner in runners
+    ]
     candidates = list(zip(runners, limits, strict=True))
     reports = verify(candidates, oracle, ring, ids, lambda done: progress(done, len(ids)))
     if manifest.target == "coreml":
@@ -68,7 +81,7 @@ def verify_bundle(
 def recorded(reports: Sequence[Report]) -> Report:
     """The report that the bundle carries: of what runs everywhere the first that failed, else the last, the nearest
     to a device. Our kernels are not everywhere."""
-    everywhere = [report for report in reports if report.kind != "kernels"]
+    everywhere = [report for report in reports if report.kind not in ("kernels", "torch")] or list(reports)
     return next((report for report in everywhere if report.failures), everywhere[-1])
 
 

@@ -22,7 +22,7 @@ from edgesink.manifest import COREAI_MODEL, Manifest
 from edgesink.spec import ComputeUnits, Device
 from edgesink.targets import Target
 
-RunnerKind = Literal["target", "kernels", "core_ml"]
+RunnerKind = Literal["target", "kernels", "core_ml", "torch"]
 """How a runner stands to its bundle: what every machine runs, the same on our own kernels, or Core ML on a Mac."""
 
 
@@ -112,15 +112,33 @@ def open_runner(bundle: Path, manifest: Manifest, device: Device = "cpu") -> Run
 
 
 def open_runners(
-    bundle: Path, manifest: Manifest, device: Device = "cpu", units: ComputeUnits = "cpu_and_gpu"
+    bundle: Path,
+    manifest: Manifest,
+    device: Device = "cpu",
+    units: ComputeUnits = "cpu_and_gpu",
+    torch: Callable[[], Runner] | None = None,
 ) -> list[Runner]:
-    """All that can run the bundle here: its target's runner, then our kernels or Core ML if this machine has them."""
+    """All that can run the bundle here: its target's runner, then our kernels or Core ML if this machine has them.
+
+    torch: opens PyTorch's runner of the decoder, which comes first where it is given; the target's own on a GPU is
+    then left out if this machine's ONNX Runtime has no CUDA.
+    """
+    if torch is not None:
+        own = [open_runner(bundle, manifest, device)] if manifest.target == "onnx" and runs_cuda() else []
+        return [torch(), *own]
     runners = [open_runner(bundle, manifest, device)]
     if device == "cpu" and runs_kernels(bundle, manifest):
         runners.append(OnnxRunner(bundle, manifest, device, kernels=True))
     if manifest.target == "coreml" and runs_core_ml():
         runners.append(CoreMlRunner(bundle, manifest, units))
     return runners
+
+
+def runs_cuda() -> bool:
+    """Whether this machine's ONNX Runtime runs on an NVIDIA GPU."""
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def runs_kernels(bundle: Path, manifest: Manifest) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgesink.manifest import Manifest
+from edgesink.spec import TorchType
 from edgesink.targets import ROWS
 
 
@@ -32,6 +33,8 @@ TABLE: dict[tuple[str, bool], Tolerance] = {  # (arithmetic, with sinks)
     ),
     ("half", True): Tolerance(1.0, 1e-2, 0.95, "float16 state and activations, rounded after every operation"),
     ("half", False): Tolerance(3.0, 1e-1, 0.85, "as above, and ill-conditioned without sinks"),
+    ("bfloat16", True): Tolerance(6.0, 5e-2, 0.85, "bfloat16 state and activations: 8 bits of a number are kept"),
+    ("bfloat16", False): Tolerance(9.0, 3e-1, 0.7, "as above, and ill-conditioned without sinks"),
     ("int8 activations", True): Tolerance(
         4.0, 3e-2, 0.85, "MatMulNBits rounds activations to 8 bits by block: a KL of about 0.005 that is no fault"
     ),
@@ -57,3 +60,9 @@ def arithmetic(manifest: Manifest, device: str) -> str:
 def tolerance(manifest: Manifest, device: str, sinks: int, kernels: bool = False) -> Tolerance:
     """The row for this bundle, run on `device` or by our kernels with so many sinks."""
     return TABLE["kernels" if kernels else arithmetic(manifest, device), sinks > 0]
+
+
+def torch_tolerance(dtype: TorchType, sinks: int) -> Tolerance:
+    """The row for the decoder in PyTorch."""
+    arithmetic: dict[TorchType, str] = {"float32": "single", "bfloat16": "bfloat16", "float16": "half"}
+    return TABLE[arithmetic[dtype], sinks > 0]
