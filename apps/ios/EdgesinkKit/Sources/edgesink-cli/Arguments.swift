@@ -36,13 +36,17 @@ struct Arguments {
 
     func value<Value: LosslessStringConvertible>(_ name: String, _ standard: Value) throws -> Value {
         guard let text = options[name] else { return standard }
-        guard let value = Value(text) else { throw UsageError(problem: "--\(name) \(text) is not a valid \(Value.self)") }
+        guard let value = Value(text) else {
+            throw UsageError(problem: "--\(name) \(text) is not a valid \(Value.self)")
+        }
         return value
     }
 
     func optional<Value: LosslessStringConvertible>(_ name: String, _ type: Value.Type) throws -> Value? {
         guard let text = options[name] else { return nil }
-        guard let value = Value(text) else { throw UsageError(problem: "--\(name) \(text) is not a valid \(Value.self)") }
+        guard let value = Value(text) else {
+            throw UsageError(problem: "--\(name) \(text) is not a valid \(Value.self)")
+        }
         return value
     }
 }

@@ -21,7 +21,9 @@ enum Tokenize {
     }
 
     private static func text(_ line: String) throws -> String {
-        guard let text = try JSON.parse(line.utf8).string else { throw UsageError(problem: "a line is not a JSON string") }
+        guard let text = try JSON.parse(line.utf8).string else {
+            throw UsageError(problem: "a line is not a JSON string")
+        }
         return text
     }
 
