@@ -1,4 +1,4 @@
-"""Models whose layers look back in more than one way: both formulations in float64 against the semantics by definition."""
+"""Layers that look back in more than one way: both formulations in float64 against the semantics by definition."""
 
 import dataclasses
 

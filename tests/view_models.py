@@ -208,6 +208,7 @@ def with_view(name: str, place: int, **changes: object) -> tuple[str, ModelSpec]
     return without(name, views=tuple(views))
 
 
+NORMS = ("q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
 OVERLOOKED = {
     **{
         name: without_weight("gemma-like", name)
