@@ -287,5 +287,5 @@ class BoundedFrame:
         here, lap_later, *sink = ops.scores(q, *self.query_phases, keys, self.spec.scale)  # [1, H, T, rows] each
         scores = ops.where(self.same_lap, here, lap_later)
         if sink:
-            scores = ops.where(self.is_sink, *sink, scores)
+            scores = ops.where(self.is_sink, sink[0], scores)
         return ops.weigh(scores, self.mask, values)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from view_models import CHUNKS, IDS, MODELS, STREAM, HandMade, ViewOracle, pieces
+from view_models import CHUNKS, GEMMA_LIKE, IDS, MODELS, STREAM, HandMade, ViewOracle, pieces
 
 from edgesink import names
 from edgesink.export import bundle as export_bundle
@@ -14,10 +14,11 @@ from edgesink.export.bundle import export
 from edgesink.export.graph import Norm
 from edgesink.export.to_coreml import ops as to_coreml
 from edgesink.export.to_coreml.buffers import MilBuffers
-from edgesink.export.to_coreml.ops import MilOps
+from edgesink.export.to_coreml.builder import Program, WeightStore, function, save_program
+from edgesink.export.to_coreml.ops import SMALLEST_EPS, MilOps
 from edgesink.manifest import Manifest
+from edgesink.mil.evaluator import MilEvaluator
 from edgesink.mil.structure import describe
-from edgesink.spec import ModelSpec
 from edgesink.targets import KV_WRITES
 from edgesink.verify.coreml_packages import structure_findings
 from edgesink.verify.runners import MilRunner
@@ -37,15 +38,15 @@ def bundle(tmp_path_factory):
     def make(name: str, kv_write: str = "slice", parts: int = 1) -> Path:
         if (name, kv_write, parts) not in made:
             out = tmp_path_factory.mktemp("views") / "bundle"
-            made[name, kv_write, parts] = exported(MODELS[name], out, kv_write, parts)
+            made[name, kv_write, parts] = exported(HandMade(MODELS[name]), out, kv_write, parts)
         return made[name, kv_write, parts]
 
     return make
 
 
-def exported(model: ModelSpec, out: Path, kv_write: str = "slice", parts: int = 1) -> Path:
+def exported(checkpoint: HandMade, out: Path, kv_write: str = "slice", parts: int = 1) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_bundle, "open_checkpoint", lambda path: HandMade(model))
+        patch.setattr(export_bundle, "open_checkpoint", lambda path: checkpoint)
         export(Path("hand-made"), out, "coreml", STREAM, "fp16", kv_write=kv_write, parts=parts)
     return out
 
@@ -69,7 +70,7 @@ def difference(
     sinks: int,
     sizes: list[int],
     precision: str = "fp32",
-    tokens: int = len(IDS),
+    ids: np.ndarray = IDS,
 ) -> np.ndarray:
     """|Δlogit| as a share of the logits' spread, the largest of each piece's end."""
     runner = MilRunner(bundle, Manifest.read(bundle), "cpu", precision)
@@ -113,13 +114,13 @@ def test_a_package_has_a_state_for_each_ring_of_its_layers(bundle, kv_write, par
     for package, layers in zip(manifest.coreml_packages, expected, strict=True):
         structure = describe(made / package)
         assert structure.max_rank <= 4
-        for function in structure.functions.values():
-            assert {state: kind.shape for state, kind in function.states} == {
+        for one in structure.functions.values():
+            assert {state: kind.shape for state, kind in one.states} == {
                 state: (2 * count, 2, 32, 16) for state, count in layers.items()
             }
-            assert function.state_writes == (dict.fromkeys(layers, 0) if kv_write == "host" else layers)
-            assert dict(function.inputs)[names.POSITION].shape == (2,)
-            new = [name for name, _ in function.outputs if name.startswith(names.new_kv(0))]
+            assert one.state_writes == (dict.fromkeys(layers, 0) if kv_write == "host" else layers)
+            assert dict(one.inputs)[names.POSITION].shape == (2,)
+            new = [name for name, _ in one.outputs if name.startswith(names.new_kv(0))]
             assert new == ([state.replace("kv_cache", "new_kv") for state in layers] if kv_write == "host" else [])
     assert sum(state.bytes for state in manifest.states) == manifest.state_bytes == 2 * 4 * 2 * 2 * 32 * 16
 
@@ -136,6 +137,56 @@ def test_states_that_the_manifest_does_not_have_are_a_finding(bundle):
     manifest = Manifest.read(made)
     fewer = dataclasses.replace(manifest, states=manifest.states[:1])
     assert any("expected {'kv_cache':" in finding for finding in structure_findings(made, fewer))
+
+
+# ---- the ends of float16
+
+
+@pytest.mark.parametrize("stream_scale", [1, 25, 62, 150], ids="stream held divided by {}".format)
+def test_a_norm_holds_from_the_smallest_to_the_largest_float16(tmp_path, stream_scale):
+    eps, width, rng = 1e-6 / stream_scale**2, 64, np.random.default_rng(stream_scale)
+    norm = norm_program(tmp_path, Norm("weight", eps), width)
+    for magnitude in (0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-2, 1, 100, 60_000):
+        even = rng.uniform(-1, 1, width)
+        spike = np.where(np.arange(width) == 3, 1, even * 1e-3)
+        for shape in (even, spike):
+            x = (magnitude * shape).astype(np.float16).astype(np.float64)
+            expected = x / np.sqrt((x * x).mean() + max(eps, SMALLEST_EPS))
+            assert np.abs(norm(x) - expected).max() <= 2e-3 * np.abs(expected).max(), magnitude
+
+
+def norm_program(folder: Path, norm: Norm, width: int):
+    """A program that is one norm with a weight of ones, in float16: x [width] -> the same, normed."""
+    program, store = Program(), WeightStore(folder)
+    with function(program, "main", {"x": ((1, 1, width), "float16")}, {}) as (values, outputs):
+        outputs.append(to_coreml.named(MilOps(store, lambda name: np.ones(width), None).norm(values["x"], norm), "y"))
+    save_program(program, "main", folder / "norm.mlpackage", folder, lambda description: None)
+    evaluator = MilEvaluator(folder / "norm.mlpackage", "fp16")
+    return lambda x: evaluator.predict({"x": x[None, None]}, {})["y"][0, 0].astype(np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loud(HandMade):
+    """A model whose residual stream reaches hundreds of thousands, held divided by its `stream_scale`."""
+
+    def tensor(self, weight: str) -> np.ndarray:
+        loud = 2.0**15 / self.model.stream_scale if "post_" in weight else 1
+        return super().tensor(weight) * np.float32(loud)
+
+
+def loud(stream_scale: float) -> Loud:
+    return Loud(dataclasses.replace(GEMMA_LIKE, stream_scale=stream_scale, embedding_scale=256 / stream_scale))
+
+
+def test_a_stream_beyond_float16_is_held_divided(tmp_path):
+    ids = IDS[: 2 * STREAM.rows]
+    expected = ViewOracle(loud(32), STREAM, 4, rounded=True).run(ids)
+    assert np.allclose(expected, ViewOracle(loud(1), STREAM, 4, rounded=True).run(ids), rtol=1e-9), "one model"
+    found = difference(exported(loud(32), tmp_path / "divided"), expected, 4, CHUNKS["ragged"], "fp16", ids)
+    assert found.max() <= TOLERANCE["fp16"], f"max {found.max():.1e}, mean {found.mean():.1e}"
+    with np.errstate(invalid="ignore"):
+        whole = difference(exported(loud(1), tmp_path / "whole"), expected, 4, CHUNKS["ragged"], "fp16", ids)
+    assert not np.isfinite(whole).all(), "a stream that does not overflow shows nothing"
 
 
 # ---- faults planted in the exporter, each of a feature
@@ -204,6 +255,6 @@ FAULTS = [
 @pytest.mark.parametrize(("name", "owner", "method", "fault"), FAULTS, ids=[fault[2] for fault in FAULTS])
 def test_a_fault_in_the_exporter_is_seen(tmp_path, truth, monkeypatch, name, owner, method, fault):
     monkeypatch.setattr(owner, method, fault)
-    made = exported(MODELS[name], tmp_path / "bundle")
+    made = exported(HandMade(MODELS[name]), tmp_path / "bundle")
     found = difference(made, truth(name, 4), 4, [5], ids=IDS[: 2 * STREAM.rows])
     assert found.max() > TOLERANCE["seen"], f"{found.max():.1e}"
