@@ -6,7 +6,8 @@ about the order of rows, so only the mask knows which token a row holds.
 
 - `SinkCorrected` rotates at the absolute position, its phase computed in float64, and corrects the scores of the
   sink columns through the additive mask of one fused attention. For targets with float64 and large integers (ONNX).
-- `BoundedFrame` rotates at the row, and queries three times: at their row, one ring later, and where a sink sees them.
+- `BoundedFrame` rotates at the row, and queries up to three times: at their row, one ring later, and where a sink sees
+  them.
   Every number stays below sinks + 2 rings + chunk, however long the stream. For targets without (Core ML, Core AI).
 
 A chunk is written first and attended after: with window + T - 1 ring rows every query still finds its whole window.
@@ -176,7 +177,8 @@ class SinkCorrected:
         """cos and sin at position [T], each pair with its amplitude: float64 [T, D/2]."""
         cos, sin = self.ops.angles(position, self.spec.frequencies)
         if (self.spec.amplitudes != 1).any():
-            cos, sin = cos * self.spec.amplitudes, sin * self.spec.amplitudes
+            amplitudes = self.ops.constant(self.spec.amplitudes)
+            cos, sin = cos * amplitudes, sin * amplitudes
         return cos, sin
 
     def _mask(self, token: Value, slots: Value) -> Value:
@@ -255,7 +257,10 @@ class BoundedFrame:
         angle = np.arange(2 * spec.rows)[:, None] * spec.frequencies  # [2 rows, D/2]
         cos = f"rope.{len(angle)}.cos", np.cos(angle) * spec.amplitudes
         sin = f"rope.{len(angle)}.sin", np.sin(angle) * spec.amplitudes
-        queries = ops.concatenate(self.slot, self.slot + slots, ops.minimum(token, spec.capacity - 1))  # [3 T]
+        places = [self.slot, self.slot + slots]
+        if spec.sinks:
+            places.append(ops.minimum(token, spec.capacity - 1))
+        queries = ops.concatenate(*places)  # [2 T], and T more where sinks are seen
         self.key_phase = ops.table(*cos, self.slot), ops.table(*sin, self.slot)
         self.query_phases = ops.table(*cos, queries), ops.table(*sin, queries)
 
@@ -279,6 +284,8 @@ class BoundedFrame:
         """The context of one layer, [1, H, T, D]; its state is written on the way."""
         ops = self.ops
         keys, values = self.buffers.update(layer, self.slot, ops.rotate(k, *self.key_phase), v)
-        here, lap_later, sink = ops.scores(q, *self.query_phases, keys, self.spec.scale)  # [1, H, T, rows] each
-        scores = ops.where(self.is_sink, sink, ops.where(self.same_lap, here, lap_later))
+        here, lap_later, *sink = ops.scores(q, *self.query_phases, keys, self.spec.scale)  # [1, H, T, rows] each
+        scores = ops.where(self.same_lap, here, lap_later)
+        if sink:
+            scores = ops.where(self.is_sink, sink[0], scores)
         return ops.weigh(scores, self.mask, values)

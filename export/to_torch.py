@@ -260,4 +260,5 @@ class RingDecoder(torch.nn.Module):
         if position.shape[0] == 1:
             return [position] * len(self.model.views)
         rings = self.model.rings(self.stream)
-        return [position[[rings.index(self.model.ring(view, self.stream))]] for view in self.model.views]
+        places = [rings.index(self.model.ring(view, self.stream)) for view in self.model.views]
+        return [position[place : place + 1] for place in places]

@@ -22,7 +22,7 @@ from coremltools.converters.mil.mil import Builder as mb  # noqa: E402, N813
 from coremltools.converters.mil.mil import Function, Placeholder, Program, types  # noqa: E402
 from coremltools.converters.mil.mil.program import StateTensorPlaceholder  # noqa: E402
 
-Body = Callable[[Any, Any, Any], Any]  # ring state, row [1, 16], slot [1] -> output
+Body = Callable[..., Any]  # ring state, maybe another, row [1, 16], slot [1] -> output
 RING = TensorType("fp16", (4, 16))
 
 
@@ -30,18 +30,25 @@ def i(*values: Any) -> np.ndarray:
     return np.array(values, np.int32)
 
 
-def save(path: Path, body: Body, names: tuple[str, ...] = ("main",), ring: tuple[int, ...] = RING.shape) -> Path:
-    """A package whose functions all are `body` over one state `ring`, a row and a slot."""
+def save(
+    path: Path,
+    body: Body,
+    names: tuple[str, ...] = ("main",),
+    ring: tuple[int, ...] = RING.shape,
+    states: tuple[str, ...] = ("ring",),
+) -> Path:
+    """A package whose functions all are `body` over states of the shape `ring`, a row and a slot."""
     program = Program()
     for name in names:
         inputs = {
             "row": Placeholder((1, 16), dtype=types.fp16, name="row"),
             "slot": Placeholder((1,), dtype=types.int32, name="slot"),
-            "ring": StateTensorPlaceholder(ring, dtype=types.fp16, name="ring"),
+            **{state: StateTensorPlaceholder(ring, dtype=types.fp16, name=state) for state in states},
         }
         with Function(inputs, opset_version=ct.target.iOS18) as function:
             given = function.inputs
-            function.set_outputs([mb.identity(x=body(given["ring"], given["row"], given["slot"]), name="out")])
+            out = body(*(given[state] for state in states), given["row"], given["slot"])
+            function.set_outputs([mb.identity(x=out, name="out")])
         program.add_function(name, function)
     program.default_function_name = names[0]
     program.export_as_multifunction = True
@@ -147,6 +154,28 @@ def test_a_ring_that_the_host_writes_has_no_findings_if_that_is_said(tmp_path: P
     assert findings(tmp_path, left_alone, read_only=["ring"]) == []
 
 
+def two_rings(ring: Any, other: Any, row: Any, slot: Any) -> Any:
+    """The one is written by slices, the other by blending."""
+    sliced(ring, row, slot)
+    return blended(other, row, slot)
+
+
+def test_two_rings_are_described_and_checked_each_for_itself(tmp_path: Path) -> None:
+    structure = describe(save(tmp_path / "two.mlpackage", two_rings, states=("ring", "other")))
+    main = structure.functions["main"]
+    assert dict(main.states) == {"ring": RING, "other": RING}
+    assert (main.state_reads, main.state_writes) == ({"ring": 3, "other": 3}, {"ring": 2, "other": 1})
+    assert "select" not in main.state_path["ring"]
+    assert check_ring_structure(structure) == []
+    assert check_ring_structure(structure, states={"ring": (4, 16), "other": (4, 16)}) == []
+
+
+def test_states_that_are_not_those_of_the_manifest_are_a_finding(ring_package: Path) -> None:
+    found = check_ring_structure(describe(ring_package), states={"ring": (4, 32)})
+    assert [finding.partition(" has ")[0] for finding in found] == ["decode", "prefill"]
+    assert all("expected {'ring': (4, 32)}" in finding for finding in found)
+
+
 # ---- planted faults
 
 
@@ -201,6 +230,28 @@ def test_a_planted_fault_is_the_one_finding(tmp_path: Path, body: Body, complain
     found = findings(tmp_path, body)
     assert len(found) == 1
     assert complaint in found[0]
+
+
+def crossed(ring: Any, other: Any, row: Any, slot: Any) -> Any:
+    """What is read of the one ring is written to the other."""
+    two_rings(ring, other, row, slot)
+    return write(ring, mb.slice_update(x=mb.read_state(input=other), update=row, **at(slot)))
+
+
+def mixed(ring: Any, other: Any, row: Any, slot: Any) -> Any:
+    """A row of the one ring goes into the other."""
+    two_rings(ring, other, row, slot)
+    foreign = mb.slice_by_index(x=mb.read_state(input=other), begin=i(0, 0), end=i(1, 16))
+    return write(ring, mb.slice_update(x=mb.read_state(input=ring), update=foreign, begin=i(0, 0), end=i(1, 16)))
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [(crossed, "does not keep what the state held"), (mixed, "brings in what another state held")],
+)
+def test_a_fault_between_two_rings_is_the_one_finding(tmp_path: Path, body: Body, complaint: str) -> None:
+    (found,) = check_ring_structure(describe(save(tmp_path / "f.mlpackage", body, states=("ring", "other"))))
+    assert complaint in found
 
 
 def test_a_write_to_a_read_only_state_is_found(tmp_path: Path) -> None:

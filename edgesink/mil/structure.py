@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,8 @@ class FunctionStructure:
     state_reads: dict[str, int]
     state_writes: dict[str, int]
     state_path: dict[str, tuple[str, ...]]  # per state: kinds between a read and a write, sorted
-    unread_writes: tuple[str, ...]  # names of writes whose value does not carry a state's content
+    unread_writes: tuple[str, ...]  # names of writes whose value does not carry the state's content
+    mixed_writes: tuple[str, ...]  # names of writes whose value carries the content of another state
     moved_rows: tuple[str, ...]  # names of updates that put rows elsewhere than they were sliced from
     half_positions: tuple[str, ...]  # names of casts that bring an integer computed from an input to fp16
     unknown_shapes: tuple[str, ...]  # names of values whose shape is not fixed
@@ -88,9 +89,18 @@ def describe(package_path: str | Path) -> PackageStructure:
 
 
 def check_ring_structure(
-    structure: PackageStructure, *, spec_version: int = 9, read_only: Collection[str] = ()
+    structure: PackageStructure,
+    *,
+    spec_version: int = 9,
+    read_only: Collection[str] = (),
+    states: Mapping[str, tuple[int, ...]] | None = None,
 ) -> list[str]:
-    """What contradicts a ring kept in fixed states, one sentence each; `read_only` names states the host writes."""
+    """What contradicts rings kept in fixed states, one sentence each.
+
+    Args:
+        read_only: names of states that the host writes.
+        states: the states that there should be, name -> shape; None takes whatever there is.
+    """
     functions = list(structure.functions.values())
     findings = [finding for function in functions for finding in _function_findings(function, read_only)]
     if structure.spec_version != spec_version:
@@ -101,6 +111,10 @@ def check_ring_structure(
                 f"{function.name} has the states {_spelled(function.states)}, "
                 f"{functions[0].name} has {_spelled(functions[0].states)}"
             )
+    for function in functions:
+        found = {name: kind.shape for name, kind in function.states}
+        if states is not None and found != states:
+            findings.append(f"{function.name} has the states {_spelled(function.states)}, expected {dict(states)}")
     if structure.repeated_weight_bytes > _REPEATED_SHARE * structure.weight_bytes:
         findings.append(f"{structure.repeated_weight_bytes} bytes of weights are stored more than once")
     return findings
@@ -124,6 +138,8 @@ def _function_findings(function: FunctionStructure, read_only: Collection[str]) 
             yield f"{where}: {', '.join(moving)} on the path from reading to writing state {state}"
     for name in function.unread_writes:
         yield f"{where}: write {name} does not keep what the state held"
+    for name in function.mixed_writes:
+        yield f"{where}: write {name} brings in what another state held"
     for name in function.moved_rows:
         yield f"{where}: update {name} writes rows elsewhere than they were read"
     for name in function.half_positions:
@@ -145,12 +161,15 @@ def _describe_function(function: Function, interface: Interface) -> FunctionStru
     types = {**function.inputs, **function.states, **produced}
     carried = _carried(function)
     paths = {state: set[str]() for state in function.states}
-    unread, moved = [], []
+    unread, mixed, moved = [], [], []
     for write in (operation for operation in function.operations if operation.kind == "write_state"):
         state, trail = _state(write), _trail(write.inputs["data"], makers, carried)
         paths[state] |= {operation.kind for operation in trail}
-        if all(state not in carried.get(str(source), ()) for source in write.inputs["data"]):
+        held = frozenset().union(*(carried.get(str(source), frozenset()) for source in write.inputs["data"]))
+        if state not in held:
             unread.append(write.name)
+        elif held != {state}:
+            mixed.append(write.name)
         updates = [operation for operation in trail if operation.kind == "slice_update"]
         moved += [update.name for update in updates if not _keeps_rows(update, makers, carried)]
     counts = {
@@ -168,6 +187,7 @@ def _describe_function(function: Function, interface: Interface) -> FunctionStru
         state_writes={state: counts["write_state"][state] for state in function.states},
         state_path={state: tuple(sorted(kinds)) for state, kinds in paths.items()},
         unread_writes=tuple(unread),
+        mixed_writes=tuple(mixed),
         moved_rows=tuple(dict.fromkeys(moved)),
         half_positions=tuple(_half_positions(function)),
         unknown_shapes=tuple(name for name, kind in types.items() if UNKNOWN in kind.shape),

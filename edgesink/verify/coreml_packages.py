@@ -51,13 +51,14 @@ def feed_packages(
 
 
 def structure_findings(bundle: Path, manifest: Manifest) -> list[str]:
-    """What in the bundle's packages contradicts a ring kept in fixed states, one sentence each."""
-    read_only = {state.name for state in manifest.states} if manifest.kv_write == "host" else ()
-    return [
-        f"{name}: {finding}"
-        for name in manifest.coreml_packages
-        for finding in check_ring_structure(describe(bundle / name), read_only=read_only)
-    ]
+    """What in the bundle's packages contradicts rings kept in the manifest's states, one sentence each."""
+    findings = []
+    for part, name in enumerate(manifest.coreml_packages):
+        states = {state.name: state.shape for state in manifest.states if state.part == part}
+        read_only = states if manifest.kv_write == "host" else ()
+        found = check_ring_structure(describe(bundle / name), read_only=read_only, states=states)
+        findings += [f"{name}: {finding}" for finding in found]
+    return findings
 
 
 class EvaluatedPackage:

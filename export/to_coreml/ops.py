@@ -41,6 +41,7 @@ from edgesink.manifest import Manifest
 from edgesink.spec import Activation, ModelSpec
 
 SMALLEST_PEAK = 1e-3  # of a normalised vector: keeps the division finite for a vector of zeros
+SMALLEST_EPS = 2.5e-10  # of a norm: 1 / sqrt(eps), which a vector of zeros is multiplied by, is finite in float16
 
 
 def write_coreml(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> None:
@@ -152,7 +153,7 @@ class MilOps:
         magnitude = mb.reduce_max(x=mb.abs(x=x.var), axes=[-1], keep_dims=True)
         peak = Value(mb.maximum(x=magnitude, y=np.float16(SMALLEST_PEAK)))
         unit = x / peak
-        floor = constant(np.array([norm.eps**0.5])) / peak
+        floor = constant(np.array([max(norm.eps, SMALLEST_EPS) ** 0.5])) / peak
         mean = Value(mb.reduce_mean(x=(unit * unit).var, axes=[-1], keep_dims=True)) + floor * floor
         inverse = Value(mb.rsqrt(x=mean.var, epsilon=np.float16(0)))
         return x * (inverse / peak) * self._weight(norm.weight)
