@@ -136,7 +136,8 @@ def model_of():
     import torch
     import transformers
 
-    from edgesink.export.checkpoint import hf_name, weight_names
+    from edgesink.export.checkpoint import weight_names
+    from edgesink.export.families.llama import hub_source
 
     def wide_norm(spec):
         """transformers' own norm rounds to float32 whatever the model is held in."""
@@ -146,17 +147,17 @@ def model_of():
         config = transformers.LlamaConfig(
             vocab_size=spec.vocab, hidden_size=spec.hidden, intermediate_size=spec.intermediate,
             num_hidden_layers=spec.layers, num_attention_heads=spec.heads, num_key_value_heads=spec.kv_heads,
-            head_dim=spec.head_dim, rms_norm_eps=spec.norm_eps, rope_theta=spec.rope.theta,
-            max_position_embeddings=spec.context, tie_word_embeddings=spec.tied,
+            head_dim=spec.head_dim, rms_norm_eps=spec.norm_eps, max_position_embeddings=spec.context,
+            tie_word_embeddings=spec.tied,
         )  # fmt: skip
         with torch.device("meta"):
             loaded = transformers.LlamaForCausalLM(config)
         loaded = loaded.to_empty(device="cpu").double().eval()
-        loaded.model.rotary_emb.inv_freq = torch.from_numpy(spec.rope.inverse_frequencies(spec.head_dim))
+        loaded.model.rotary_emb.inv_freq = torch.tensor(spec.views[0].rotary.frequencies).double()
         for layer in loaded.model.layers:
             layer.input_layernorm, layer.post_attention_layernorm = wide_norm(spec), wide_norm(spec)
         loaded.model.norm = wide_norm(spec)
-        tensors = {hf_name(name): torch.from_numpy(tensor(name)) for name in weight_names(spec)}
+        tensors = {hub_source(name, spec).key: torch.from_numpy(tensor(name)) for name in weight_names(spec)}
         loaded.load_state_dict(tensors, strict=False)
         loaded.tie_weights()
         return loaded
@@ -180,17 +181,19 @@ def command(capsys, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def verdict(model_of):
+def verdict():
     """verdict(path, names, original): is a checkpoint used as transformers uses it, or refused by one of `names`?
 
-    "used", "refused", or a sentence that says what is wrong. A stream of 32 tokens is asked for. Where transformers is
-    strict with the type of a field that changes no logit, the logits of the `original` are the right ones.
+    "used", "refused", or a sentence that says what is wrong. The logits after 32 tokens are compared, of which a ring of
+    33 evicts none. Where transformers is strict with the type of a field that changes no logit, the logits of the
+    `original` are the right ones.
     """
     import torch
 
     from edgesink.errors import EdgesinkError
-    from edgesink.export.checkpoint import check_sliding_window, open_checkpoint, weight_names
+    from edgesink.export.checkpoint import open_checkpoint, weight_names
     from edgesink.export.checkpoint.config import HARMLESS, NEUTRAL
+    from edgesink.export.to_torch import RingDecoder, sink_corrected
     from edgesink.reference import load_model
 
     ids = torch.arange(2, 34)[None]  # of a vocabulary of 40
@@ -201,13 +204,13 @@ def verdict(model_of):
             model = load_model(path, dtype=torch.float64)
         except Exception:  # transformers refuses in many ways
             return None
-        return model(ids).logits[0]
+        return model(ids).logits[0, -1]
 
     def judge(path, names, original):
         try:
             checkpoint = open_checkpoint(path)
-            check_sliding_window(checkpoint, ids.shape[1])
-            weights = {name: checkpoint.tensor(name).astype(np.float64) for name in weight_names(checkpoint.model)}
+            names_ = weight_names(checkpoint.model)
+            weights = {name: torch.from_numpy(checkpoint.tensor(name).astype(np.float64)) for name in names_}
         except EdgesinkError as error:
             named = "\n" not in str(error) and any(name in str(error) for name in names)
             return "refused" if named else f"refused, not by name: {error}"
@@ -219,7 +222,8 @@ def verdict(model_of):
                 right = expected(original)
             if right is None:
                 return "opened, though transformers refuses it"
-            found = model_of(checkpoint.model, weights.__getitem__)(ids).logits[0]
+            decoder = RingDecoder(checkpoint.model, StreamSpec(0, 33, 0, 32), weights, sink_corrected)
+            found = decoder(ids, torch.tensor([0]), torch.tensor([0]))[0]
         difference = float((found - right).abs().max())
         return "used" if difference < 1e-4 else f"opened, but logits differ by {difference:.1e}"
 

@@ -20,9 +20,17 @@ from edgesink.export.to_onnx.weights import OnnxWeights
 from edgesink.export.to_torch import TorchOps
 
 HIDDEN = 32
-NEAR = AttentionSpec(Heads(4, 2, 8), 8**-0.5, 10.0 ** -np.arange(4.0), capacity=12, rows=16, positions="cache")
-FAR = AttentionSpec(Heads(4, 2, 8), 0.5, 5.0 ** -np.arange(4.0), capacity=60, rows=64, positions="cache")
-SAME_ROWS = AttentionSpec(Heads(4, 2, 8), 0.5, FAR.frequencies, capacity=12, rows=16, positions="cache")
+
+
+def attention(scale=8**-0.5, base=10.0, capacity=12, rows=16, heads=4):
+    """Layers with sinks, their positions in the cache."""
+    frequencies = base ** -np.arange(4.0)
+    return AttentionSpec(Heads(heads, 2, 8), scale, frequencies, np.ones(4), capacity, rows, True, "cache")
+
+
+NEAR = attention()
+FAR = attention(0.5, base=5.0, capacity=60, rows=64)
+SAME_ROWS = attention(0.5, base=5.0)
 
 
 def weights(name):
@@ -70,7 +78,7 @@ def test_two_rings_of_an_onnx_graph_have_rows_of_their_own(onnx_graph):
 
 def test_layers_with_other_heads_have_sink_columns_of_another_shape(onnx_graph):
     graph, stored = onnx_graph
-    wide = AttentionSpec(Heads(8, 2, 8), 0.5, NEAR.frequencies, 12, 16, "cache")
+    wide = attention(0.5, heads=8)
     traced_onnx(graph, stored, [NEAR, wide])
     shapes = [node.input[1] for node in nodes(graph, "Reshape") if node.input[0].startswith("MatMul")]
     assert len(shapes) == len(set(shapes)) == 2

@@ -11,9 +11,10 @@ from edgesink.export.attention import BoundedFrame
 from edgesink.export.checkpoint import open_checkpoint, weight_names, weight_shape
 from edgesink.export.to_torch import RingDecoder, sink_corrected
 from edgesink.reference import Reference
-from edgesink.spec import ModelSpec, RopeSpec, StreamSpec
+from edgesink.spec import ModelSpec, StreamSpec
+from toy_specs import llama_spec
 
-MODEL = ModelSpec("toy", "llama", 2, 32, 4, 2, 16, 48, 61, 1e-5, RopeSpec(10000.0), False, 4096)
+MODEL = llama_spec(layers=2, hidden=32, intermediate=48, vocab=61, tied=False)
 STREAM = StreamSpec(sinks=2, window=9, max_sinks=6, chunk=5)
 LAPS = 4  # of the ring
 EXACT = 1e-9  # of logits about 1 in float64: many roundings of 1e-16, and no slot or angle off

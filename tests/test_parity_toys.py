@@ -52,7 +52,7 @@ def test_the_reader_gives_the_weights_that_transformers_has(shape):
 
 def test_rope_frequencies_are_those_of_transformers(shape):
     model = open_checkpoint(shape.path).model
-    ours = model.rope.inverse_frequencies(model.head_dim)
+    ours = model.views[0].rotary.frequencies
     assert np.allclose(ours, shape.model.model.rotary_emb.inv_freq.numpy(), rtol=1e-6)
 
 

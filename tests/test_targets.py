@@ -9,13 +9,13 @@ from edgesink.errors import BadOption
 from edgesink.export.bundle_readme import VERIFICATION
 from edgesink.export.recipe import Recipe
 from edgesink.manifest import STATE_ITEM_BYTES
-from edgesink.spec import ModelSpec, RopeSpec, StreamSpec
+from edgesink.spec import StreamSpec
 from edgesink.targets import PRECISIONS, ROWS, Target
 from edgesink.verify.runners import RUNNERS
+from toy_specs import llama_spec
 
 STREAM = StreamSpec(4, 12, 8, 5)
 GROWING = StreamSpec(4, 12, 8, 5, "original")
-MODEL = ModelSpec("toy", "llama", 3, 64, 4, 2, 16, 128, 256, 1e-5, RopeSpec(10000.0), True, 512)
 
 
 def test_every_target_has_a_row_a_runner_and_a_paragraph():
@@ -67,8 +67,8 @@ def test_what_a_target_cannot_do_is_refused(arguments, message):
 @pytest.mark.parametrize("parts", [0, -1, 4])
 def test_a_model_is_cut_between_its_layers_only(parts):
     with pytest.raises(BadOption, match=f"--parts {parts}; expected 1 to 3"):
-        Recipe.fitted("coreml", parts=parts).check_model(MODEL)
-    Recipe.fitted("coreml", parts=3).check_model(MODEL)
+        Recipe.fitted("coreml", parts=parts).check_model(llama_spec(layers=3))
+    Recipe.fitted("coreml", parts=3).check_model(llama_spec(layers=3))
 
 
 def test_the_manifest_holds_the_options_that_are_not_usual():
