@@ -1,5 +1,6 @@
 """One vocabulary traced for layers of two kinds: nothing that depends on the one may serve the other."""
 
+import inspect
 from contextlib import closing, contextmanager
 
 import numpy as np
@@ -7,17 +8,20 @@ import pytest
 
 from edgesink import names
 from edgesink.errors import BadOption
+from edgesink.export import to_torch
 from edgesink.export.attention import AttentionSpec, BoundedFrame, Heads, SinkCorrected
+from edgesink.export.graph import Norm, Projection
 from edgesink.export.quantize import quantize
+from edgesink.export.to_coreml import ops as to_coreml_ops
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import Program, WeightStore, constant, function
 from edgesink.export.to_coreml.ops import MilOps
+from edgesink.export.to_onnx import ops as to_onnx_ops
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import Graph, WeightFile
 from edgesink.export.to_onnx.kernels import ImageTensors, KernelOps, Packed, RingAttention
 from edgesink.export.to_onnx.ops import OnnxOps, inputs
 from edgesink.export.to_onnx.weights import OnnxWeights
-from edgesink.export.to_torch import TorchOps
 
 HIDDEN = 32
 
@@ -34,7 +38,9 @@ SAME_ROWS = attention(0.5, base=5.0)
 
 
 def weights(name):
-    """Any matrix that is asked for: q, k, v and the like."""
+    """Any matrix that is asked for, q, k, v and the like, and "vector" of a head."""
+    if name == "vector":
+        return np.ones(8, np.float32)
     rows = {"q": 32, "k": 16, "v": 16}.get(name.rpartition(".")[2], HIDDEN)
     return quantize(np.random.default_rng(rows).normal(size=(rows, HIDDEN)).astype(np.float32), 4)
 
@@ -146,28 +152,47 @@ def test_the_kernels_answer_to_nothing_that_they_cannot_do(name):
     assert not hasattr(KernelOps, name)
 
 
-def test_what_comes_between_heads_and_attention_is_refused_by_the_kernels(onnx_graph):
+def test_heads_that_are_not_side_by_side_are_refused_by_the_kernels(onnx_graph):
     graph, stored = onnx_graph
     ops = KernelOps(graph, stored, ImageTensors(stored.file))
     ids, position, sinks = inputs(graph)
     attention = RingAttention(ops, NEAR, ids, position, sinks)
-    q, k, v = ops.heads(graph.input("x", np.float32, [1, "T", HIDDEN]), ("q", 4), ("k", 2), ("v", 2))
+    projections = [Projection("q", 4), Projection("k", 2), Projection("v", 2)]
+    q, k, v = ops.heads(graph.input("x", np.float32, [1, "T", HIDDEN]), *projections)
     assert (q.first, k.first, v.first) == (0, 4, 6)
     context = attention(0, q, k, v)
     assert (context.x.name, context.first, context.count) == ("context_0", 0, 4)
-    for wrong in [(ops.norm(q, "q_norm", 1e-6), k, v), (q, v, k), (Packed(position, 0, 4), k, v)]:
+    for wrong in [(q, v, k), (Packed(position, 0, 4), k, v)]:
         with pytest.raises(AssertionError, match="side by side"):
             attention(1, *wrong)
 
 
-def test_a_scale_that_is_not_the_operators_own_is_refused_by_the_kernels(onnx_graph):
+@pytest.mark.parametrize(("spec", "scale"), [(NEAR, []), (FAR, [0.5])], ids=["usual", "its own"])
+def test_the_kernels_are_told_a_scale_that_is_not_the_usual_one(onnx_graph, spec, scale):
     graph, stored = onnx_graph
     ops = KernelOps(graph, stored, ImageTensors(stored.file))
-    with pytest.raises(AssertionError, match="scale"):
-        RingAttention(ops, FAR, *inputs(graph))
+    x = graph.input("x", np.float32, [1, "T", HIDDEN])
+    heads = ops.heads(x, Projection("q", 4), Projection("k", 2), Projection("v", 2))
+    RingAttention(ops, spec, *inputs(graph))(0, *heads)
+    (node,) = nodes(graph, "RingAttention")
+    assert [attribute.f for attribute in node.attribute if attribute.name == "scale"] == scale
 
 
-@pytest.mark.parametrize("emitter", [OnnxOps, KernelOps, MilOps, TorchOps], ids=lambda emitter: emitter.__name__)
-def test_an_activation_that_an_emitter_does_not_know_is_refused(emitter):
-    with pytest.raises(BadOption, match="gelu"):
-        emitter.gated(None, None, "gate", "up", "gelu")
+def test_the_kernels_take_norms_of_queries_and_keys_into_the_attention(onnx_graph):
+    graph, stored = onnx_graph
+    ops = KernelOps(graph, stored, ImageTensors(stored.file))
+    x = graph.input("x", np.float32, [1, "T", HIDDEN])
+    q, k, v = ops.heads(x, Projection("q", 4), Projection("k", 2), Projection("v", 2))
+    RingAttention(ops, NEAR, *inputs(graph))(0, ops.norm(q, Norm("vector", 1e-6)), ops.norm(k, Norm("vector", 1e-6)), v)
+    (node,) = nodes(graph, "RingAttention")
+    assert list(node.input[-2:]) == ["vector", "vector"]
+
+
+@pytest.mark.parametrize(
+    "activated",
+    [to_onnx_ops.activated, to_coreml_ops.activated, to_torch.activated],
+    ids=lambda activated: activated.__module__,
+)
+def test_an_activation_that_an_emitter_does_not_know_is_refused(activated):
+    with pytest.raises(BadOption, match="relu"):
+        activated(*[None] * (len(inspect.signature(activated).parameters) - 1), "relu")

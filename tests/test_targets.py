@@ -69,10 +69,3 @@ def test_a_model_is_cut_between_its_layers_only(parts):
     with pytest.raises(BadOption, match=f"--parts {parts}; expected 1 to 3"):
         Recipe.fitted("coreml", parts=parts).check_model(llama_spec(layers=3))
     Recipe.fitted("coreml", parts=3).check_model(llama_spec(layers=3))
-
-
-def test_the_manifest_holds_the_options_that_are_not_usual():
-    assert Recipe.fitted("onnx").options == {}
-    assert Recipe.fitted("onnx", vocabulary_bits=4).options == {"vocabulary_bits": "4"}
-    assert Recipe.fitted("coreml", parts=2).options == {"kv_write": "slice", "vocabulary_bits": "4", "parts": "2"}
-    assert Recipe.fitted("coreml", kv_write="host", vocabulary_bits=8).options == {"kv_write": "host"}
