@@ -176,7 +176,8 @@ class SinkCorrected:
         """cos and sin at position [T], each pair with its amplitude: float64 [T, D/2]."""
         cos, sin = self.ops.angles(position, self.spec.frequencies)
         if (self.spec.amplitudes != 1).any():
-            cos, sin = cos * self.spec.amplitudes, sin * self.spec.amplitudes
+            amplitudes = self.ops.constant(self.spec.amplitudes)
+            cos, sin = cos * amplitudes, sin * amplitudes
         return cos, sin
 
     def _mask(self, token: Value, slots: Value) -> Value:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy_specs import llama_spec
 
 from edgesink.errors import BadOption
 from edgesink.export.attention import BoundedFrame
@@ -12,7 +13,6 @@ from edgesink.export.checkpoint import open_checkpoint, weight_names, weight_sha
 from edgesink.export.to_torch import RingDecoder, sink_corrected
 from edgesink.reference import Reference
 from edgesink.spec import ModelSpec, StreamSpec
-from toy_specs import llama_spec
 
 MODEL = llama_spec(layers=2, hidden=32, intermediate=48, vocab=61, tied=False)
 STREAM = StreamSpec(sinks=2, window=9, max_sinks=6, chunk=5)

@@ -4,6 +4,7 @@ import json
 import typing
 
 import pytest
+from toy_specs import llama_spec
 
 from edgesink.errors import BadOption
 from edgesink.export.bundle_readme import VERIFICATION
@@ -12,7 +13,6 @@ from edgesink.manifest import STATE_ITEM_BYTES
 from edgesink.spec import StreamSpec
 from edgesink.targets import PRECISIONS, ROWS, Target
 from edgesink.verify.runners import RUNNERS
-from toy_specs import llama_spec
 
 STREAM = StreamSpec(4, 12, 8, 5)
 GROWING = StreamSpec(4, 12, 8, 5, "original")
