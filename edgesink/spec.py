@@ -81,6 +81,8 @@ class ModelSpec:
     activation: Activation = "silu"  # of the gate
     embedding_scale: float = 1.0  # of the embedding's rows, as the residual stream is held
     stream_scale: float = 1.0  # s: the residual stream is held divided by it, and the eps of norms over it by s²
+    logits_scale: float = 1.0  # of the logits, which the last norm's weight takes along
+    static_context: int | None = None  # tokens within which positions are as they stand here; None: any number
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgesink.callbacks import OnProgress, silent
 from edgesink.errors import BadOption
 from edgesink.export.bundle_readme import bundle_readme
-from edgesink.export.checkpoint import Checkpoint, check_sliding_window, open_checkpoint, weight_names
+from edgesink.export.checkpoint import Checkpoint, open_checkpoint, weight_names
 from edgesink.export.estimate import bundle_bytes, scratch_bytes
 from edgesink.export.recipe import Recipe
 from edgesink.export.states import states_of
@@ -60,7 +60,6 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
     _check_goal(out)
     checkpoint = open_checkpoint(checkpoint_path)
     recipe.check_model(checkpoint.model)
-    check_sliding_window(checkpoint, recipe.stream.capacity)
     check_space(out.parent, bundle_bytes(checkpoint, recipe) + scratch_bytes(checkpoint, recipe))
     with whole_folder(out) as folder:
         weights = held_weights(checkpoint, recipe.precision, recipe.vocabulary_bits)

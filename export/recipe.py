@@ -51,6 +51,19 @@ class Recipe:
         return cls(target, stream, precision, kv_write or default_kv_write(target), vocabulary_bits, parts)
 
     def check_model(self, model: ModelSpec) -> None:
-        """BadOption if the model cannot be cut so."""
+        """BadOption if the model cannot be cut so, cannot look back so far, or has a window shorter than a chunk."""
         if not 1 <= self.parts <= model.layers:
             raise BadOption(f"--parts {self.parts}", f"1 to {model.layers}, the model's layers")
+        shortest = min(ring.capacity for ring in model.rings(self.stream))
+        if shortest < self.stream.chunk:
+            raise BadOption(
+                f"layers whose own window is {shortest} tokens, and chunks of {self.stream.chunk}",
+                "chunks of a window's length at most",
+                "take a smaller --chunk",
+            )
+        if model.static_context is not None and self.stream.capacity > model.static_context:
+            raise BadOption(
+                f"sinks and window of {self.stream.capacity} tokens, and a model whose positions change beyond",
+                f"{model.static_context} at most, its original context",
+                "take a smaller --window",
+            )

@@ -16,13 +16,17 @@ import pytest
 import torch
 
 from edgesink.errors import BadCheckpoint, EdgesinkError
-from edgesink.export.checkpoint import check_sliding_window, open_checkpoint
+from edgesink.export.checkpoint import open_checkpoint
 from edgesink.export.checkpoint.config import HARMLESS, NEUTRAL
 
 SMALL = dict(
     vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=8, num_key_value_heads=2
 )
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {
+    "rope_type": "yarn", "rope_theta": 777.0, "factor": 4.0, "original_max_position_embeddings": 128, "beta_fast": 16.0,
+    "beta_slow": 2.0, "mscale": 0.7, "mscale_all_dim": 1.0,
+}  # fmt: skip
 HUGE = 10**9
 
 
@@ -164,8 +168,16 @@ CONFIGS = {
         {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "default", "rope_theta": 777.0}},
         "rope_scaling",
     ),
-    "linear": ({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, "RoPE of type 'linear'"),
-    "yarn": ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "RoPE of type 'yarn'"),
+    "linear": ({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, "used"),
+    "linear without its factor": ({"rope_parameters": {"rope_type": "linear"}}, "rope_parameters lacks factor"),
+    "yarn": ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "used"),
+    "yarn in full": ({"rope_parameters": YARN}, "used"),
+    "yarn that ends between pairs": ({"rope_parameters": YARN | {"truncate": False}}, "used"),
+    "yarn, one more": ({"rope_parameters": YARN | {"short_factor": [1.0]}}, "short_factor"),
+    "dynamic": (
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}},
+        "its frequencies change with the length of the text",
+    ),
     "rope of layers": ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "full_attention"),
     "layers": ({"layer_types": ["full_attention"] * 2}, "used"),
     "layers that differ": ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
@@ -199,19 +211,16 @@ def test_what_a_config_may_ask_for(folders, folder, verdict, case):
 
 
 @pytest.mark.parametrize(
-    ("window", "expected"), [(32, "used"), (33, "used"), (None, "used"), (31, "sliding_window = 31"), (0, "window = 0")]
+    ("window", "expected"), [(33, "used"), (32, "used"), (31, "used"), (5, "used"), (None, "used"), (0, "window = 0")]
 )
-def test_a_sliding_window_is_as_long_as_the_stream_or_refused(folders, folder, verdict, window, expected):
+def test_a_sliding_window_is_kept_as_it_is(folders, folder, verdict, window, expected):
     path = folder("mistral", config=lambda config: config | {"sliding_window": window})
     assert verdict(path, (expected,), folders["mistral"]) == ("used" if expected == "used" else "refused")
 
 
 def test_the_sliding_window_that_transformers_fills_in_counts(folder):
     config = lambda config: {key: value for key, value in config.items() if key != "sliding_window"}  # noqa: E731
-    checkpoint = open_checkpoint(folder("mistral", config=config))
-    assert checkpoint.sliding_window == 4096
-    with pytest.raises(EdgesinkError, match="sliding_window = 4096"):
-        check_sliding_window(checkpoint, 4097)
+    assert [view.window for view in open_checkpoint(folder("mistral", config=config)).model.views] == [4096]
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "{", '"x"', '{"model_type": "llama", "x": NaN}', "\ud800"])
@@ -238,8 +247,8 @@ def test_an_export_is_refused_before_a_weight_is_read(folder, tmp_path, monkeypa
     from edgesink.spec import StreamSpec
 
     monkeypatch.setattr(SafetensorsCheckpoint, "tensor", lambda *_: pytest.fail("a weight was read"))
-    narrow = folder("mistral", config=lambda config: config | {"sliding_window": 16})
-    with pytest.raises(EdgesinkError, match="sliding_window = 16"):
+    narrow = folder("mistral", config=lambda config: config | {"sliding_window": 3})
+    with pytest.raises(EdgesinkError, match="layers whose own window is 3 tokens"):
         export(narrow, tmp_path / "out", stream=StreamSpec.fitted(window=28), precision="fp32")
     with pytest.raises(EdgesinkError, match=r"weight layers\.0\.down has 48 columns"):
         export(folder("llama"), tmp_path / "out", stream=StreamSpec.fitted(window=28), precision="int8")

@@ -102,7 +102,7 @@ def keys_of_gguf(holder=None):
 
 @pytest.mark.parametrize("value", [3, 0.25])
 def test_each_field_that_llama_cpp_knows_added_to_a_gguf_is_refused_by_name(gguf, gguf_values, value):
-    added = sorted(set(keys_of_gguf()) - gguf_values.fields.keys())
+    added = sorted(set(keys_of_gguf()) - gguf_values.fields.keys() - {"llama.rope.scaling.factor"})  # that is used
     assert len(added) > 100
     for name in (*added, "llama.rope.scale_linear", "llama.anything"):
         with pytest.raises(EdgesinkError, match=name.replace(".", r"\.") + f" = {value}"):
@@ -115,7 +115,10 @@ def test_each_field_that_llama_cpp_knows_added_to_a_gguf_is_refused_by_name(gguf
         ({"llama.expert_count": 0, "llama.expert_used_count": 0}, "used"),
         ({"llama.expert_count": 8}, "a mixture of experts"),
         ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 1.0}, "used"),
-        ({"llama.rope.scaling.type": "linear"}, "rope.scaling.type = 'linear'"),
+        ({"llama.rope.scaling.type": "longrope"}, "rope.scaling.type = 'longrope'"),
+        ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 2.0}, "rope.scaling.factor = 2.0"),
+        ({"llama.rope.scaling.factor": 0.0}, "rope.scaling.factor = 0.0"),
+        ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.yarn_beta_fast": 8.0}, "yarn_beta_fast = 8.0"),
         ({"llama.attention.key_length": 8, "llama.attention.value_length": 8}, "used"),
         ({"llama.attention.value_length": 16}, "attention.value_length = 16"),
         ({"llama.attention.head_count_kv": [2, 2]}, "attention.head_count_kv = [2, 2]"),
@@ -160,12 +163,25 @@ def read_all(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["blk.0.attn_q.bias", "blk.1.attn_q_norm.weight", "rope_freqs.weight", "blk.0.ffn_gate_exps.weight",
+    ["blk.0.attn_output.bias", "blk.1.attn_q_norm.weight", "rope_freqs.weight", "blk.0.ffn_gate_exps.weight",
      "blk.0.attn_sinks.weight", "blk.0.post_attention_norm.weight", "blk.2.attn_q.weight", "output.bias"],
 )  # fmt: skip
 def test_a_tensor_of_a_gguf_that_nobody_asks_for_is_refused_by_name(gguf, verdict, key):
-    path = gguf(tensors=lambda tensors: tensors | {key: np.ones(4, np.float32)})
+    path = gguf(tensors=lambda tensors: tensors | {key: np.ones(5, np.float32)})
     assert verdict(path, (key,), path) == "refused"
+
+
+def test_biases_of_a_gguf_are_all_there_or_refused(gguf):
+    path = gguf(tensors=lambda tensors: tensors | {"blk.0.attn_q.bias": np.ones(32, np.float32)})
+    with pytest.raises(BadCheckpoint, match=r"no tensor 'blk.0.attn_k.bias'"):
+        open_checkpoint(path)
+
+
+def test_divisors_of_the_rotary_frequencies_are_used(gguf):
+    divisors = np.array([1, 2, 4, 8], np.float32)
+    plain = open_checkpoint(gguf()).model.views[0].rotary.frequencies
+    path = gguf(tensors=lambda tensors: tensors | {"rope_freqs.weight": divisors})
+    assert np.allclose(open_checkpoint(path).model.views[0].rotary.frequencies, plain / divisors)
 
 
 def test_a_gguf_without_a_head_is_tied(gguf, verdict):

@@ -5,12 +5,16 @@ What separates a bundle from this model is the graph and its arithmetic, not the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgesink.spec import ModelSpec
 from edgesink.targets import Precision
+
+IN_WHOLE = "model.language_model."  # where a model of images has what a model of text has in "model."
 
 
 def held_model(
@@ -25,25 +29,47 @@ def held_model(
         dtype: PyTorch type of the weights and the arithmetic; None is float32.
         vocabulary_bits: of the bundle's embedding and head, if it is quantised.
     """
+    from edgesink.export.checkpoint import open_checkpoint
+    from edgesink.export.weights import held_weights
     from edgesink.reference import load_model
 
-    model = load_model(checkpoint_path, device, dtype)
-    _overwrite(model, checkpoint_path, precision, vocabulary_bits)
+    model, checkpoint = load_model(checkpoint_path, device, dtype), open_checkpoint(checkpoint_path)
+    _overwrite(model, checkpoint.model, held_weights(checkpoint, precision, vocabulary_bits))
+    if checkpoint_path.is_file():
+        _turn_alike(model, checkpoint.model)
     return model
 
 
-def _overwrite(model: Any, checkpoint_path: Path, precision: Precision, vocabulary_bits: int) -> None:
-    """Put what `held_weights` holds into the modules, one weight at a time."""
+def _overwrite(model: Any, spec: ModelSpec, held: Callable[[str], Any]) -> None:
+    """Put the weights into the modules, one at a time, each by its family's source backwards."""
     import torch
 
-    from edgesink.export.checkpoint import hf_name, open_checkpoint, weight_names
-    from edgesink.export.weights import held_weights
+    from edgesink.export.checkpoint import weight_names
+    from edgesink.export.families import HUB_FAMILIES
 
-    checkpoint = open_checkpoint(checkpoint_path)
-    held = held_weights(checkpoint, precision, vocabulary_bits)
     parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name in weight_names(checkpoint.model):
-            weight = held(name)
-            array = weight.astype(np.float32) if isinstance(weight, np.ndarray) else weight.dequantized()
-            parameters[hf_name(name)].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+    for name in weight_names(spec):
+        weight, source = held(name), HUB_FAMILIES[spec.architecture].source(name, spec)
+        array = weight.astype(np.float32) if isinstance(weight, np.ndarray) else weight.dequantized()
+        parameter = parameters.get(source.key, parameters.get(source.key.replace("model.", IN_WHOLE, 1)))
+        assert parameter is not None, f"transformers has no parameter {source.key}"
+        with torch.no_grad():
+            tensor = parameter.float().cpu().numpy().copy()
+            source.put(array, tensor)
+            parameter.copy_(torch.from_numpy(tensor))
+
+
+def _turn_alike(model: Any, spec: ModelSpec) -> None:
+    """Rotary embeddings by what a GGUF says of them: transformers overlooks its scalings and its divisors."""
+    import torch
+
+    for module in model.modules():
+        for buffer in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("inv_freq")]:
+            if "original" in buffer:
+                continue
+            rotaries = [view.rotary for view in spec.views if (view.window is None) == ("sliding" not in buffer)]
+            turning = [rotary for rotary in rotaries or [spec.views[0].rotary] if any(rotary.frequencies)]
+            if turning:
+                frequencies = [frequency for frequency in turning[0].frequencies if frequency]
+                setattr(module, buffer, torch.tensor(frequencies, device=model.device))
+                setattr(module, buffer.replace("inv_freq", "attention_scaling"), turning[0].amplitude)

@@ -12,10 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from edgesink.errors import BadCheckpoint, BadOption
+from edgesink.errors import BadCheckpoint
 from edgesink.export.checkpoint.folder import SafetensorsCheckpoint
 from edgesink.export.checkpoint.gguf_file import GgufCheckpoint
-from edgesink.export.families.llama import HUB_NAMES
 from edgesink.export.families.weights_of import weight_names, weight_shape
 from edgesink.export.quantize import Blocks
 from edgesink.spec import ModelSpec
@@ -24,8 +23,6 @@ __all__ = [
     "Checkpoint",
     "GgufCheckpoint",
     "SafetensorsCheckpoint",
-    "check_sliding_window",
-    "hf_name",
     "open_checkpoint",
     "weight_names",
     "weight_shape",
@@ -37,7 +34,6 @@ class Checkpoint(Protocol):
 
     path: Path
     model: ModelSpec
-    sliding_window: int | None  # tokens that the model itself looks back; None is all
     bos_id: int | None  # put before plain text
     eos_ids: tuple[int, ...]
 
@@ -65,20 +61,3 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir() and (path / "config.json").is_file():
         return SafetensorsCheckpoint(path)
     raise BadCheckpoint(f"{path} is not a checkpoint", "a folder with config.json and safetensors, or a .gguf file")
-
-
-def check_sliding_window(checkpoint: Checkpoint, capacity: int) -> None:
-    """BadOption if a stream would look back further than the model does."""
-    window = checkpoint.sliding_window
-    if window is not None and window < capacity:
-        raise BadOption(
-            f"sliding_window = {window} in {checkpoint.path}, and a stream of {capacity} tokens",
-            f"sinks and window of {window} tokens at most",
-            "take a smaller --window",
-        )
-
-
-def hf_name(weight: str) -> str:
-    """The weight as transformers spells it."""
-    layer, _, name = weight.rpartition(".")
-    return f"model.{layer}.{HUB_NAMES[name]}" if layer else HUB_NAMES[name]

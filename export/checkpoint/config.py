@@ -25,7 +25,7 @@ HARMLESS = frozenset({
     "initializer_range", "attention_dropout", "hidden_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop",
     "hidden_dropout_prob", "attention_probs_dropout_prob", "neftune_noise_alpha",
     # what is returned, in what pieces it is computed, and labels of heads that are not the language model's
-    "use_cache", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict",
+    "use_cache", "cache_implementation", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict",
     "return_dict_in_generate", "output_scores", "chunk_size_feed_forward", "pretraining_tp", "is_decoder",
     "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
     # ids, which are the tokenizer's, and how tokens are drawn; end ids are read apart
@@ -44,6 +44,7 @@ NEUTRAL: Mapping[str, Any] = {
     "qkv_bias": False,
     "use_bias": False,
     "bias": False,
+    "lm_head_bias": False,
     "use_qk_norm": False,
     "qk_norm": False,
     "qk_layernorm": False,
@@ -56,24 +57,29 @@ NEUTRAL: Mapping[str, Any] = {
     "residual_multiplier": 1.0,
     "num_experts": 0,
     "num_local_experts": 0,
-    "use_sliding_window": False,
     "use_parallel_residual": False,
     "is_causal": True,
+    "use_bidirectional_attention": False,
+    "full_attn_mod": 1,
+    "interpolate_factor": 1,
     "is_encoder_decoder": False,
     "tie_encoder_decoder": False,
     "add_cross_attention": False,
     "pruned_heads": {},
 }
-"""Fields that families share and that Llama's decoder has not, with the value that switches them off."""
+"""Fields that our decoder has not, with the value that switches them off."""
 
 MEANINGS: Mapping[str, str] = {
-    "attention_bias": "biases of attention",
+    "attention_bias": "biases of attention, of its output too",
+    "final_logit_softcapping": "a soft cap on the logits",
+    "attn_logit_softcapping": "a soft cap on the scores",
+    "use_bidirectional_attention": "tokens that see those after them",
     "mlp_bias": "biases of the MLP",
     "num_experts": "a mixture of experts",
     "num_local_experts": "a mixture of experts",
     "auto_map": "code of its own computes it",
     "vision_config": "a model of images",
-    "sliding_window": "a window that transformers' own Llama ignores",
+    "sliding_window": "a window that transformers' own model ignores",
     "quantization": "weights quantised by MLX; take the model that they were made from",
     "compression_config": "weights packed by compressed-tensors; take the model that they were made from",
 }
@@ -97,9 +103,12 @@ def transformers_defaults(model_type: str) -> dict[str, Any]:
 
     kind = CONFIG_MAPPING[model_type]
     known = {field.name: field.default for field in dataclasses.fields(kind)}
-    return {"rope_theta": kind.default_theta} | {
-        name: value for name, value in known.items() if value is not dataclasses.MISSING
-    }
+    theta = kind.default_theta  # one, or one of layers that see all and one of layers with a window
+    if isinstance(theta, dict):
+        known |= {"rope_theta": theta["global"], "rope_local_base_freq": theta["local"]}
+    else:
+        known |= {"rope_theta": theta}
+    return {name: value for name, value in known.items() if value is not dataclasses.MISSING}
 
 
 def end_ids(where: str, value: Any, vocab: int) -> set[int]:

@@ -21,6 +21,7 @@ from edgesink.export.checkpoint.config import (
     read_object,
     transformers_defaults,
 )
+from edgesink.export.checkpoint.multimodal import TEXT_KINDS, text_config, text_tensors
 from edgesink.export.checkpoint.second_reading import check_sizes
 from edgesink.export.checkpoint.shards import open_shard, read_headers, with_prefix
 from edgesink.export.checkpoint.unsupported import refuse_family
@@ -38,19 +39,24 @@ class SafetensorsCheckpoint:
         self.path = path
         values = read_object(path / "config.json")
         kind = values.get("model_type")
+        self._is_multimodal = type(kind) is str and kind in TEXT_KINDS
+        if self._is_multimodal:
+            check_quantization(Fields(values, str(path / "config.json")))
+            values = text_config(values, str(path / "config.json"))
+            kind = values["model_type"]
         if type(kind) is not str or kind not in HUB_FAMILIES:
-            raise refuse_family(str(path), "model_type", kind, HUB_FAMILIES)
+            raise refuse_family(str(path), "model_type", kind, [*HUB_FAMILIES, *TEXT_KINDS])
         self._family = HUB_FAMILIES[kind]
         defaults = transformers_defaults(kind)
         config = Fields(values, str(path / "config.json"), defaults)
         check_quantization(config)
         self.model = self._family.read(config, _name(config.get("_name_or_path"), path))
-        self.sliding_window = self._family.sliding_window(config)
         self.eos_ids = self._end_ids(config)
         config.refuse_unread(NEUTRAL, HARMLESS, MEANINGS)
         check_sizes(defaults | values, self.model, config.where)
         self._open: dict[str, Any] = {}
-        self._tensors = with_prefix(read_headers(path), self._source("embedding").key)
+        tensors = text_tensors(read_headers(path)) if self._is_multimodal else read_headers(path)
+        self._tensors = with_prefix(tensors, self._source("embedding").key)
         self.model = dataclasses.replace(self.model, tied=self._is_tied())
         self._account()
         self.bos_id = _bos_of_tokenizer(path)

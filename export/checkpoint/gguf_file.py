@@ -15,7 +15,7 @@ from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
 from edgesink.export.families import GGUF_FAMILIES
 from edgesink.export.families.fields import Fields
-from edgesink.export.families.weights_of import Source, weight_names, weight_shape
+from edgesink.export.families.weights_of import Shapes, Source, weight_names
 from edgesink.export.quantize import Blocks, from_gguf, quantize
 
 TURN_ENDS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"})
@@ -34,7 +34,6 @@ NEUTRAL: Mapping[str, Any] = {
     "rope.scale_linear": 1.0,
     "rope.scaling.attn_factor": 1.0,
     "rope.scaling.factor": 1.0,
-    "rope.scaling.type": "none",
     "tensor_data_layout": "Meta AI original pth",  # rows of q and k interleaved, as in every file of this family
     "use_parallel_residual": False,
 }
@@ -43,7 +42,6 @@ NEUTRAL: Mapping[str, Any] = {
 MEANINGS: Mapping[str, str] = {
     "expert_count": "a mixture of experts",
     "expert_used_count": "a mixture of experts",
-    "rope.scaling.type": "scaled RoPE frequencies; export the safetensors folder of the model instead",
     "rope.scaling.factor": "scaled RoPE frequencies; export the safetensors folder of the model instead",
     "rope.scale_linear": "scaled RoPE frequencies; export the safetensors folder of the model instead",
     "attention.sliding_window": "a window in every layer; export the safetensors folder of the model instead",
@@ -63,13 +61,13 @@ class GgufCheckpoint:
         if kind not in GGUF_FAMILIES:
             raise refuse_family(str(path), "general.architecture", kind, GGUF_FAMILIES)
         self._family = GGUF_FAMILIES[kind]
-        shapes = {key: tuple(int(n) for n in reversed(tensor.shape)) for key, tensor in self._tensors.items()}
         fields = Fields(self.fields, str(path), prefix=f"{kind}.")
-        self.model = self._family.read(fields, header.text("general.name", path.stem), shapes)
-        self.sliding_window: int | None = None  # no family reads one; `refuse_unread` does the rest
-        fields.refuse_unread(NEUTRAL, meanings=MEANINGS)
-        account_for(shapes, [self._source(weight) for weight in weight_names(self.model)], (), str(path))
         self._check_kinds()
+        tensors = GgufTensors(self._tensors, str(path))
+        self.model = self._family.read(fields, header.text("general.name", path.stem), tensors)
+        fields.refuse_unread(NEUTRAL, meanings=MEANINGS)
+        sources = [self._source(weight) for weight in weight_names(self.model)]
+        account_for(tensors.shapes, sources, tensors.used, str(path))
         self.bos_id = self._token_id(header, "bos") if _adds_bos(self.fields) else None
         self.eos_ids = self._end_ids(header)
 
@@ -80,14 +78,8 @@ class GgufCheckpoint:
 
     def tensor(self, weight: str) -> np.ndarray:
         """See `Checkpoint.tensor`."""
-        from gguf.quants import dequantize
-
         source = self._source(weight)
-        tensor = self._tensors[source.key]
-        with np.errstate(all="ignore"):  # infinite scales are found below
-            array = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(source.shape)
-        check_finite(array, source.key, str(self.path))
-        return source.of(array)
+        return source.of(_values(self._tensors[source.key], source.shape, str(self.path)))
 
     def blocks(self, weight: str) -> Blocks | None:
         """See `Checkpoint.blocks`; Q4_0, Q4_1, Q4_K and Q8_0 map, others are rounded to 8 bits, finer than they are."""
@@ -97,7 +89,7 @@ class GgufCheckpoint:
         if len(tensor.shape) != 2 or kind in FLOAT_KINDS:
             return None
         with np.errstate(all="ignore"):
-            blocks = from_gguf(np.asarray(tensor.data), kind, *weight_shape(self.model, weight))
+            blocks = from_gguf(np.asarray(tensor.data), kind, *source.shape)
         if blocks is None:
             return quantize(self.tensor(weight), 8)
         check_finite(blocks.scale, source.key, str(self.path))
@@ -146,6 +138,34 @@ class GgufCheckpoint:
         if id_ is not None and (type(id_) is not int or not 0 <= id_ < self.model.vocab):
             raise header.error(field, f"an id from 0 to {self.model.vocab - 1}, the vocabulary's")
         return id_
+
+
+class GgufTensors:
+    """See `families.weights_of.Tensors`."""
+
+    def __init__(self, tensors: Mapping[str, Any], where: str) -> None:
+        self.shapes: Shapes = {key: tuple(int(n) for n in reversed(tensor.shape)) for key, tensor in tensors.items()}
+        self.used: set[str] = set()
+        self._tensors, self._where = tensors, where
+
+    def vector(self, key: str, length: int) -> np.ndarray | None:
+        """See `Tensors.vector`."""
+        if key not in self.shapes:
+            return None
+        if self.shapes[key] != (length,):
+            raise BadCheckpoint(f"tensor {key!r} of {self._where} has shape {self.shapes[key]}", f"{(length,)}")
+        self.used.add(key)
+        return _values(self._tensors[key], (length,), self._where).astype(np.float64)
+
+
+def _values(tensor: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """The tensor as float32; BadCheckpoint if it holds what is not a finite number."""
+    from gguf.quants import dequantize
+
+    with np.errstate(all="ignore"):  # infinite scales are found below
+        array: np.ndarray = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(shape)
+    check_finite(array, tensor.name, where)
+    return array
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

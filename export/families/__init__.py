@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesink.export.families import llama, mistral
+from edgesink.export.families import gemma3, granite, llama, ministral3, mistral, phi3, qwen2, qwen3, smollm3
 from edgesink.export.families.fields import Fields
-from edgesink.export.families.weights_of import Shapes, Source
+from edgesink.export.families.spelling import gguf_source, hub_source, interleaved_gguf_source
+from edgesink.export.families.weights_of import Source, Tensors
 from edgesink.spec import ModelSpec
+
+Sources = Callable[[str, ModelSpec], Source]
+"""Where a weight of the decoder is."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,9 @@ class HubFamily:
 
     read: Callable[[Fields, str], ModelSpec]
     """(config.json, the model's name) -> the decoder."""
-    sliding_window: Callable[[Fields], int | None]
-    """Tokens that every layer looks back, the current one included, as the model was trained; None is all."""
-    source: Callable[[str, ModelSpec], Source]
-    """Weight -> where it is; keys as transformers' causal model spells them."""
-    derived: Callable[[str, ModelSpec], np.ndarray | None]
+    source: Sources = hub_source
+    """Keys as transformers' causal model spells them."""
+    derived: Callable[[str, ModelSpec], np.ndarray | None] = lambda key, model: None
     """The values of a tensor that some files carry though they follow from the config; None for any other tensor."""
 
 
@@ -35,17 +37,31 @@ class HubFamily:
 class GgufFamily:
     """A family in llama.cpp's layout."""
 
-    read: Callable[[Fields, str, Shapes], ModelSpec]
+    read: Callable[[Fields, str, Tensors], ModelSpec]
     """(the fields of its architecture, the model's name, the file's tensors) -> the decoder."""
-    source: Callable[[str, ModelSpec], Source]
-    """Weight -> where it is."""
+    source: Sources = gguf_source
 
 
 HUB_FAMILIES: Mapping[str, HubFamily] = {
-    "llama": HubFamily(llama.of_config, llama.sliding_window, llama.hub_source, llama.hub_derived),
-    "mistral": HubFamily(llama.of_config, mistral.sliding_window, llama.hub_source, llama.hub_derived),
+    "gemma3_text": HubFamily(gemma3.of_config, gemma3.hub),
+    "granite": HubFamily(granite.of_config, granite.hub),
+    "llama": HubFamily(llama.of_config, derived=llama.hub_derived),
+    "ministral3": HubFamily(ministral3.of_config),
+    "mistral": HubFamily(mistral.of_config, derived=llama.hub_derived),
+    "phi3": HubFamily(phi3.of_config, phi3.hub),
+    "qwen2": HubFamily(qwen2.of_config),
+    "qwen3": HubFamily(qwen3.of_config),
+    "smollm3": HubFamily(smollm3.of_config),
 }
 """By `model_type` of config.json."""
 
-GGUF_FAMILIES: Mapping[str, GgufFamily] = {"llama": GgufFamily(llama.of_gguf, llama.gguf_source)}
+GGUF_FAMILIES: Mapping[str, GgufFamily] = {
+    "gemma3": GgufFamily(gemma3.of_gguf, gemma3.gguf),
+    "granite": GgufFamily(granite.of_gguf, granite.gguf),
+    "llama": GgufFamily(llama.of_gguf, interleaved_gguf_source),
+    "phi3": GgufFamily(phi3.of_gguf, phi3.gguf),
+    "qwen2": GgufFamily(qwen2.of_gguf),
+    "qwen3": GgufFamily(qwen3.of_gguf),
+    "smollm3": GgufFamily(smollm3.of_gguf, interleaved_gguf_source),
+}
 """By `general.architecture`; llama.cpp calls Mistral "llama" too."""

@@ -56,9 +56,21 @@ class Fields:
             raise self.error(name, "a number above 0" + ("" if below == math.inf else f" and below {below:g}"))
         return float(value)
 
-    def flag(self, name: str) -> bool:
-        """True or false."""
-        value = self._required(name, None)
+    def count_or_none(self, name: str) -> int | None:
+        """A count that may be null."""
+        return None if self.get(name) is None else self.count(name)
+
+    def numbers(self, name: str, length: int) -> list[float]:
+        """A list of `length` numbers above 0."""
+        values = self.get(name)
+        good = isinstance(values, list) and len(values) == length
+        if not good or not all(type(value) in (int, float) and 0 < value < math.inf for value in values):
+            raise self.error(name, f"{length} numbers above 0")
+        return [float(value) for value in values]
+
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        """True or false; `default` where it is null or absent."""
+        value = self._required(name, default)
         if type(value) is not bool:
             raise self.error(name, "true or false")
         return value

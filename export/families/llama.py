@@ -1,4 +1,4 @@
-"""Llama and its likes: RMSNorm, grouped queries, whole-head RoPE, gated SiLU, no biases."""
+"""Llama, all versions: the decoder that the others are told by."""
 
 from __future__ import annotations
 
@@ -6,89 +6,16 @@ import re
 
 import numpy as np
 
-from edgesink.errors import BadCheckpoint
+from edgesink.export.families.decoder import decoder_of_config, decoder_of_gguf
 from edgesink.export.families.fields import Fields
-from edgesink.export.families.frequencies import held, plain
-from edgesink.export.families.rope import rope_of_config
-from edgesink.export.families.weights_of import Shapes, Source, weight_shape
-from edgesink.spec import ModelSpec, Rotary, View
-
-MOST_LAYERS = 4096
-HEAD_SIZE = "attention.key_length, or else embedding_length / attention.head_count"
-
-WEIGHTS = ("attention_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down")
-"""Of a layer."""
-
-HUB_NAMES = {
-    "embedding": "model.embed_tokens.weight",
-    "norm": "model.norm.weight",
-    "head": "lm_head.weight",
-    "attention_norm": "input_layernorm.weight",
-    "q": "self_attn.q_proj.weight",
-    "k": "self_attn.k_proj.weight",
-    "v": "self_attn.v_proj.weight",
-    "o": "self_attn.o_proj.weight",
-    "mlp_norm": "post_attention_layernorm.weight",
-    "gate": "mlp.gate_proj.weight",
-    "up": "mlp.up_proj.weight",
-    "down": "mlp.down_proj.weight",
-}
-
-GGUF_NAMES = {
-    "embedding": "token_embd.weight",
-    "norm": "output_norm.weight",
-    "head": "output.weight",
-    "attention_norm": "attn_norm.weight",
-    "q": "attn_q.weight",
-    "k": "attn_k.weight",
-    "v": "attn_v.weight",
-    "o": "attn_output.weight",
-    "mlp_norm": "ffn_norm.weight",
-    "gate": "ffn_gate.weight",
-    "up": "ffn_up.weight",
-    "down": "ffn_down.weight",
-}
+from edgesink.export.families.layers import alike
+from edgesink.export.families.weights_of import Tensors
+from edgesink.spec import ModelSpec
 
 
 def of_config(config: Fields, name: str) -> ModelSpec:
-    """The decoder that a config.json describes."""
-    config.one_of("hidden_act", ("silu", "swish"))  # two names of one function
-    layers = config.count("num_hidden_layers", most=MOST_LAYERS)
-    kinds = config.get("layer_types")
-    if kinds is not None and kinds != ["full_attention"] * layers:
-        raise config.error("layer_types", f"'full_attention' for each of {layers} layers")
-    hidden, context = config.count("hidden_size"), config.count("max_position_embeddings")
-    heads, kv_heads, head_dim = _heads(config, hidden, "num_attention_heads", "num_key_value_heads", "head_dim")
-    rotary = rope_of_config(config, context, head_dim)
-    return ModelSpec(
-        name=name,
-        architecture=config.text("model_type"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate=config.count("intermediate_size"),
-        vocab=config.count("vocab_size"),
-        context=context,
-        tied=config.flag("tie_word_embeddings"),
-        views=(View(rotary),),
-        view_of=(0,) * layers,
-        weights=WEIGHTS,
-        scale=head_dim**-0.5,
-        norm_eps=config.number("rms_norm_eps", below=1),
-    )
-
-
-def sliding_window(config: Fields) -> int | None:
-    """None: transformers' Llama sees everything. A field that says otherwise is left unread, and refused."""
-    return None
-
-
-def hub_source(weight: str, model: ModelSpec) -> Source:
-    """Where a weight is in a folder of safetensors."""
-    layer, _, name = weight.rpartition(".")
-    key = f"model.{layer}.{HUB_NAMES[name]}" if layer else HUB_NAMES[name]
-    return Source(key, weight_shape(model, weight))
+    """transformers' Llama sees everything: a field of a window is left unread, and refused."""
+    return alike(config, decoder_of_config(config, name), None)
 
 
 def hub_derived(key: str, model: ModelSpec) -> np.ndarray | None:
@@ -98,63 +25,6 @@ def hub_derived(key: str, model: ModelSpec) -> np.ndarray | None:
     return None
 
 
-def of_gguf(fields: Fields, name: str, tensors: Shapes) -> ModelSpec:
-    """The decoder that a GGUF describes."""
-    hidden = fields.count("embedding_length")
-    if GGUF_NAMES["embedding"] not in tensors:
-        raise BadCheckpoint(f"{fields.where} has no tensor {GGUF_NAMES['embedding']!r}", "a language model")
-    vocab = tensors[GGUF_NAMES["embedding"]][0]
-    if fields.count("vocab_size", vocab) != vocab:
-        raise fields.error("vocab_size", f"{vocab}, the rows of {GGUF_NAMES['embedding']}")
-    heads, kv_heads, head_dim = _heads(
-        fields, hidden, "attention.head_count", "attention.head_count_kv", "attention.key_length"
-    )
-    for other in ("attention.value_length", "rope.dimension_count"):
-        if fields.count(other, head_dim) != head_dim:
-            raise fields.error(other, f"{head_dim}, the size of a head: {HEAD_SIZE}")
-    rotary = Rotary(held(plain(fields.number("rope.freq_base", 10000.0), head_dim), head_dim // 2))
-    return ModelSpec(
-        name=name,
-        architecture="llama",
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate=fields.count("feed_forward_length"),
-        vocab=vocab,
-        context=fields.count("context_length"),
-        tied=GGUF_NAMES["head"] not in tensors,
-        views=(View(rotary),),
-        view_of=(0,) * fields.count("block_count", most=MOST_LAYERS),
-        weights=WEIGHTS,
-        scale=head_dim**-0.5,
-        norm_eps=round(fields.number("attention.layer_norm_rms_epsilon", below=1), 12),  # float32 in the file
-    )
-
-
-def gguf_source(weight: str, model: ModelSpec) -> Source:
-    """Where a weight is in a GGUF; the rows of q and k are put back in order.
-
-    llama.cpp stores them with the halves of each rotary pair interleaved.
-    """
-    layer, _, name = weight.rpartition(".")
-    key = f"blk.{layer.removeprefix('layers.')}.{GGUF_NAMES[name]}" if layer else GGUF_NAMES[name]
-    heads = {"q": model.heads, "k": model.kv_heads}.get(name)
-    return Source(key, weight_shape(model, weight), None if heads is None else _halves_first(heads, model.head_dim))
-
-
-def _halves_first(heads: int, head_dim: int) -> np.ndarray:
-    return np.arange(heads * head_dim).reshape(heads, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
-
-
-def _heads(fields: Fields, hidden: int, queries: str, keys: str, size: str) -> tuple[int, int, int]:
-    """(query heads, key/value heads, dimensions of a head), by the names of their fields."""
-    heads = fields.count(queries)
-    if hidden % heads and fields.get(size) is None:
-        raise fields.error(queries, f"a divisor of {hidden}, the hidden size")
-    kv_heads, head_dim = fields.count(keys, heads), fields.count(size, hidden // heads)
-    if heads % kv_heads:
-        raise fields.error(keys, f"a divisor of {queries} = {heads}")
-    if head_dim % 2:
-        raise fields.error(size if fields.says(size) else queries, "heads of an even number of dimensions")
-    return heads, kv_heads, head_dim
+def of_gguf(fields: Fields, name: str, tensors: Tensors) -> ModelSpec:
+    """llama.cpp calls Mistral "llama" too."""
+    return decoder_of_gguf(fields, name, tensors, "llama")

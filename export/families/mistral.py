@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from edgesink.export.families.decoder import decoder_of_config
 from edgesink.export.families.fields import Fields
+from edgesink.export.families.layers import alike
+from edgesink.spec import ModelSpec
 
 
-def sliding_window(config: Fields) -> int | None:
-    """Tokens that a layer looks back; 4096 where config.json is silent, as transformers fills in, and null is all."""
-    window = None if config.get("sliding_window") is None else config.count("sliding_window")
-    if window is not None and config.get("layer_types") is not None:
-        raise config.error("layer_types", f"null beside sliding_window = {window}")
-    return window
+def of_config(config: Fields, name: str) -> ModelSpec:
+    """Every layer has the window: 4096 where config.json is silent, as transformers fills in, and null is none."""
+    return alike(config, decoder_of_config(config, name), config.count_or_none("sliding_window"))

@@ -7,7 +7,8 @@ Owns our own spelling of weights: `embedding`, `norm`, `head`, and those of a la
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +16,23 @@ from edgesink.spec import ModelSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The tensors of a file: name -> shape, [out, in] or [n]."""
+
+BIASES = ("q_bias", "k_bias", "v_bias")
+QK_NORMS = ("q_norm", "k_norm")
+LAYER = (
+    "attention_norm", "q", "k", "v", *BIASES, *QK_NORMS, "o", "post_attention_norm",
+    "mlp_norm", "gate", "up", "down", "post_mlp_norm",
+)  # fmt: skip
+"""All that a layer may have, in the order in which the decoder meets it."""
+
+
+class Tensors(Protocol):
+    """The tensors of a file whose header is read: their shapes, and the values of small ones that shape the decoder."""
+
+    shapes: Shapes
+
+    def vector(self, key: str, length: int) -> np.ndarray | None:
+        """float64 [length], None if there is none; BadCheckpoint if its shape is another. It counts as used."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Source:
     key: str  # the tensor, as the file spells it
     shape: tuple[int, ...]  # that the tensor must have, [out, in] or [n]
     rows: np.ndarray | None = None  # int64 [out]: its rows in the decoder's order; None as they stand
-    plus: float = 0.0  # of vectors only: a matrix that is quantised already is never rounded again
+    plus: float = 0.0  # of vectors only: a matrix that is quantised is never rounded again
     times: float = 1.0  # likewise
 
     def __post_init__(self) -> None:
@@ -33,9 +51,20 @@ class Source:
     def of(self, tensor: np.ndarray) -> np.ndarray:
         """The weight, float32, given the tensor."""
         weight = tensor if self.rows is None else tensor[self.rows]
-        return (
-            weight if (self.plus, self.times) == (0, 1) else (weight + np.float32(self.plus)) * np.float32(self.times)
-        )
+        if (self.plus, self.times) == (0, 1):
+            return weight
+        folded: np.ndarray = (weight.astype(np.float64) + self.plus) * self.times
+        return folded.astype(np.float32)
+
+    def put(self, weight: np.ndarray, tensor: np.ndarray) -> None:
+        """The way back: write the tensor's rows that give this weight; those of other weights stay."""
+        rows = slice(None) if self.rows is None else self.rows
+        tensor[rows] = weight if (self.plus, self.times) == (0, 1) else weight / self.times - self.plus
+
+
+def with_weights(model: ModelSpec, *more: str) -> ModelSpec:
+    """The decoder whose layers have these weights too."""
+    return replace(model, weights=tuple(weight for weight in LAYER if weight in {*model.weights, *more}))
 
 
 def weight_shape(model: ModelSpec, weight: str) -> tuple[int, ...]:

@@ -1,0 +1,115 @@
+"""Phi 3 and 4: q, k and v are one matrix, gate and up another; heads may turn in part, by LongRoPE's short factors.
+
+Positions stay within the original context, where the short factors hold: a larger capacity is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from edgesink.export.families.decoder import decoder_of_config, decoder_of_gguf
+from edgesink.export.families.fields import Fields
+from edgesink.export.families.frequencies import held, longrope_amplitude, plain
+from edgesink.export.families.layers import alike, with_layers
+from edgesink.export.families.rope import rope_fields
+from edgesink.export.families.spelling import GGUF, HUB, gguf_source, hub_source, turning_halves_apart
+from edgesink.export.families.weights_of import Source, Tensors
+from edgesink.spec import ModelSpec, Rotary, View
+
+GATE_UP = "mlp.gate_up_proj.weight"
+LONGROPE = ("longrope", "su", "yarn")  # names of one kind: transformers' Phi knows no YaRN
+OWN_CODE: Mapping[str, str] = {
+    "AutoConfig": "configuration_phi3.Phi3Config",
+    "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+}
+IN_HUB = {**HUB, **dict.fromkeys("qkv", "self_attn.qkv_proj.weight"), "gate": GATE_UP, "up": GATE_UP}
+IN_GGUF = {**GGUF, **dict.fromkeys("qkv", "attn_qkv.weight"), "gate": "ffn_up.weight"}
+
+
+def of_config(config: Fields, name: str) -> ModelSpec:
+    """The code that the hub's folders bring along is of the same decoder."""
+    code = {**config.section("auto_map"), "AutoTokenizer": None}  # a tokenizer computes no logit
+    if any(code[what] != OWN_CODE.get(what) for what in code):
+        raise config.error("auto_map", f"{OWN_CODE} or less")
+    rope = rope_fields(config)
+    original = config.count("original_max_position_embeddings")
+    if rope.count("original_max_position_embeddings", original) != original:
+        raise rope.error("original_max_position_embeddings", f"{original}, as {config.where} has")
+    is_long = rope.one_of("rope_type", ("default", *LONGROPE), "default") in LONGROPE
+
+    def rotary_of(config: Fields, context: int, head_dim: int) -> Rotary:
+        dimensions = turning_dimensions(config, rope, head_dim)
+        frequencies, amplitude = plain(rope.number("rope_theta", config.number("rope_theta")), dimensions), 1.0
+        if is_long:
+            frequencies /= rope.numbers("short_factor", dimensions // 2)
+            rope.numbers("long_factor", dimensions // 2)
+            amplitude = longrope_amplitude(rope.number("factor", context / original), original)
+            amplitude = rope.number("attention_factor", amplitude)
+        rope.refuse_unread({})
+        return Rotary(held(frequencies, head_dim // 2), amplitude)
+
+    model = alike(config, decoder_of_config(config, name, rotary_of=rotary_of), config.count_or_none("sliding_window"))
+    return replace(model, static_context=original if is_long else None)
+
+
+def turning_dimensions(config: Fields, rope: Fields, head_dim: int) -> int:
+    """How many dimensions of a head turn, the first ones."""
+    outer = config.number("partial_rotary_factor", 1.0)
+    inner = rope.number("partial_rotary_factor", outer)
+    dimensions = int(head_dim * inner)
+    if not 2 <= dimensions <= head_dim or dimensions % 2 or (config.says("partial_rotary_factor") and inner != outer):
+        raise config.error("partial_rotary_factor", f"one, for an even number of dimensions of {head_dim}")
+    return dimensions
+
+
+def of_gguf(fields: Fields, name: str, tensors: Tensors) -> ModelSpec:
+    """The short factors are a tensor; the type of the scaling is not always told."""
+    original = fields.count("rope.scaling.original_context_length", fields.count("context_length"))
+    fields.one_of("rope.scaling.type", ("none", "longrope"), "longrope")
+    is_long = "rope_factors_short.weight" in tensors.shapes
+
+    def rotary_of(fields: Fields, tensors: Tensors, head_dim: int) -> Rotary:
+        dimensions = fields.count("rope.dimension_count", head_dim, most=head_dim)
+        frequencies = plain(fields.number("rope.freq_base", 10000.0), dimensions)
+        short = tensors.vector("rope_factors_short.weight", dimensions // 2)
+        tensors.vector("rope_factors_long.weight", dimensions // 2)
+        amplitude = fields.number("rope.scaling.attn_factor", 1.0)
+        return Rotary(held(frequencies if short is None else frequencies / short, head_dim // 2), amplitude)
+
+    model = decoder_of_gguf(fields, name, tensors, "phi3", rotary_of)
+    window = fields.get("attention.sliding_window") or None
+    window = window and fields.count("attention.sliding_window")
+    model = with_layers(model, [View(model.views[0].rotary, window)] * model.layers)
+    return replace(model, static_context=original if is_long else None)
+
+
+def hub(weight: str, model: ModelSpec) -> Source:
+    """Where a weight is in a folder."""
+    return with_rows(hub_source(weight, model, IN_HUB), weight, model)
+
+
+def gguf(weight: str, model: ModelSpec) -> Source:
+    """Where a weight is in a GGUF."""
+    return with_rows(gguf_source(weight, model, IN_GGUF), weight, model)
+
+
+def with_rows(source: Source, weight: str, model: ModelSpec) -> Source:
+    """The rows of a fused matrix that are the weight; a head's turning pairs are brought to (i, i + D/2)."""
+    H, K, D, inner = model.heads, model.kv_heads, model.head_dim, model.intermediate
+    order = turning_halves_apart(D, 2 * np.count_nonzero(model.views[0].rotary.frequencies))
+    heads, gates = np.arange((H + 2 * K) * D).reshape(-1, D), np.arange(2 * inner)
+    places = {
+        "q": (heads, heads[:H, order]),
+        "k": (heads, heads[H:-K, order]),
+        "v": (heads, heads[-K:]),
+        "gate": (gates, gates[:inner]),
+        "up": (gates, gates[inner:]),
+    }
+    name = weight.rpartition(".")[2]
+    if name not in places:
+        return source
+    whole, part = places[name]
+    return replace(source, shape=(whole.size, model.hidden), rows=part.reshape(-1))
