@@ -4,23 +4,23 @@ import Foundation
 /// A model without weights that remembers exactly what a ring remembers: one id a slot. The next id is a hash of what
 /// the newest token sees, so one wrong slot, position or sink changes everything after it.
 actor ToyBackend: ModelBackend {
-    private let vocab: Int
+    private let manifest: Manifest
     private var slots: [Int]
     private(set) var largestChunk = 0
     var delay: Duration?  // a run's length, for tests of what happens meanwhile
 
     init(manifest: Manifest, delay: Duration? = nil) {
-        vocab = manifest.model.vocab
-        slots = Array(repeating: -1, count: manifest.stream.rows)
-        self.delay = delay
+        (self.manifest, self.delay) = (manifest, delay)
+        slots = Array(repeating: -1, count: manifest.states[0].shape[2])
     }
 
-    func feed(_ ids: [Int], position: Int, ring: Ring) async throws -> [Float] {
+    func feed(_ ids: [Int], position: Int, sinks: Int) async throws -> [Float] {
+        let ring = try manifest.stream.ring(sinks: sinks)
         if let delay { try await Task.sleep(for: delay) }
         largestChunk = max(largestChunk, ids.count)
         for (offset, id) in ids.enumerated() { slots[ring.slot(position + offset)] = id }
         let newest = position + ids.count - 1
-        return Self.logits(after: ring.visible(newest).map { slots[ring.slot($0)] }, vocab)
+        return Self.logits(after: ring.visible(newest).map { slots[ring.slot($0)] }, manifest.vocab)
     }
 
     func state() -> [StateTensor] {
@@ -52,7 +52,7 @@ actor ToyBackend: ModelBackend {
 
 /// A manifest for toys: 2 layers, window 28, 4 sinks, at most 16, chunks of 8.
 func toyManifest(eos: [Int] = [], vocab: Int = 256) throws -> Manifest {
-    let text = try Golden.json("manifest.json")["good"]?.text ?? ""
+    let text = try Golden.manifest("good").text
     let changed = text.replacing("\"eos_ids\": [0, 2]", with: "\"eos_ids\": \(eos)")
         .replacing("\"vocab\": 256", with: "\"vocab\": \(vocab)")
     return try Manifest(json: Data(changed.utf8))
