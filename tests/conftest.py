@@ -225,8 +225,8 @@ def command(capsys, monkeypatch):
 def verdict():
     """verdict(path, names, original): is a checkpoint used as transformers uses it, or refused by one of `names`?
 
-    "used", "refused", or a sentence that says what is wrong. The logits after 32 tokens are compared, of which a ring of
-    33 evicts none. Where transformers is strict with the type of a field that changes no logit, the logits of the
+    "used", "refused", or a sentence that says what is wrong. The logits after 32 tokens are compared, of which a ring
+    of 33 evicts none. Where transformers is strict with the type of a field that changes no logit, the logits of the
     `original` are the right ones.
     """
     import torch
