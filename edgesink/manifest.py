@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 from edgesink.errors import BadBundle, EdgesinkError
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
-from edgesink.spec import LayerRing, StreamSpec
+from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
 from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
 
@@ -37,7 +37,8 @@ COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
 
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
-LARGEST_SIZE = 1 << 31  # of a dimension or a vocabulary; more is a damaged file
+LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
+AGAIN = "export the model again"
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ class BundleFile:
         parts = PurePosixPath(self.path)
         if parts.is_absolute() or ".." in parts.parts or "\\" in self.path or not parts.parts:
             raise BadBundle(f"the manifest names {self.path!r}", "a path inside the bundle", "do not trust this bundle")
+        if not 0 <= self.bytes <= LARGEST_BYTES:
+            raise BadBundle(f"{self.path} of {self.bytes} bytes", f"0 to {LARGEST_BYTES}", AGAIN)
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class State:
     part: int = 0  # of a model that is cut: the package that has it
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 4 or not all(0 < size <= LARGEST_SIZE for size in self.shape):
-            raise BadBundle(f"state {self.name} has shape {list(self.shape)}", "four sizes", "export the model again")
+        sizes_fit = len(self.shape) == 4 and all(0 < size <= LARGEST_SIZE for size in self.shape)
+        if not sizes_fit or self.bytes > LARGEST_BYTES:
+            raise BadBundle(f"state {self.name} has shape {list(self.shape)}", "four sizes that fit a machine", AGAIN)
 
     @property
     def bytes(self) -> int:
@@ -117,26 +121,47 @@ class Manifest:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        layers = len(self.states) or 1
-        if not 1 <= self.parts <= layers:
-            raise BadBundle(f"{self.parts} parts", f"1 to {layers}", "export the model again")
         if self.vocabulary_bits not in (4, 8):
-            raise BadBundle(f"vocabulary_bits {self.vocabulary_bits}", "4 or 8", "export the model again")
+            raise BadBundle(f"vocabulary_bits {self.vocabulary_bits}", "4 or 8", AGAIN)
+        ways = ROWS[self.target].kv_writes
+        if self.kv_write not in (ways or (None,)):
+            raise BadBundle(f"kv_write {self.kv_write!r} for {self.target}", " or ".join(ways) or "None", AGAIN)
         if not 0 < self.vocab <= LARGEST_SIZE:
-            raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", "export the model again")
+            raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", AGAIN)
         if outside := [id_ for id_ in (*self.eos_ids, self.bos_id or 0) if not 0 <= id_ < self.vocab]:
-            raise BadBundle(f"token id {outside[0]}", f"0 to {self.vocab - 1}", "export the model again")
+            raise BadBundle(f"token id {outside[0]}", f"0 to {self.vocab - 1}", AGAIN)
+        for view in self.views:
+            _check_view(view, self.stream)
+        self._check_states()
+
+    def _check_states(self) -> None:
+        """Every view and every part has states, and each state fits the ring of its view."""
+        if not self.states or self.parts < 1:
+            raise BadBundle(f"{len(self.states)} states in {self.parts} parts", "one or more of both", AGAIN)
         for state in self.states:
             self._check_state(state)
+        for what, used, count in (
+            ("view", {state.view for state in self.states}, len(self.views)),
+            ("part", {state.part for state in self.states}, self.parts),
+        ):
+            if len(used) < count:
+                raise BadBundle(f"states of {len(used)} of {count} {what}s", f"some of every {what}", AGAIN)
+        if len({(state.part, state.name) for state in self.states}) < len(self.states):
+            raise BadBundle("two states of one name", "names that differ", AGAIN)
+        if len({state.dtype for state in self.states}) > 1:
+            raise BadBundle("states of two types", "one type", AGAIN)
 
     def _check_state(self, state: State) -> None:
         if not 0 <= state.view < len(self.views) or not 0 <= state.part < self.parts:
-            raise BadBundle(f"state {state.name} of view {state.view}, part {state.part}", "one that there is")
-        ring, rows = self.stream.layer_ring(self.views[state.view]), state.shape[2]
-        if rows != rows_of(ring, self.target):
-            raise BadBundle(
-                f"state {state.name} has {rows} rows", f"{rows_of(ring, self.target)}, its ring's", "export it again"
-            )
+            raise BadBundle(f"state {state.name} of view {state.view}, part {state.part}", "one that there is", AGAIN)
+        ring = self.stream.layer_ring(self.views[state.view])
+        if state.shape[2] != rows_of(ring, self.target):
+            expected = f"{rows_of(ring, self.target)}, its ring's"
+            raise BadBundle(f"state {state.name} has {state.shape[2]} rows", expected, AGAIN)
+        whole = state.shape[0] % 2 == 0 if self.target == "coreml" else state.shape[0] == 1
+        first = next(other for other in self.states if other.view == state.view)
+        if not whole or state.shape[1:] != first.shape[1:]:
+            raise BadBundle(f"state {state.name} has shape {list(state.shape)}", "that of its view", AGAIN)
 
     @property
     def coreml_packages(self) -> tuple[str, ...]:
@@ -177,15 +202,15 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, text: str | bytes) -> Manifest:
         """Read strictly; BadBundle says what is wrong and what to do."""
         try:
             data = json.loads(text)
-        except ValueError as error:
-            raise BadBundle(f"{MANIFEST} is not JSON ({error})", "", "export the model again") from None
+        except (ValueError, RecursionError) as error:
+            raise BadBundle(f"{MANIFEST} is not JSON ({error})", "", AGAIN) from None
         found = data.get("format") if isinstance(data, dict) else None
         if found != FORMAT:
-            remedy = "update edgesink" if isinstance(found, int) and found > FORMAT else "export the model again"
+            remedy = "update edgesink" if isinstance(found, int) and found > FORMAT else AGAIN
             raise BadBundle(f"{MANIFEST} has format {found!r}", f"format {FORMAT}", remedy)
         return _decode(cls, data, MANIFEST)
 
@@ -196,7 +221,7 @@ class Manifest:
         path = bundle / MANIFEST
         if not path.is_file():
             raise BadBundle(f"no {MANIFEST} in {bundle}", "a bundle folder", "make one with `edgesink export`")
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        return cls.from_json(path.read_bytes())
 
     def check_files(self, bundle: Path) -> None:
         """Hold every file of the folder against its size and SHA-256; BadBundle names the first that differs."""
@@ -209,6 +234,14 @@ class Manifest:
                 raise BadBundle(f"{path} has {size} bytes", f"{file.bytes}", "copy or export the bundle again")
             if sha256_of(path) != file.sha256:
                 raise BadBundle(f"{path} has been altered", f"SHA-256 {file.sha256}", "copy or export it again")
+
+
+def _check_view(view: LayerRing, stream: StreamSpec) -> None:
+    """The ring of the stream's sinks is as long as the stream sees; a layer's own window is shorter."""
+    least, most = (stream.capacity, stream.capacity) if view.sinks else (stream.chunk, stream.capacity - 1)
+    if not least <= view.capacity <= most:
+        kind, expected = ("with", f"{most}") if view.sinks else ("without", f"{least} to {most}")
+        raise BadBundle(f"a view {kind} sinks of {view.capacity} tokens", expected, AGAIN)
 
 
 def rows_of(ring: Ring, target: Target) -> int:
@@ -257,27 +290,22 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     else:
         fits = isinstance(kind, type) and type(data) is kind
     if not fits:
-        raise BadBundle(f"{where} is {data!r}", getattr(kind, "__name__", str(kind)), "export the model again")
+        raise BadBundle(f"{where} is {data!r}", getattr(kind, "__name__", str(kind)), AGAIN)
     return float(data) if kind is float else data
 
 
 def _decode_dataclass(kind: type[T], data: Any, where: str) -> T:
     if not isinstance(data, dict):
-        raise BadBundle(f"{where} is {data!r}", "an object", "export the model again")
+        raise BadBundle(f"{where} is {data!r}", "an object", AGAIN)
     hints = typing.get_type_hints(kind)
-    required = {f.name for f in dataclasses.fields(typing.cast(Any, kind)) if _is_required(f)}
     if unknown := sorted(data.keys() - hints.keys()):
         raise BadBundle(f"{where} has an unknown field {unknown[0]!r}", "", "update edgesink or export again")
-    if missing := sorted(required - data.keys()):
-        raise BadBundle(f"{where} lacks {missing[0]!r}", "", "export the model again")
+    if missing := sorted(hints.keys() - data.keys()):
+        raise BadBundle(f"{where} lacks {missing[0]!r}", "", AGAIN)
     values = {name: _decode(hints[name], item, f"{where}: {name}") for name, item in data.items()}
     try:
         return kind(**values)
     except BadBundle:
         raise
     except EdgesinkError as error:
-        raise BadBundle(f"{where}: {error.found}", error.expected, "export the model again") from None
-
-
-def _is_required(field_: dataclasses.Field[Any]) -> bool:
-    return field_.default is dataclasses.MISSING and field_.default_factory is dataclasses.MISSING
+        raise BadBundle(f"{where}: {error.found}", error.expected, AGAIN) from None

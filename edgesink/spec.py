@@ -29,6 +29,7 @@ Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators b
 DEFAULT_SINKS = 4
 DEFAULT_WINDOW = 1020
 DEFAULT_MAX_SINKS = 128
+LARGEST_SIZE = 1 << 31  # of a dimension, a vocabulary or a window; more is a mistake
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,9 @@ class StreamSpec:
     def __post_init__(self) -> None:
         if self.positions not in POSITIONS:
             raise BadOption(f"positions {self.positions!r}", " or ".join(POSITIONS))
+        for name in ("sinks", "window", "max_sinks", "chunk"):
+            if getattr(self, name) > LARGEST_SIZE:
+                raise BadOption(f"{name} = {getattr(self, name)}", f"{LARGEST_SIZE} or less")
         if not 0 <= self.sinks <= self.max_sinks:
             raise BadOption(f"sinks = {self.sinks}", f"0 to max_sinks = {self.max_sinks}", "raise --max-sinks")
         Ring(self.sinks, self.capacity, self.chunk)

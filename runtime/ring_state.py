@@ -8,12 +8,13 @@ here they grow, a few times and never beyond the ring's, within memory that was 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgesink import names
+from edgesink.errors import BadBundle
 from edgesink.manifest import Manifest, State
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}  # of a state, as ONNX Runtime says it
@@ -32,6 +33,7 @@ class RingState:
 
     def __init__(self, session: Any, binding: Any, manifest: Manifest, device: str) -> None:
         inputs = {given.name: given for given in session.get_inputs()}
+        _check_graph(inputs, manifest)
         dtype = TYPES[inputs[manifest.states[0].name].type]
         grows = device == "cpu" and not isinstance(inputs[manifest.states[0].name].shape[2], int)
         views = [[state for state in manifest.states if state.view == view] for view in range(len(manifest.views))]
@@ -58,6 +60,16 @@ class RingState:
         """Overwrite every buffer, all rows."""
         for ring in self._rings:
             ring.load(state)
+
+
+def _check_graph(inputs: Mapping[str, Any], manifest: Manifest) -> None:
+    """BadBundle unless the graph takes every state of the manifest, in its shape."""
+    for state in manifest.states:
+        found = inputs[state.name].shape if state.name in inputs else None
+        fixed = [size if isinstance(size, int) else state.shape[axis] for axis, size in enumerate(found or ())]
+        if fixed != list(state.shape):
+            expected = f"{list(state.shape)}, as its manifest says"
+            raise BadBundle(f"the graph's {state.name} has shape {found}", expected, "export the model again")
 
 
 class ViewState:

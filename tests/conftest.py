@@ -130,6 +130,47 @@ def toy(tmp_path_factory) -> Toy:
     return make_toy(tmp_path_factory.mktemp("toy"))
 
 
+@dataclasses.dataclass(frozen=True)
+class TwoViews(Toy):
+    """A tiny random model whose second layer has a sliding window of its own; no family that is read has such yet."""
+
+    window: int = 8  # tokens
+
+    def bundle(self, out: Path, stream: StreamSpec, precision: Precision = "fp32") -> Path:
+        from unittest import mock
+
+        from edgesink.export import bundle as bundle_module
+        from edgesink.export.checkpoint import open_checkpoint
+
+        checkpoint = open_checkpoint(self.path)
+        (view,) = checkpoint.model.views
+        views = (view, dataclasses.replace(view, window=self.window))
+        checkpoint.model = dataclasses.replace(checkpoint.model, views=views, view_of=(0, 1, 0))
+        with mock.patch.object(bundle_module, "open_checkpoint", return_value=checkpoint):
+            return super().bundle(out, stream, precision)
+
+
+@pytest.fixture(scope="session")
+def two_views(toy) -> TwoViews:
+    """The tiny random Llama with a layer of its own window, and the same as transformers computes it."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    names = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
+    )  # fmt: skip
+    config = Qwen2Config(
+        **{name: getattr(toy.model.config, name) for name in names}, use_sliding_window=True,
+        sliding_window=TwoViews.window, rope_theta=toy.model.config.rope_parameters["rope_theta"],
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).eval()
+    biases = {name: torch.zeros_like(value) for name, value in model.state_dict().items() if name.endswith("bias")}
+    model.load_state_dict(toy.model.state_dict() | biases)
+    return TwoViews(toy.path, model)
+
+
 @pytest.fixture(scope="session")
 def model_of():
     """model_of(spec, tensor): a transformers Llama with the weights tensor(name), float64 throughout."""

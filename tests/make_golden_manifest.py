@@ -1,75 +1,152 @@
-"""Write tests/golden/manifest.json: a manifest, ways to damage it, and the words it is refused with.
+"""Write tests/golden/manifest.json: two manifests, ways to damage them, and the words they are refused with.
 
 Swift repeats them (`ManifestTests.swift`); `test_swift_package.py` checks that the file is current.
 """
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
+
+from edgesink.bounded_inputs import bounded_inputs
 from edgesink.errors import BadBundle
-from edgesink.manifest import FORMAT, BundleFile, Manifest, Parity
-from edgesink.spec import Llama3Scaling, ModelSpec, RopeSpec, StreamSpec
+from edgesink.manifest import FORMAT, BundleFile, Manifest, Parity, State
+from edgesink.names import POSITION
+from edgesink.spec import LayerRing, StreamSpec
 
-MODEL = ModelSpec(
-    "toy", "llama", 2, 64, 4, 2, 16, 128, 256, 1e-5, RopeSpec(10000.0, Llama3Scaling(8.0, 1.0, 4.0, 8192)), True, 512
-)
+FILES = (BundleFile("model.onnx", 3, "aa"), BundleFile("model.onnx.data", 4, "bb"), BundleFile("README.md", 1, "cc"))
 GOOD = Manifest(
-    "onnx", MODEL, StreamSpec(4, 28, 16, 8), "int4", "four bits", "float32", None, (0, 2),
-    (BundleFile("model.onnx", 3, "aa"), BundleFile("model.onnx.data", 4, "bb"), BundleFile("README.md", 1, "cc")),
-    {"onnx": "1.23"}, Parity(100, 1e-5, 1e-6, 1.0, True, "onnxruntime", "2026-11-22"), {"kv_write": "slice"},
+    target="onnx", name="toy", family="llama", vocab=256, stream=StreamSpec(4, 28, 16, 8),
+    views=(LayerRing(32, True),),
+    states=tuple(State(name, (1, 2, 39, 16), "float32", 0) for name in ("key_0", "value_0", "key_1", "value_1")),
+    precision="int4", weights="four bits", bos_id=None, eos_ids=(0, 2), files=FILES, tools={"onnx": "1.23"},
+    architecture={"layers": 2, "anything": [1.5, None]},
+    parity=Parity(100, 1e-5, 1e-6, 1.0, True, "onnxruntime", "2026-11-22"),
 )  # fmt: skip
+TWO_VIEWS = dataclasses.replace(
+    GOOD, target="coreml", kv_write="host", views=(LayerRing(32, True), LayerRing(8, False)),
+    states=(State("kv_cache", (4, 2, 64, 16), "float16", 0), State("kv_cache_1", (6, 2, 32, 16), "float16", 1)),
+)  # fmt: skip
+MANIFESTS = {"good": GOOD, "two_views": TWO_VIEWS}
+STATE = {"name": "key_2", "shape": [1, 2, 39, 16], "dtype": "float32", "view": 0, "part": 0}
 
-# Where, and what is put there; "remove" takes the field away.
+# Of which manifest, where, and what is put there; "remove" takes the field away.
 FAULTS = [
-    (["format"], FORMAT + 1),
-    (["format"], None),
-    (["surprise"], 1),
-    (["model", "surprise"], 1),
-    (["model", "rope", "scaling", "surprise"], 1),
-    (["model", "heads"], "remove"),
-    (["model", "heads"], "9"),
-    (["model", "heads"], True),
-    (["model", "heads"], 4.0),
-    (["model", "kv_heads"], 3),
-    (["model", "layers"], 0),
-    (["model", "norm_eps"], "small"),
-    (["model", "tied"], 1),
-    (["model"], []),
-    (["model", "name"], None),
-    (["target"], "tflite"),
-    (["precision"], None),
-    (["stream", "window"], 1),
-    (["stream", "sinks"], None),
-    (["stream", "sinks"], 17),
-    (["stream", "positions"], "sideways"),
-    (["state_dtype"], "bfloat16"),
-    (["eos_ids"], 2),
-    (["eos_ids"], [0, "x"]),
-    (["bos_id"], None),
-    (["bos_id"], "x"),
-    (["options"], {"kv_write": 1}),
-    (["options"], None),
-    (["options", "parts"], "0"),
-    (["options", "parts"], "2"),
-    (["options", "parts"], "3"),
-    (["options", "parts"], "+1"),
-    (["options", "parts"], ""),
-    (["options", "parts"], 2),
-    (["tools"], "remove"),
-    (["files"], [{"path": "../x", "bytes": 1, "sha256": ""}]),
-    (["files"], [{"path": "/etc/x", "bytes": 1, "sha256": ""}]),
-    (["files"], [{"path": "a\\b", "bytes": 1, "sha256": ""}]),
-    (["files"], [{"path": ".", "bytes": 1, "sha256": ""}]),
-    (["files"], [{"path": "weights/..x", "bytes": 1, "sha256": ""}]),
+    ("good", ["format"], FORMAT + 1),
+    ("good", ["format"], FORMAT - 1),
+    ("good", ["format"], None),
+    ("good", ["format"], "remove"),
+    ("good", ["surprise"], 1),
+    ("good", ["architecture"], {"of": {"a": "family that nobody knows yet"}}),
+    ("good", ["architecture"], {}),
+    ("good", ["architecture"], []),
+    ("good", ["architecture"], "remove"),
+    ("good", ["name"], None),
+    ("good", ["family"], "mamba9"),
+    ("good", ["vocab"], "remove"),
+    ("good", ["vocab"], "9"),
+    ("good", ["vocab"], True),
+    ("good", ["vocab"], 256.0),
+    ("good", ["vocab"], 0),
+    ("good", ["vocab"], 2),
+    ("good", ["vocab"], 1 << 62),
+    ("good", ["target"], "tflite"),
+    ("good", ["precision"], None),
+    ("good", ["stream"], []),
+    ("good", ["stream", "surprise"], 1),
+    ("good", ["stream", "positions"], "remove"),
+    ("good", ["stream", "window"], "remove"),
+    ("good", ["stream", "window"], 1),
+    ("good", ["stream", "window"], 29),
+    ("good", ["stream", "window"], (1 << 63) - 1),
+    ("good", ["stream", "chunk"], 0),
+    ("good", ["stream", "chunk"], 7),
+    ("good", ["stream", "sinks"], None),
+    ("good", ["stream", "sinks"], 17),
+    ("good", ["stream", "sinks"], -1),
+    ("good", ["stream", "positions"], "sideways"),
+    ("good", ["views"], []),
+    ("good", ["views"], {}),
+    ("good", ["views", "0", "surprise"], 1),
+    ("good", ["views", "0", "sinks"], "remove"),
+    ("good", ["views", "0", "sinks"], 1),
+    ("good", ["views", "0", "sinks"], False),
+    ("good", ["views", "0", "capacity"], 33),
+    ("good", ["views", "0", "capacity"], -32),
+    ("good", ["views"], [{"capacity": 32, "sinks": True}, {"capacity": 8, "sinks": False}]),
+    ("good", ["states"], []),
+    ("good", ["states"], None),
+    ("good", ["states"], [STATE, STATE]),
+    ("good", ["states", "1", "surprise"], 1),
+    ("good", ["states", "1", "part"], "remove"),
+    ("good", ["states", "1", "part"], 1),
+    ("good", ["states", "1", "view"], 1),
+    ("good", ["states", "1", "view"], -1),
+    ("good", ["states", "1", "name"], 7),
+    ("good", ["states", "1", "dtype"], "bfloat16"),
+    ("good", ["states", "1", "dtype"], "float16"),
+    ("good", ["states", "1", "shape"], [1, 2, 40, 16]),
+    ("good", ["states", "1", "shape"], [2, 2, 39, 16]),
+    ("good", ["states", "1", "shape"], [1, 3, 39, 16]),
+    ("good", ["states", "1", "shape"], [1, 2, 39, 8]),
+    ("good", ["states", "1", "shape"], [1, 2, 39]),
+    ("good", ["states", "1", "shape"], [1, 0, 39, 16]),
+    ("good", ["states", "1", "shape"], [1, 2, 39, -16]),
+    ("good", ["states", "1", "shape"], [1, 2, 39, 1 << 31]),
+    ("good", ["states", "1", "shape"], [1 << 31, 1 << 31, 1 << 31, 1 << 31]),
+    ("good", ["states", "1", "shape"], [1, 2, 39, (1 << 63) - 1]),
+    ("good", ["states", "1", "shape"], [1, 2, 39, "16"]),
+    ("good", ["eos_ids"], 2),
+    ("good", ["eos_ids"], [0, "x"]),
+    ("good", ["eos_ids"], [0, 256]),
+    ("good", ["eos_ids"], [-1]),
+    ("good", ["eos_ids"], []),
+    ("good", ["bos_id"], 255),
+    ("good", ["bos_id"], 256),
+    ("good", ["bos_id"], "x"),
+    ("good", ["bos_id"], "remove"),
+    ("good", ["kv_write"], "slice"),
+    ("good", ["vocabulary_bits"], 6),
+    ("good", ["parts"], 0),
+    ("good", ["parts"], 2),
+    ("good", ["parts"], 1 << 40),
+    ("good", ["parts"], "1"),
+    ("good", ["parity"], None),
+    ("good", ["parity", "surprise"], 1),
+    ("good", ["tools"], "remove"),
+    ("good", ["tools"], {"onnx": 1}),
+    ("good", ["files"], [{"path": "../x", "bytes": 1, "sha256": ""}]),
+    ("good", ["files"], [{"path": "/etc/x", "bytes": 1, "sha256": ""}]),
+    ("good", ["files"], [{"path": "a\\b", "bytes": 1, "sha256": ""}]),
+    ("good", ["files"], [{"path": ".", "bytes": 1, "sha256": ""}]),
+    ("good", ["files"], [{"path": "x", "bytes": -1, "sha256": ""}]),
+    ("good", ["files"], [{"path": "x", "bytes": (1 << 63) - 1, "sha256": ""}]),
+    ("good", ["files"], [{"path": "weights/..x", "bytes": 1, "sha256": ""}]),
+    ("two_views", ["kv_write"], None),
+    ("two_views", ["kv_write"], "scatter"),
+    ("two_views", ["kv_write"], "blend"),
+    ("two_views", ["views", "1", "capacity"], 7),
+    ("two_views", ["views", "1", "capacity"], 32),
+    ("two_views", ["views", "1", "capacity"], 25),
+    ("two_views", ["views", "1", "capacity"], 26),
+    ("two_views", ["views", "1", "sinks"], True),
+    ("two_views", ["states", "1", "view"], 0),
+    ("two_views", ["states", "1", "name"], "kv_cache"),
+    ("two_views", ["states", "1", "shape"], [5, 2, 32, 16]),
+    ("two_views", ["states", "1", "shape"], [6, 1, 32, 32]),
+    ("two_views", ["states", "1", "part"], 1),
+    ("two_views", ["parts"], 2),
 ]
+POSITIONS = [(0, 4), (7, 4), (14, 4), (15, 4), (39, 4), (40, 0), (1000, 16), (2**40 + 3, 1)]  # and sinks
 
 
-def damaged(where: list[str], value: object) -> dict:
-    data = json.loads(GOOD.to_json())
+def damaged(manifest: Manifest, where: list[str], value: object) -> dict:
+    data = json.loads(manifest.to_json())
     inner = data
     for key in where[:-1]:
-        inner = inner[key]
+        inner = inner[int(key) if isinstance(inner, list) else key]
     if value == "remove":
         del inner[where[-1]]
     else:
@@ -86,17 +163,28 @@ def message_of(data: dict) -> str | None:
     return None
 
 
+def frames(position: int, sinks: int) -> list[int]:
+    """Where each ring of the second manifest is said to stand."""
+    _, inputs = bounded_inputs(TWO_VIEWS, np.array([7]), position, sinks)
+    return inputs[POSITION].tolist()
+
+
 def golden() -> dict:
     return {
         "about": "made by make_golden_manifest.py; message null: the manifest is read",
-        "good": json.loads(GOOD.to_json()),
-        "state_bytes": GOOD.state_bytes,
-        "weight_bytes": GOOD.weight_bytes,
-        "fingerprint": GOOD.fingerprint,
+        "manifests": {
+            name: {
+                "manifest": json.loads(manifest.to_json()), "state_bytes": manifest.state_bytes,
+                "weight_bytes": manifest.weight_bytes, "fingerprint": manifest.fingerprint,
+            }
+            for name, manifest in MANIFESTS.items()
+        },
+        "frames": [{"position": at, "sinks": sinks, "frames": frames(at, sinks)} for at, sinks in POSITIONS],
         "faults": [
-            {"where": where, "value": value, "message": message_of(damaged(where, value))} for where, value in FAULTS
+            {"of": of, "where": where, "value": value, "message": message_of(damaged(MANIFESTS[of], where, value))}
+            for of, where, value in FAULTS
         ],
-    }
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

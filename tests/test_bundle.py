@@ -1,6 +1,7 @@
 """An export is whole or not at all."""
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -13,8 +14,8 @@ from edgesink import load
 from edgesink.errors import BadBundle, BadCheckpoint, BadOption, EdgesinkError, NoSpace
 from edgesink.export import bundle as bundle_module
 from edgesink.export.bundle import export
-from edgesink.manifest import Manifest, replace_manifest
-from edgesink.spec import StreamSpec
+from edgesink.manifest import FORMAT, Manifest, replace_manifest
+from edgesink.spec import LayerRing, StreamSpec
 
 SPEC = StreamSpec(3, 13, 8, 5)
 
@@ -32,7 +33,18 @@ def test_a_bundle_holds_what_its_manifest_says(toy, tmp_path):
     ]  # fmt: skip
     assert contents(tmp_path) == ["bundle"]
     manifest.check_files(out)
-    assert (manifest.model.layers, manifest.stream, manifest.eos_ids) == (3, SPEC, (0,))
+    assert (len(manifest.states), manifest.stream, manifest.eos_ids) == (6, SPEC, (0,))
+
+
+def test_the_manifest_has_a_view_for_each_ring_and_the_rows_of_every_state(two_views, tmp_path):
+    manifest = Manifest.read(two_views.bundle(tmp_path / "bundle", SPEC))
+    assert manifest.views == (LayerRing(16, True), LayerRing(8, False))
+    assert [state.view for state in manifest.states] == [0, 0, 1, 1, 0, 0]
+    assert [state.shape for state in manifest.states] == [(1, 2, rows, 16) for rows in (20, 20, 12, 12, 20, 20)]
+    assert manifest.state_bytes == 4 * (4 * 2 * 20 * 16 + 2 * 2 * 12 * 16)
+    below = StreamSpec(1, 7, 1, 4)  # sees no more than the layer's own window
+    (view,) = Manifest.read(two_views.bundle(tmp_path / "short", below)).views
+    assert view == LayerRing(8, True)
 
 
 def test_two_exports_of_one_model_are_the_same_bundle(toy, tmp_path):
@@ -176,7 +188,7 @@ def test_peak_memory_follows_the_largest_tensor_and_not_the_model(toy_maker, tmp
         ).path  # fmt: skip
         script = (
             "import sys, resource; from pathlib import Path; from edgesink.export.bundle import export;"
-            "from edgesink.spec import StreamSpec;"
+            "from edgesink.spec import LayerRing, StreamSpec;"
             "export(Path(sys.argv[1]), Path(sys.argv[2]), 'onnx', StreamSpec(3, 13, 8, 5), 'int8');"
             "print([l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')][0])"
         )
@@ -215,6 +227,13 @@ def test_a_cached_bundle_of_another_version_is_made_again_or_taken_as_it_is(toy,
 
     def unreachable(name: str, say: object) -> None:
         raise EdgesinkError("no network")
+
+    older = json.loads((folder / "manifest.json").read_text()) | {"format": FORMAT - 1}
+    (folder / "manifest.json").write_text(json.dumps(older))
+    with pytest.raises(BadBundle, match="export the model again"):
+        load(folder)
+    find_bundle(name, SPEC)
+    assert Manifest.read(folder).format == FORMAT
 
     altered()
     monkeypatch.setattr("edgesink.export.source.find_checkpoint", unreachable)

@@ -1,5 +1,9 @@
-"""docs/evidence.md and docs/speed.md: their commands are commands, their figures are there and small."""
+"""docs/evidence.md and docs/speed.md: their commands are commands, their figures are there and small.
 
+docs/bundle.md: it has every field of the manifest, and no other.
+"""
+
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +12,9 @@ import pytest
 import typer
 
 from edgesink.cli import app
+from edgesink.manifest import BundleFile, Manifest, Parity, State
+from edgesink.runtime.session_file import HEADER
+from edgesink.spec import LayerRing, StreamSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("evidence.md", "speed.md")}
@@ -38,3 +45,25 @@ def test_every_figure_is_there_and_small():
     assert len(figures) >= 6
     for figure in figures:
         assert (DOCS / figure).stat().st_size < 150_000, figure
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("## The manifest", Manifest), ("### `stream`", StreamSpec), ("### `views`", LayerRing),
+        ("### `states`", State), ("### `files`", BundleFile), ("### `parity`", Parity),
+    ],
+)  # fmt: skip
+def test_every_field_of_the_manifest_is_described(heading, kind):
+    assert described(heading) == [field.name for field in dataclasses.fields(kind)]
+
+
+def test_every_header_field_of_a_session_file_is_described():
+    assert set(described("## Session files")) == HEADER
+
+
+def described(heading: str) -> list[str]:
+    """The names in the first column of the table under a heading of docs/bundle.md."""
+    text = (DOCS / "bundle.md").read_text(encoding="utf-8")
+    section = re.split(r"^#", text.split(heading + "\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 
 from edgesink import names
-from edgesink.manifest import ONNX_GRAPH
+from edgesink.manifest import ONNX_GRAPH, Manifest
 from edgesink.spec import StreamSpec
 
 SPEC = StreamSpec(3, 13, 8, 5)
@@ -61,6 +61,16 @@ def test_the_state_goes_in_and_out_with_one_shape_and_is_written_once_a_layer(to
     assert sorted(node.output[0] for node in writers) == sorted(map(names.updated, states))
     readers = [node.op_type for node in graph.node if set(node.input) & set(states) and node.op_type != "Shape"]
     assert readers == ["ScatterND"] * len(states), "the graph reads the state only after writing it"
+
+
+def test_states_of_different_rings_may_have_different_numbers_of_rows(two_views, tmp_path):
+    bundle = two_views.bundle(tmp_path / "bundle", SPEC)
+    graph = onnx.load(bundle / ONNX_GRAPH, load_external_data=False).graph
+    rows = {i.name: i.type.tensor_type.shape.dim[2].dim_param for i in graph.input if i.name in names.states(3)}
+    assert [rows[names.key(layer)] for layer in range(3)] == ["rows", "rows_1", "rows"]
+    assert [rows[state.name] for state in Manifest.read(bundle).states if state.view == 1] == ["rows_1", "rows_1"]
+    (position,) = [i for i in graph.input if i.name == names.POSITION]
+    assert [d.dim_value for d in position.type.tensor_type.shape.dim] == [1]
 
 
 def test_a_tied_quantised_vocabulary_is_stored_once(toy, tmp_path):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import edgesink
@@ -99,6 +100,53 @@ def test_inspect_shows_what_python_knows_of_the_bundle(bundle):
     assert facts["state_bytes"] == stream.state_bytes
     assert facts["fingerprint"] == stream.manifest.fingerprint
     assert facts["capacity"] == stream.capacity
+
+
+TWO_VIEWS = StreamSpec(sinks=3, window=37, max_sinks=24, chunk=8)  # 47 rows, and 15 of the layer's own window of 8
+
+
+@pytest.fixture(scope="module")
+def mixed(two_views, tmp_path_factory) -> Path:
+    """A tiny random model with a layer of its own window."""
+    return two_views.bundle(tmp_path_factory.mktemp("mixed") / "bundle", TWO_VIEWS)
+
+
+@pytest.mark.parametrize("sinks", [0, 3, 24])
+def test_a_model_of_two_views_gives_the_python_runtimes_tokens(mixed, tmp_path, sinks):
+    ids = np.random.default_rng(sinks).integers(2, 258, 70).tolist()
+    got = generate(mixed, tmp_path, ids, "--max-new-tokens", 300, "--ignore-end", "--sinks", sinks)
+    assert len(set(got["ids"])) > 20, "a text that repeats itself tells little"
+    assert got["ids"] == greedy(plain(mixed, sinks), ids, 300)
+    facts = json.loads(swift.run("inspect", mixed, "--json"))
+    assert facts["views"] == [{"capacity": 40, "sinks": True}, {"capacity": 8, "sinks": False}]
+    assert got["state_bytes"] == facts["state_bytes"] == plain(mixed).state_bytes
+
+
+@pytest.mark.parametrize("tokens", [1, 10, 30, 200])
+def test_a_session_of_two_views_goes_from_python_to_swift_and_back(mixed, tmp_path, tokens):
+    ids = np.random.default_rng(tokens).integers(2, 258, tokens).tolist()
+    stream = plain(mixed, sinks=1)
+    stream.prefill(ids)
+    stream.save(tmp_path / "python.session")
+    got = generate(
+        mixed, tmp_path, [7, 8, 9], "--max-new-tokens", 20, "--ignore-end",
+        "--restore", tmp_path / "python.session", "--save", tmp_path / "swift.session",
+    )  # fmt: skip
+    assert got["ids"] == greedy(stream, [7, 8, 9], 20)
+    other = plain(mixed)
+    other.restore(tmp_path / "swift.session")
+    assert (other.position, other.sinks) == (tokens + 22, 1)
+    np.testing.assert_allclose(other.step(got["ids"][-1]), stream.step(got["ids"][-1]), atol=1e-4)
+
+
+def greedy(stream: Stream, ids: list[int], tokens: int) -> list[int]:
+    """So many tokens after `ids`, the last of them not fed."""
+    logits, made = stream.prefill(ids), []
+    while True:
+        made.append(int(logits.argmax()))
+        if len(made) == tokens:
+            return made
+        logits = stream.step(made[-1])
 
 
 @pytest.mark.slow

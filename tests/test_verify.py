@@ -16,7 +16,7 @@ from edgesink.errors import BadBundle, BadOption
 from edgesink.manifest import GOLDEN_STREAM, ONNX_GRAPH, Manifest, describe_file, replace_manifest
 from edgesink.reference import Reference
 from edgesink.ring import Ring
-from edgesink.spec import RopeSpec, StreamSpec
+from edgesink.spec import StreamSpec
 from edgesink.verify.bundle import recorded, sample_ids, verify_bundle
 from edgesink.verify.compare import GREEDY, STAGES, Report, Stage, laps, pieces, stage_of, verify
 from edgesink.verify.runners import open_runner
@@ -217,11 +217,12 @@ def change_the_rope_base(bundle, toy, tmp_path):
     config = json.loads((other / "config.json").read_text())
     config["rope_parameters"]["rope_theta"] = 10500.0
     (other / "config.json").write_text(json.dumps(config))
-    true = Manifest.read(bundle).model
+    true = Manifest.read(bundle).architecture
     shutil.rmtree(bundle)
     dataclasses.replace(toy, path=other).bundle(bundle, SPEC)
-    assert Manifest.read(bundle).model.rope == RopeSpec(10500.0)
-    resigned(bundle, model=true)
+    wrong = Manifest.read(bundle).architecture
+    assert wrong["views"][0]["rotary"] != true["views"][0]["rotary"]
+    resigned(bundle, architecture=true)
 
 
 def shift_one_slot(bundle, toy, tmp_path):
@@ -365,7 +366,8 @@ def test_the_tolerance_follows_from_the_bundle(original):
     assert tolerance(manifest, "cpu", 0) is TABLE["single", False]
     assert tolerance(dataclasses.replace(manifest, precision="int4"), "cpu", 4) is TABLE["int8 activations", True]
     assert tolerance(dataclasses.replace(manifest, precision="fp16"), "cuda", 4) is TABLE["half", True]
-    in_halves = dataclasses.replace(manifest, state_dtype="float16")
+    halves = tuple(dataclasses.replace(state, dtype="float16") for state in manifest.states)
+    in_halves = dataclasses.replace(manifest, states=halves)
     assert tolerance(in_halves, "cpu", 4) is TABLE["half", True]
 
 

@@ -39,7 +39,7 @@ final class ChatModel {
     private var work: Task<Void, Never>?
 
     var isBusy: Bool { phase != .ready && phase != .empty }
-    var modelName: String { open?.conversation.session.manifest.model.name ?? "No model" }
+    var modelName: String { open?.conversation.session.manifest.name ?? "No model" }
     var mostSinks: Int { open?.conversation.session.manifest.stream.maxSinks ?? 0 }
 
     private static var standardSampling: SamplingSpec {

@@ -1,18 +1,17 @@
-/// The names at the edge of every exported graph, in one place: `edgesink/names.py` for ONNX, and what the Core ML
-/// exporter writes.
+/// The names at the edge of every exported graph, those of states left out: a bundle's manifest has them. The twin of
+/// `edgesink/names.py`.
 public enum GraphNames {
     public static let ids = "ids"  // [1, T] int64; Core ML: int32
-    public static let position = "position"  // [1] tokens fed before; Core ML: `Ring.frame` of it
+    public static let position = "position"  // [1] tokens fed before; Core ML: [views], the `Ring.frame` of each ring
     public static let sinks = "sinks"  // [1] sinks of this stream
     public static let length = "length"  // [1] Core ML's prefill only: how many of the ids are real
     public static let logits = "logits"  // [1, V], after the last real id; float32, Core ML: float16
 
-    public static func key(_ layer: Int) -> String { "key_\(layer)" }  // [1, K, rows, D]
-    public static func value(_ layer: Int) -> String { "value_\(layer)" }  // [1, K, rows, D]
     public static func updated(_ state: String) -> String { "\(state)_out" }
 
-    public static let kvCache = "kv_cache"  // Core ML's one state, float16 [2 L, K, rows, D]
-    public static let newKv = "new_kv"  // Core ML with kv_write "host": rows to write, float16 [2 L, K, T, D]
+    /// Core ML with kv_write "host": rows to write to the state of a view, float16 [2 L, K, T, D].
+    public static func newKv(_ view: Int) -> String { view == 0 ? "new_kv" : "new_kv_\(view)" }
+
     public static let decode = "decode"  // Core ML function of one id
     public static let prefill = "prefill"  // Core ML function of a whole chunk of ids
 }

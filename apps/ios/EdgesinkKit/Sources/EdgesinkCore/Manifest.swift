@@ -18,37 +18,55 @@ public struct Parity: Equatable, Sendable {
     public let date: String  // ISO
 }
 
+public enum Precision: String, Sendable { case fp32, fp16, int8, int4, pal4 }
+
+/// How new keys and values reach the state. `host`: the runner writes them.
+public enum KvWrite: String, CaseIterable, Sendable { case slice, blend, host }
+
+public enum Target: String, Sendable {
+    case onnx, coreml, coreai
+
+    /// Rows of a state buffer are rounded up to a multiple of this; those beyond the ring's are never seen.
+    var rowMultiple: Int { self == .coreml ? 32 : 1 }
+
+    /// Empty where there is one way only.
+    var kvWrites: [KvWrite] { self == .coreml ? KvWrite.allCases : [] }
+}
+
 /// What a bundle says of itself: `manifest.json`, read strictly. The twin of `edgesink/manifest.py`.
+///
+/// What runs a bundle needs nothing of its architecture, which is not read: a new family of models does not break an
+/// app that is installed.
 public struct Manifest: Equatable, Sendable {
-    public static let format = 1
+    public static let format = 2
     public static let fileName = "manifest.json"
 
     public let target: Target
-    public let model: ModelSpec
+    public let name: String  // of the model, for people
+    public let family: String  // as the checkpoint calls it
+    public let vocab: Int  // V
     public let stream: StreamSpec
+    public let views: [LayerRing]  // the rings that layers have, in the order of the graph's positions
+    public let states: [StateSpec]
     public let precision: Precision
     public let weights: String  // how the weights are held, for people
-    public let stateDtype: StateDtype
     public let bosId: Int?  // put before a text that is not a chat, where the tokenizer does so
     public let eosIds: [Int]  // every id that ends an answer
     public let files: [BundleFile]
     public let tools: [String: String]  // versions of what made the bundle
     public let parity: Parity?
-    public let options: [String: String]  // of the target alone
+    public let kvWrite: KvWrite?  // nil where the target has one way only
+    public let vocabularyBits: Int  // of the embedding and the head, where the weights are quantised
+    public let parts: Int  // packages that the layers are cut into, to be run one behind the other
 
-    /// Packages that the layers are cut into, to be run one behind the other; 1 but for some of Core ML.
-    public var parts: Int { options["parts"].flatMap { Int($0) } ?? 1 }
-
-    /// Rows of a state buffer as the target holds it: those of the stream, and maybe a few more.
-    public var stateRows: Int {
-        let multiple = target.stateRowMultiple
-        return (stream.rows + multiple - 1) / multiple * multiple
-    }
+    /// Of every state: a bundle has one.
+    public var stateDtype: StateDtype { states[0].dtype }
 
     /// Bytes of the key/value state: constant from the first token to the last.
-    public var stateBytes: Int {
-        2 * model.layers * model.kvHeads * model.headDim * stateRows * stateDtype.itemBytes
-    }
+    public var stateBytes: Int { states.reduce(0) { $0 + $1.bytes } }
+
+    /// The ring of each view in a stream with `sinks` pinned tokens.
+    public func rings(sinks: Int) throws -> [Ring] { try views.map { try stream.ring(of: $0, sinks: sinks) } }
 
     /// Bytes of the graph's files, weights included.
     public var weightBytes: Int { files.filter(Self.isModel).reduce(0) { $0 + $1.bytes } }
@@ -81,14 +99,14 @@ extension Manifest {
         let json: JSON
         do { json = try JSON.parse(data) } catch {
             throw EdgesinkError(
-                .badBundle, "\(Self.fileName) is not JSON (\(error))", remedy: "export the model again")
+                .badBundle, "\(Self.fileName) is not JSON (\(error))", remedy: Self.again)
         }
         let found = json["format"] ?? .null
         guard found.int == Self.format else {
             let newer = (found.int ?? 0) > Self.format
             throw EdgesinkError(
                 .badBundle, "\(Self.fileName) has format \(found.shown)", expected: "format \(Self.format)",
-                remedy: newer ? "update edgesink" : "export the model again")
+                remedy: newer ? "update edgesink" : Self.again)
         }
         try self.init(json, Self.fileName)
     }
@@ -96,30 +114,29 @@ extension Manifest {
     private init(_ json: JSON, _ place: String) throws {
         let fields = try StrictFields(
             json, place,
-            required: [
-                "target", "model", "stream", "precision", "weights", "state_dtype", "bos_id", "eos_ids", "files",
-                "tools",
-            ],
-            optional: ["parity", "options", "format"])
+            [
+                "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
+                "eos_ids", "files", "tools", "architecture", "parity", "kv_write", "vocabulary_bits", "parts", "format",
+            ])
         target = try fields.choice("target")
-        model = try ModelSpec(fields.json("model"), fields.place("model"))
+        name = try fields.string("name")
+        family = try fields.string("family")
+        vocab = try fields.int("vocab")
         stream = try StreamSpec(fields.json("stream"), fields.place("stream"))
+        views = try fields.list("views", LayerRing.init)
+        states = try fields.list("states", StateSpec.init)
         precision = try fields.choice("precision")
         weights = try fields.string("weights")
-        stateDtype = try fields.choice("state_dtype")
-        bosId = fields.isNull("bos_id") ? nil : try fields.int("bos_id")
+        bosId = try fields.optional("bos_id", fields.int)
         eosIds = try fields.list("eos_ids", StrictFields.int)
         files = try fields.list("files", BundleFile.init)
         tools = try fields.strings("tools")
-        parity = fields.isNull("parity") ? nil : try Parity(fields.json("parity"), fields.place("parity"))
-        options = fields.has("options") ? try fields.strings("options") : [:]
-        if let parts = options["parts"] {
-            guard parts.utf8.allSatisfy({ (48...57).contains($0) }), (1...model.layers).contains(Int(parts) ?? 0) else {
-                throw EdgesinkError(
-                    .badBundle, "\(JSON.string(parts).shown) parts", expected: "1 to \(model.layers)",
-                    remedy: "export the model again")
-            }
-        }
+        try fields.requireObject("architecture")
+        parity = try fields.optional("parity") { try Parity(fields.json($0), fields.place($0)) }
+        kvWrite = try fields.optional("kv_write") { try fields.choice($0) }
+        vocabularyBits = try fields.int("vocabulary_bits")
+        parts = try fields.int("parts")
+        try check()
     }
 
     /// What runs a single package refuses a model that is cut into several.
@@ -157,7 +174,7 @@ extension Manifest {
 
 extension BundleFile {
     init(_ json: JSON, _ place: String) throws {
-        let fields = try StrictFields(json, place, required: ["path", "bytes", "sha256"])
+        let fields = try StrictFields(json, place, ["path", "bytes", "sha256"])
         path = try fields.string("path")
         bytes = try fields.int("bytes")
         sha256 = try fields.string("sha256")
@@ -167,6 +184,11 @@ extension BundleFile {
                 .badBundle, "the manifest names \(JSON.string(path).shown)", expected: "a path inside the bundle",
                 remedy: "do not trust this bundle")
         }
+        guard (0...Manifest.largestBytes).contains(bytes) else {
+            throw EdgesinkError(
+                .badBundle, "\(path) of \(bytes) bytes", expected: "0 to \(Manifest.largestBytes)",
+                remedy: Manifest.again)
+        }
     }
 }
 
@@ -174,7 +196,7 @@ extension Parity {
     init(_ json: JSON, _ place: String) throws {
         let fields = try StrictFields(
             json, place,
-            required: [
+            [
                 "tokens", "max_abs_diff", "mean_abs_diff", "argmax_agreement", "passed", "runner", "date",
             ])
         tokens = try fields.int("tokens")

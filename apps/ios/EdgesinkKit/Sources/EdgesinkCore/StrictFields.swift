@@ -4,19 +4,19 @@ struct StrictFields {
     private let fields: [String: JSON]
     private let place: String
 
-    init(_ json: JSON, _ place: String, required: [String], optional: [String] = []) throws {
+    init(_ json: JSON, _ place: String, _ names: [String]) throws {
         guard let object = json.object else {
             throw EdgesinkError(
-                .badBundle, "\(place) is \(json.shown)", expected: "an object", remedy: "export the model again")
+                .badBundle, "\(place) is \(json.shown)", expected: "an object", remedy: Manifest.again)
         }
         self.place = place
         fields = Dictionary(object.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
-        if let unknown = fields.keys.filter({ !required.contains($0) && !optional.contains($0) }).min() {
+        if let unknown = fields.keys.filter({ !names.contains($0) }).min() {
             throw EdgesinkError(
                 .badBundle, "\(place) has an unknown field '\(unknown)'", remedy: "update edgesink or export again")
         }
-        if let missing = required.filter({ fields[$0] == nil }).min() {
-            throw EdgesinkError(.badBundle, "\(place) lacks '\(missing)'", remedy: "export the model again")
+        if let missing = names.filter({ fields[$0] == nil }).min() {
+            throw EdgesinkError(.badBundle, "\(place) lacks '\(missing)'", remedy: Manifest.again)
         }
     }
 
@@ -24,9 +24,10 @@ struct StrictFields {
 
     func json(_ name: String) -> JSON { fields[name] ?? .null }
 
-    func has(_ name: String) -> Bool { fields[name] != nil }
-
-    func isNull(_ name: String) -> Bool { json(name).isNull }
+    /// What `read` makes of the field; nil where it is null.
+    func optional<Value>(_ name: String, _ read: (String) throws -> Value) throws -> Value? {
+        json(name).isNull ? nil : try read(name)
+    }
 
     func int(_ name: String) throws -> Int { try Self.int(json(name), place(name)) }
 
@@ -54,6 +55,11 @@ struct StrictFields {
         return try items.enumerated().map { try read($1, "\(place(name))[\($0)]") }
     }
 
+    /// Holds an object whose fields are not read.
+    func requireObject(_ name: String) throws {
+        if json(name).object == nil { throw misfit(json(name), place(name), "dict") }
+    }
+
     func strings(_ name: String) throws -> [String: String] {
         guard let object = json(name).object else { throw misfit(json(name), place(name), "dict") }
         let pairs = try object.map { ($0.key, try Self.string($0.value, "\(place(name)).\($0.key)")) }
@@ -72,7 +78,7 @@ struct StrictFields {
 }
 
 private func misfit(_ json: JSON, _ place: String, _ expected: String) -> EdgesinkError {
-    EdgesinkError(.badBundle, "\(place) is \(json.shown)", expected: expected, remedy: "export the model again")
+    EdgesinkError(.badBundle, "\(place) is \(json.shown)", expected: expected, remedy: Manifest.again)
 }
 
 /// Runs the checks of a value read from the bundle: what is wrong there is the bundle's fault, not an option's.
@@ -81,6 +87,6 @@ func asBundleFault<Value>(_ place: String, _ make: () throws -> Value) throws ->
         return try make()
     } catch let error as EdgesinkError where error.kind != .badBundle {
         throw EdgesinkError(
-            .badBundle, "\(place): \(error.found)", expected: error.expected, remedy: "export the model again")
+            .badBundle, "\(place): \(error.found)", expected: error.expected, remedy: Manifest.again)
     }
 }

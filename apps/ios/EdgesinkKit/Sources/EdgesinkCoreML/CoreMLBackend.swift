@@ -4,7 +4,7 @@
     import EdgesinkCore
     import Foundation
 
-    /// Runs the package of a Core ML bundle: `decode` for one id, `prefill` for a padded chunk, over one state.
+    /// Runs the package of a Core ML bundle: `decode` for one id, `prefill` for a padded chunk, over the same states.
     ///
     /// An actor on a queue of its own: predictions over one state must follow one another, and they block.
     public actor CoreMLBackend: ModelBackend {
@@ -12,50 +12,63 @@
         private let manifest: Manifest
         private let decode: Function
         private let prefill: Function
-        private let cache: MLState
-        private let writesHere: Bool  // kv_write "host": the graph only reads the state
+        private let cache: MLState  // one tensor for each of the manifest's states
 
         public nonisolated var unownedExecutor: UnownedSerialExecutor { queue.asUnownedSerialExecutor() }
 
         init(compiled: URL, manifest: Manifest, choice: ComputeChoice) throws {
             self.manifest = manifest
-            decode = try Function(GraphNames.decode, of: compiled, choice, tokens: 1)
-            prefill = try Function(GraphNames.prefill, of: compiled, choice, tokens: manifest.stream.chunk)
-            cache = decode.model.makeState()  // both functions declare the same state and share it
-            writesHere = manifest.options["kv_write"] == KvWrite.host.rawValue
+            guard manifest.stateDtype == .float16 else {
+                throw EdgesinkError(
+                    .badBundle, "a state of \(manifest.stateDtype.rawValue)", expected: "float16",
+                    remedy: "export the bundle again")
+            }
+            let (chunk, views) = (manifest.stream.chunk, manifest.views.count)
+            decode = try Function(GraphNames.decode, of: compiled, choice, tokens: 1, views: views)
+            prefill = try Function(GraphNames.prefill, of: compiled, choice, tokens: chunk, views: views)
+            cache = decode.model.makeState()  // both functions declare the same states and share them
         }
 
-        public func feed(_ ids: [Int], position: Int, ring: Ring) throws -> [Float] {
+        public func feed(_ ids: [Int], position: Int, sinks: Int) throws -> [Float] {
             let function = ids.count == 1 ? decode : prefill
-            let output = try function.run(ids, position: ring.frame(position), sinks: ring.sinks, cache)
-            if writesHere {
-                let slots = (0..<ids.count).map { ring.slot(position + $0) }
-                try write(rows: output, to: slots)
+            let rings = try manifest.rings(sinks: sinks)
+            let output = try function.run(ids, frames: rings.map { $0.frame(position) }, sinks: sinks, cache)
+            if manifest.kvWrite == .host {  // the graph only reads the states
+                for state in manifest.states {
+                    let slots = (0..<ids.count).map { rings[state.view].slot(position + $0) }
+                    try write(rows: output, to: slots, of: state)
+                }
             }
             return try Self.floats(Self.array(output, GraphNames.logits))
         }
 
         public func state() throws -> [StateTensor] {
-            try withState { rows, memory in
-                let bytes = rows.packed(UnsafeRawBufferPointer(memory))
-                return [StateTensor(name: GraphNames.kvCache, dtype: .float16, shape: rows.shape, bytes: bytes)]
+            try manifest.states.map { state in
+                try withState(state) { rows, memory in
+                    let bytes = rows.packed(UnsafeRawBufferPointer(memory))
+                    return StateTensor(name: state.name, dtype: .float16, shape: rows.shape, bytes: bytes)
+                }
             }
         }
 
         public func load(_ saved: [StateTensor]) throws {
-            try withState { rows, memory in
-                guard let tensor = saved.first, tensor.name == GraphNames.kvCache, tensor.shape == rows.shape else {
-                    throw EdgesinkError(.badSession, "a session of another kind of bundle", expected: "one of Core ML")
+            let tensors = try manifest.states.map { state in
+                guard let tensor = saved.first(where: { $0.name == state.name && $0.shape == state.shape }) else {
+                    throw EdgesinkError(.badSession, "a session without \(state.name)", expected: "one of this bundle")
                 }
-                rows.unpack(tensor.bytes, into: memory)
+                return (state, tensor)
+            }
+            for (state, tensor) in tensors {
+                try withState(state) { rows, memory in rows.unpack(tensor.bytes, into: memory) }
             }
         }
 
-        /// Writes the rows that a "host" package hands out to their slots.
-        private func write(rows output: any MLFeatureProvider, to slots: [Int]) throws {
-            let new = try Self.array(output, GraphNames.newKv)
+        /// Writes the rows that a "host" package hands out for a state to their slots.
+        private func write(rows output: any MLFeatureProvider, to slots: [Int], of state: StateSpec) throws {
+            let new = try Self.array(output, GraphNames.newKv(state.view))
             let source = try Self.rows(new, new.strides.map(\.intValue))
-            try withState { target, memory in
+            try source.require(state, rows: slots.count == 1 ? 1 : manifest.stream.chunk)
+            try withState(state) { target, memory in
                 new.withUnsafeBytes { bytes in
                     for (token, slot) in slots.enumerated() {
                         source.copyRow(token, of: bytes, to: slot, target, memory)
@@ -65,17 +78,23 @@
         }
 
         private func withState<Result>(
-            _ body: (StridedRows, UnsafeMutableRawBufferPointer) throws -> Result
+            _ state: StateSpec, _ body: (StridedRows, UnsafeMutableRawBufferPointer) throws -> Result
         ) throws -> Result {
-            try cache.withMultiArray(for: GraphNames.kvCache) { array in
+            try cache.withMultiArray(for: state.name) { array in
                 try array.withUnsafeMutableBytes { memory, strides in
-                    try body(Self.rows(array, strides), memory)
+                    let rows = try Self.rows(array, strides)
+                    try rows.require(state)
+                    return try body(rows, memory)
                 }
             }
         }
 
         private static func rows(_ array: MLMultiArray, _ strides: [Int]) throws -> StridedRows {
-            try StridedRows(
+            guard array.dataType == .float16 else {
+                throw EdgesinkError(
+                    .badBundle, "keys and values of another type", expected: "float16", remedy: "export it again")
+            }
+            return try StridedRows(
                 shape: array.shape.map(\.intValue), strides: strides, itemBytes: StateDtype.float16.itemBytes)
         }
 
@@ -105,16 +124,16 @@
         let model: MLModel
         private let tokens: Int
         private let ids: MLMultiArray
-        private let position: MLMultiArray
+        private let position: MLMultiArray  // [views], the frame of each ring
         private let sinks: MLMultiArray
         private let length: MLMultiArray?  // of a padded chunk
         private let inputs: MLDictionaryFeatureProvider
 
-        init(_ name: String, of compiled: URL, _ choice: ComputeChoice, tokens: Int) throws {
+        init(_ name: String, of compiled: URL, _ choice: ComputeChoice, tokens: Int, views: Int) throws {
             model = try CompiledModel.function(name, of: compiled, choice)
             self.tokens = tokens
             ids = try MLMultiArray(shape: [1, NSNumber(value: tokens)], dataType: .int32)
-            position = try MLMultiArray(shape: [1], dataType: .int32)
+            position = try MLMultiArray(shape: [NSNumber(value: views)], dataType: .int32)
             sinks = try MLMultiArray(shape: [1], dataType: .int32)
             length = name == GraphNames.prefill ? try MLMultiArray(shape: [1], dataType: .int32) : nil
             var features: [String: Any] = [
@@ -124,9 +143,9 @@
             inputs = try MLDictionaryFeatureProvider(dictionary: features)
         }
 
-        func run(_ new: [Int], position at: Int, sinks count: Int, _ state: MLState) throws -> any MLFeatureProvider {
+        func run(_ new: [Int], frames: [Int], sinks count: Int, _ state: MLState) throws -> any MLFeatureProvider {
             for place in 0..<tokens { ids[place] = NSNumber(value: Int32(place < new.count ? new[place] : 0)) }
-            position[0] = NSNumber(value: Int32(at))
+            for (view, frame) in frames.enumerated() { position[view] = NSNumber(value: Int32(frame)) }
             sinks[0] = NSNumber(value: Int32(count))
             length?[0] = NSNumber(value: Int32(new.count))
             return try model.prediction(from: inputs, using: state)

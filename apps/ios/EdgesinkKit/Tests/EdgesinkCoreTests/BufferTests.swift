@@ -35,6 +35,18 @@ struct BufferTests {
         #expect(memory == [99, 99, 99, 99, 2, 3, 99, 99, 99, 99, 6, 7])
     }
 
+    @Test func refusesRowsThatAreNotTheManifests() throws {
+        let state = try Manifest(json: Data(Golden.manifest("two_views").text.utf8)).states[1]  // [6, 2, 32, 16]
+        let whole = try StridedRows(shape: [6, 2, 32, 16], strides: [1024, 512, 16, 1], itemBytes: 2)
+        try whole.require(state)
+        try StridedRows(shape: [6, 2, 8, 16], strides: [256, 128, 16, 1], itemBytes: 2).require(state, rows: 8)
+        #expect(throws: EdgesinkError.self) { try whole.require(state, rows: 8) }
+        for shape in [[6, 2, 64, 16], [4, 2, 32, 16], [6, 1, 32, 16], [6, 2, 32, 8]] {
+            let other = try StridedRows(shape: shape, strides: [1024, 512, 16, 1], itemBytes: 2)
+            #expect(throws: EdgesinkError.self) { try other.require(state) }
+        }
+    }
+
     @Test func refusesALayoutThatIsNotOfRows() {
         #expect(throws: EdgesinkError.self) { try StridedRows(shape: [2, 3], strides: [3, 1], itemBytes: 2) }
         #expect(throws: EdgesinkError.self) {

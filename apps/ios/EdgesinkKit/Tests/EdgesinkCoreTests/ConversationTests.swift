@@ -27,7 +27,7 @@ struct ConversationTests {
         let next = "<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n"
         let whole = opening.utf8.map(Int.init) + made + next.utf8.map(Int.init)
         #expect(await conversation.session.position == whole.count)
-        #expect(id == ToyBackend.next(after: whole, await conversation.session.status.ring, 256))
+        #expect(id == ToyBackend.next(after: whole, await conversation.session.status.ring))
     }
 
     @Test func pinsAWholeSystemPrompt() async throws {
@@ -57,7 +57,7 @@ struct ConversationTests {
         let session = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest), sinks: 2)
         let ring = try manifest.stream.ring(sinks: 3)
         var tokens = [1, 2, 3]
-        for _ in 0..<SelfTest.tokens { tokens.append(ToyBackend.next(after: tokens, ring, 256)) }
+        for _ in 0..<SelfTest.tokens { tokens.append(ToyBackend.next(after: tokens, ring)) }
         let right = GoldenStream(sinks: 3, prompt: [1, 2, 3], expected: Array(tokens[3...]))
         try await SelfTest.run(right, on: session)
         let wrong = GoldenStream(
@@ -98,6 +98,6 @@ struct ConversationTests {
         #expect(position < 64)
         #expect(await generation.unfed == Array(position..<64))
         let token = try await generation.next()
-        #expect(token?.id == ToyBackend.next(after: Array(0..<64), await session.status.ring, 256))
+        #expect(token?.id == ToyBackend.next(after: Array(0..<64), await session.status.ring))
     }
 }

@@ -8,6 +8,11 @@ enum Golden {
 
     static func json(_ name: String) throws -> JSON { try JSON.parse(Data(contentsOf: folder.appending(path: name))) }
 
+    /// One of the manifests in `tests/golden/manifest.json`.
+    static func manifest(_ name: String) throws -> JSON {
+        try json("manifest.json")["manifests"]?[name]?["manifest"] ?? .null
+    }
+
     static func list(_ json: JSON?) -> [JSON] { json?.array ?? [] }
 
     static func ints(_ json: JSON?) -> [Int] { list(json).compactMap(\.int) }

@@ -17,12 +17,32 @@ struct StreamSessionTests {
         var tokens = Array(0..<100)  // longer than the capacity of 32
         let stream = try await session.generate(tokens, tokenizer: byteTokenizer(), maxNewTokens: 500)
         for try await token in stream {
-            #expect(token.id == ToyBackend.next(after: tokens, ring, 256))
+            #expect(token.id == ToyBackend.next(after: tokens, ring))
             tokens.append(token.id)
         }
         #expect(tokens.count == 600)
         #expect(await session.position == 599)  // the last one is not fed: nobody asked for the next
         #expect(await session.status.forgotten == 599 - 32)
+    }
+
+    @Test func layersOfTheirOwnWindowForgetEarlierThanTheOthers() async throws {
+        let manifest = try Manifest(json: Data(Golden.manifest("two_views").text.utf8))
+        let session = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest), sinks: 2)
+        let rings = try manifest.rings(sinks: 2)
+        #expect(rings.map(\.sinks) == [2, 0])
+        #expect(rings.map(\.window) == [30, 8])
+        var tokens: [Int] = []
+        for size in [3, 8, 1, 1, 20, 1, 60, 1, 1, 100, 1] {
+            let ids = (0..<size).map { ($0 * 7 + tokens.count) % 256 }
+            tokens += ids
+            let logits = try await session.feed(ids)
+            #expect(Sampler.argmax(logits) == ToyBackend.next(after: tokens, rings[0], rings[1]))
+        }
+        let folder = try TemporaryFolder()
+        try await session.save(to: folder.file("talk"))
+        let other = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest))
+        try await other.restore(from: folder.file("talk"))
+        #expect(try await other.feed([9]) == session.feed([9]))
     }
 
     @Test func givesTheSameForChunksOfAnySizes() async throws {
@@ -50,8 +70,8 @@ struct StreamSessionTests {
 
     @Test func endsWithAnEndIdWithoutFeedingIt() async throws {
         let ring = try toyManifest().stream.ring()
-        let first = ToyBackend.next(after: [1, 2, 3], ring, 256)
-        let second = ToyBackend.next(after: [1, 2, 3, first], ring, 256)
+        let first = ToyBackend.next(after: [1, 2, 3], ring)
+        let second = ToyBackend.next(after: [1, 2, 3, first], ring)
         let session = try session(eos: [second])
         let generation = try await session.generation([1, 2, 3], tokenizer: byteTokenizer())
         var ids: [Int] = []

@@ -1,36 +1,48 @@
 import EdgesinkCore
 import Foundation
 
-/// A model without weights that remembers exactly what a ring remembers: one id a slot. The next id is a hash of what
-/// the newest token sees, so one wrong slot, position or sink changes everything after it.
+/// A model without weights that remembers exactly what its rings remember: one id a slot, for each view. The next id is a
+/// hash of what the newest token sees, so one wrong slot, position or sink changes everything after it.
 actor ToyBackend: ModelBackend {
-    private let vocab: Int
-    private var slots: [Int]
+    private let manifest: Manifest
+    private var slots: [[Int]]  // of each view
     private(set) var largestChunk = 0
     var delay: Duration?  // a run's length, for tests of what happens meanwhile
 
     init(manifest: Manifest, delay: Duration? = nil) {
-        vocab = manifest.model.vocab
-        slots = Array(repeating: -1, count: manifest.stream.rows)
-        self.delay = delay
+        (self.manifest, self.delay) = (manifest, delay)
+        slots = manifest.views.indices.map { view in
+            let rows = manifest.states.first { $0.view == view }?.shape[2] ?? 0
+            return Array(repeating: -1, count: rows)
+        }
     }
 
-    func feed(_ ids: [Int], position: Int, ring: Ring) async throws -> [Float] {
+    func feed(_ ids: [Int], position: Int, sinks: Int) async throws -> [Float] {
         if let delay { try await Task.sleep(for: delay) }
         largestChunk = max(largestChunk, ids.count)
-        for (offset, id) in ids.enumerated() { slots[ring.slot(position + offset)] = id }
         let newest = position + ids.count - 1
-        return Self.logits(after: ring.visible(newest).map { slots[ring.slot($0)] }, vocab)
+        var seen: [Int] = []
+        for (view, ring) in try manifest.rings(sinks: sinks).enumerated() {
+            for (offset, id) in ids.enumerated() { slots[view][ring.slot(position + offset)] = id }
+            seen += ring.visible(newest).map { slots[view][ring.slot($0)] }
+        }
+        return Self.logits(after: seen, manifest.vocab)
     }
 
     func state() -> [StateTensor] {
-        let bytes = slots.map(Float.init).withUnsafeBytes { Data($0) }
-        return [StateTensor(name: "slots", dtype: .float32, shape: [1, 1, slots.count, 1], bytes: bytes)]
+        slots.enumerated().map { view, slots in
+            let bytes = slots.map(Float.init).withUnsafeBytes { Data($0) }
+            return StateTensor(name: "slots_\(view)", dtype: .float32, shape: [1, 1, slots.count, 1], bytes: bytes)
+        }
     }
 
     func load(_ state: [StateTensor]) {
-        slots = state[0].bytes.withUnsafeBytes { bytes in
-            slots.indices.map { Int(bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self)) }
+        slots = state.map { tensor in
+            tensor.bytes.withUnsafeBytes { bytes in
+                stride(from: 0, to: bytes.count, by: 4).map {
+                    Int(bytes.loadUnaligned(fromByteOffset: $0, as: Float.self))
+                }
+            }
         }
     }
 
@@ -45,14 +57,14 @@ actor ToyBackend: ModelBackend {
     }
 
     /// The same told the slow way: from the whole list of tokens.
-    static func next(after tokens: [Int], _ ring: Ring, _ vocab: Int) -> Int {
-        Sampler.argmax(logits(after: ring.visible(tokens.count - 1).map { tokens[$0] }, vocab))
+    static func next(after tokens: [Int], _ rings: Ring..., vocab: Int = 256) -> Int {
+        Sampler.argmax(logits(after: rings.flatMap { $0.visible(tokens.count - 1).map { tokens[$0] } }, vocab))
     }
 }
 
 /// A manifest for toys: 2 layers, window 28, 4 sinks, at most 16, chunks of 8.
 func toyManifest(eos: [Int] = [], vocab: Int = 256) throws -> Manifest {
-    let text = try Golden.json("manifest.json")["good"]?.text ?? ""
+    let text = try Golden.manifest("good").text
     let changed = text.replacing("\"eos_ids\": [0, 2]", with: "\"eos_ids\": \(eos)")
         .replacing("\"vocab\": 256", with: "\"vocab\": \(vocab)")
     return try Manifest(json: Data(changed.utf8))

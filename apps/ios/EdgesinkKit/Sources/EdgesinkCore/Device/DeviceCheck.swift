@@ -40,9 +40,10 @@ public struct DeviceCheck: Sendable {
 
     private static func facts(_ manifest: Manifest) -> [(key: String, value: JSON)] {
         [
-            ("model", .string(manifest.model.name)), ("target", .string(manifest.target.rawValue)),
+            ("model", .string(manifest.name)), ("target", .string(manifest.target.rawValue)),
             ("precision", .string(manifest.precision.rawValue)),
-            ("options", .object(manifest.options.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) })),
+            ("kv_write", manifest.kvWrite.map { .string($0.rawValue) } ?? .null),
+            ("vocabulary_bits", .int(manifest.vocabularyBits)), ("parts", .int(manifest.parts)),
             ("fingerprint", .string(manifest.fingerprint)), ("capacity", .int(manifest.stream.capacity)),
             ("state_bytes", .int(manifest.stateBytes)), ("weight_bytes", .int(manifest.weightBytes)),
         ]

@@ -19,8 +19,7 @@ public struct GoldenStream: Equatable, Sendable {
             throw EdgesinkError(.badBundle, "\(file.path) cannot be read", remedy: "make it again")
         }
         let place = file.lastPathComponent
-        let fields = try StrictFields(
-            json, place, required: ["format", "sinks", "prompt", "expected"])
+        let fields = try StrictFields(json, place, ["format", "sinks", "prompt", "expected"])
         guard try fields.int("format") == Self.format else {
             throw EdgesinkError(
                 .badBundle, "\(place) has format \(fields.json("format").shown)", expected: "format \(Self.format)",

@@ -3,10 +3,11 @@ import Foundation
 /// What a stream needs of whatever runs its graph: a backend owns the graph and its state, and knows token ids and
 /// positions, not text and not sampling.
 public protocol ModelBackend: Sendable {
-    /// Runs ids (1 … `ring.chunk` of them) that stand at `position`, `position + 1` …
+    /// Runs ids (1 … the bundle's chunk of them) that stand at `position`, `position + 1` … of a stream with `sinks`
+    /// pinned tokens.
     ///
     /// Returns float32 [V], the logits after the last id.
-    func feed(_ ids: [Int], position: Int, ring: Ring) async throws -> [Float]
+    func feed(_ ids: [Int], position: Int, sinks: Int) async throws -> [Float]
 
     /// A copy of the state: what a session file holds.
     func state() async throws -> [StateTensor]

@@ -40,25 +40,50 @@ enum SafeTensors {
         let data = file.dropFirst(8 + Int(length))
         var tensors: [String: StateTensor] = [:]
         var metadata: [String: String] = [:]
-        for (name, value) in try JSON.parse(file.dropFirst(8).prefix(Int(length))).object ?? [] {
+        var ranges: [Range<Int>] = []
+        for (name, value) in try fields(JSON.parse(file.dropFirst(8).prefix(Int(length))), "the header") {
             if name == "__metadata__" {
-                for (key, item) in value.object ?? [] { metadata[key] = item.string }
+                for (key, item) in try fields(value, name) {
+                    guard let text = item.string else { throw Damaged(description: "'\(key)' is no text") }
+                    metadata[key] = text
+                }
             } else {
-                tensors[name] = try tensor(name, value, data)
+                let range = try place(name, value, data.count)
+                tensors[name] = try tensor(name, value, data.dropFirst(range.lowerBound).prefix(range.count))
+                ranges.append(range)
             }
+        }
+        let ends = ranges.sorted { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) }
+        guard ends.map(\.lowerBound) + [data.count] == [0] + ends.map(\.upperBound) else {
+            throw Damaged(description: "entries that overlap or do not fill the file")
         }
         return (tensors, metadata)
     }
 
-    private static func tensor(_ name: String, _ json: JSON, _ data: Data) throws -> StateTensor {
-        let shape = json["shape"]?.array?.compactMap(\.int) ?? []
-        let offsets = json["data_offsets"]?.array?.compactMap(\.int) ?? []
+    /// Those of an object, none of them twice.
+    private static func fields(_ json: JSON, _ place: String) throws -> [(key: String, value: JSON)] {
+        guard let fields = json.object else { throw Damaged(description: "\(place) is no object") }
+        guard Set(fields.map(\.key)).count == fields.count else {
+            throw Damaged(description: "\(place) has a field twice")
+        }
+        return fields
+    }
+
+    /// Where the bytes of an entry lie in the data.
+    private static func place(_ name: String, _ json: JSON, _ count: Int) throws -> Range<Int> {
+        let offsets = json["data_offsets"]?.array?.map(\.int) ?? []
+        guard offsets.count == 2, let start = offsets[0], let end = offsets[1], 0 <= start, start <= end, end <= count
+        else { throw Damaged(description: "an entry '\(name)' outside the file") }
+        return start..<end
+    }
+
+    private static func tensor(_ name: String, _ json: JSON, _ bytes: Data) throws -> StateTensor {
+        let sizes = json["shape"]?.array ?? []
+        let shape = sizes.compactMap(\.int).filter { (0...largestSize).contains($0) }
         let spelled = json["dtype"]?.string ?? ""
-        guard let dtype = names.first(where: { $0.value == spelled })?.key, offsets.count == 2, 0 <= offsets[0],
-            offsets[0] <= offsets[1], offsets[1] <= data.count, shape.allSatisfy({ (0...(1 << 31)).contains($0) }),
-            shape.reduce(Double(dtype.itemBytes), { $0 * Double($1) }) == Double(offsets[1] - offsets[0])
+        guard let dtype = names.first(where: { $0.value == spelled })?.key, shape.count == sizes.count,
+            shape.reduce(Double(dtype.itemBytes), { $0 * Double($1) }) == Double(bytes.count)
         else { throw Damaged(description: "an entry '\(name)' that cannot be") }
-        let bytes = data[(data.startIndex + offsets[0])..<(data.startIndex + offsets[1])]
         return StateTensor(name: name, dtype: dtype, shape: shape, bytes: Data(bytes))
     }
 }

@@ -33,7 +33,7 @@ public actor StreamSession {
         var start = 0
         for size in ring.chunks(ids.count) {
             try Task.checkCancellation()
-            logits = try await backend.feed(Array(ids[start..<(start + size)]), position: position, ring: ring)
+            logits = try await backend.feed(Array(ids[start..<(start + size)]), position: position, sinks: ring.sinks)
             start += size
             position += size
         }
@@ -69,7 +69,7 @@ public actor StreamSession {
         try claim()
         defer { isFeeding = false }
         let saved = try SavedSession(
-            reading: file, fingerprint: manifest.fingerprint, like: try await backend.state())
+            reading: file, of: manifest, like: try await backend.state())
         let ring = try manifest.stream.ring(sinks: saved.sinks)
         try await backend.load(saved.state)
         (self.ring, position) = (ring, saved.position)
@@ -114,7 +114,7 @@ public actor StreamSession {
 
     private func check(_ ids: [Int]) throws {
         guard !ids.isEmpty else { throw EdgesinkError(.badOption, "no ids", expected: "one id or more") }
-        let vocab = manifest.model.vocab
+        let vocab = manifest.vocab
         if let bad = ids.first(where: { !(0..<vocab).contains($0) }) {
             throw EdgesinkError(
                 .badOption, "token id \(bad)", expected: "0 to \(vocab - 1)", remedy: "use the bundle's own tokenizer")

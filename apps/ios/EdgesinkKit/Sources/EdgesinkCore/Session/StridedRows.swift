@@ -17,6 +17,17 @@ public struct StridedRows: Equatable, Sendable {
         (self.shape, self.strides, self.itemBytes) = (shape, strides, itemBytes)
     }
 
+    /// Throws `badBundle` unless the shape is that of a state; of `rows`, where they are given, and not the state's.
+    public func require(_ state: StateSpec, rows: Int? = nil) throws {
+        var expected = state.shape
+        expected[2] = rows ?? expected[2]
+        guard shape == expected else {
+            throw EdgesinkError(
+                .badBundle, "keys and values of shape \(shape)", expected: "\(expected)",
+                remedy: "export the bundle again")
+        }
+    }
+
     private var rowBytes: Int { shape[3] * itemBytes }
 
     private func offset(_ block: Int, _ head: Int, _ row: Int) -> Int {
