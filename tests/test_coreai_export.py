@@ -29,7 +29,7 @@ def test_both_entry_points_are_the_oracle_over_three_laps_on_one_state(bundle, t
     from edgesink.verify.coreai import CoreAiStream
 
     out, manifest = bundle
-    ids = np.random.default_rng(6).integers(0, manifest.model.vocab, 3 * STREAM.rows + 4)
+    ids = np.random.default_rng(6).integers(0, manifest.vocab, 3 * STREAM.rows + 4)
     stream = CoreAiStream(out / COREAI_MODEL, manifest)
     reference = Reference(toy.model, sinks, STREAM.capacity - sinks)
     position, turn, worst = 0, 0, 0.0
