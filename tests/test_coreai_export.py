@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import view_models
+from view_models import IDS, MODELS, HandMade, ViewOracle, pieces
 
 from edgesink.errors import BadOption, MissingPackage
 from edgesink.export.bundle import export
@@ -40,6 +42,23 @@ def test_both_entry_points_are_the_oracle_over_three_laps_on_one_state(bundle, t
         position, turn = position + len(piece), turn + 1
     stream.close()
     assert worst <= TOLERANCE, f"max {worst:.1e}"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layers_with_rings_of_their_own_are_the_definition(name, tmp_path, monkeypatch):
+    pytest.importorskip("coreai_torch", reason="Apple's coreai-torch is not installed: pip install 'edgesink[coreai]'")
+    from edgesink.verify.coreai import CoreAiStream
+
+    out, checkpoint = tmp_path / "bundle", HandMade(MODELS[name])
+    monkeypatch.setattr("edgesink.export.bundle.open_checkpoint", lambda path: checkpoint)
+    manifest = export(checkpoint.path, out, "coreai", view_models.STREAM, "fp32")
+    stream = CoreAiStream(out / COREAI_MODEL, manifest)
+    for sinks in (0, 4):
+        expected = ViewOracle(checkpoint, view_models.STREAM, sinks).run(IDS)
+        found = {piece.stop: stream.feed(IDS[piece], piece.start, sinks) for piece in pieces(len(IDS), RAGGED)}
+        worst = max(np.abs(row - expected[count - 1]).max() for count, row in found.items())
+        assert worst <= TOLERANCE * np.std(expected), f"{sinks} sinks: max {worst:.1e}"
+    stream.close()
 
 
 @pytest.mark.slow

@@ -15,21 +15,21 @@ from llama_oracle import LlamaOracle, kept
 
 from edgesink import names
 from edgesink.errors import BadOption
-from edgesink.export.bundle import export
+from edgesink.export.bundle import _draft, export
 from edgesink.export.checkpoint import open_checkpoint
 from edgesink.export.palettize import Palette
 from edgesink.export.quantize import Blocks
+from edgesink.export.recipe import Recipe
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.ops import MilOps, write_coreml
 from edgesink.export.weights import held_weights
 from edgesink.gauges import resident_bytes
 from edgesink.manifest import COREML_PACKAGE, Manifest
 from edgesink.mil.evaluator import MilEvaluator
-from edgesink.mil.ops import COMING, OPS
 from edgesink.mil.structure import check_ring_structure, describe
 from edgesink.ring import Ring
 from edgesink.spec import StreamSpec
-from edgesink.targets import KV_WRITES, default_vocabulary_bits
+from edgesink.targets import KV_WRITES
 
 STREAM = StreamSpec(sinks=4, window=12, max_sinks=8, chunk=5)  # 20 rows in a buffer of 32
 RAGGED = [5, 1, 1, 3, 5, 2, 4, 1]  # chunks of 1 are decoded, the others prefilled
@@ -60,9 +60,9 @@ class Runner:
             inputs[names.IDS] = np.pad(inputs[names.IDS], ((0, 0), (0, self.ring.chunk - len(ids))), constant_values=3)
             inputs[names.LENGTH] = np.array([len(ids)], np.int32)
         out = self.evaluator.predict(inputs, self.state, names.DECODE if len(ids) == 1 else names.PREFILL)
-        if names.NEW_KV in out:
+        if names.new_kv(0) in out:
             slots = [self.ring.slot(self.position + i) for i in range(len(ids))]
-            self.state[names.KV_CACHE][:, :, slots] = out[names.NEW_KV][:, :, : len(ids)]
+            self.state[names.kv_cache(0)][:, :, slots] = out[names.new_kv(0)][:, :, : len(ids)]
         self.position += len(ids)
         return out[names.LOGITS][0].astype(np.float64)
 
@@ -129,13 +129,11 @@ class Case:
 
     def __init__(self, folder: Path, checkpoint, model_of: Callable, stream: StreamSpec, precision: str, kv_write: str):
         self.stream, self.checkpoint, self.precision = stream, checkpoint, precision
-        self.weights = held_weights(checkpoint, precision, default_vocabulary_bits("coreml", precision))
-        self.manifest = Manifest(
-            target="coreml", model=checkpoint.model, stream=stream, precision=precision, weights="", files=(),
-            state_dtype="float16", bos_id=None, eos_ids=(), tools={"edgesink": "0"}, options={"kv_write": kv_write},
-        )  # fmt: skip
+        recipe = Recipe.fitted("coreml", stream, precision, kv_write)
+        self.weights = held_weights(checkpoint, precision, recipe.vocabulary_bits)
+        self.manifest = _draft(checkpoint, recipe)
         self.package = folder / COREML_PACKAGE
-        write_coreml(folder, self.manifest, self.weights)
+        write_coreml(folder, checkpoint.model, recipe, self.manifest, self.weights)
         self._model_of, self._truth = model_of, {}
 
     def truth(self, ids: np.ndarray, sinks: int) -> list[np.ndarray]:
@@ -194,29 +192,22 @@ def test_in_float16_the_package_stays_near_the_oracle(case, ids):
     assert found.max() <= TOLERANCE["fp16"], f"max {found.max():.1e}, mean {found.mean():.1e} of the spread"
 
 
-def test_the_evaluator_knows_what_is_emitted_and_what_is_coming_and_no_more(case):
-    made = [case(kv_write=kv_write) for kv_write in KV_WRITES] + [case(precision) for precision in ("int4", "pal4")]
-    functions = [function for one in made for function in describe(one.package).functions.values()]
-    emitted = {kind for function in functions for kind in function.op_census} - {"read_state", "write_state"}
-    assert emitted <= set(OPS)
-    assert set(OPS) - emitted == set(COMING), "a kind that is not emitted has a reason in COMING, or goes"
-
-
 @pytest.mark.parametrize("kv_write", KV_WRITES)
 def test_the_package_has_the_structure_of_a_ring(case, kv_write):
     made = case(kv_write=kv_write)
     structure = describe(made.package)
-    read_only = (names.KV_CACHE,) if kv_write == "host" else ()
+    (state,) = made.manifest.states
+    read_only = (state.name,) if kv_write == "host" else ()
     assert check_ring_structure(structure, read_only=read_only) == []
-    model, rows = made.manifest.model, made.manifest.state_rows
+    model, rows = made.checkpoint.model, 32
     for function in structure.functions.values():
-        ((state, kind),) = function.states
-        assert (state, kind.shape) == (names.KV_CACHE, (2 * model.layers, model.kv_heads, rows, model.head_dim))
-        assert function.state_writes[state] == (0 if kv_write == "host" else model.layers)
+        ((name, kind),) = function.states
+        assert (name, kind.shape) == (state.name, state.shape)
+        assert kind.shape == (2 * model.layers, model.kv_heads, rows, model.head_dim)
+        assert function.state_writes[name] == (0 if kv_write == "host" else model.layers)
         assert not [op for op in function.op_census if "scatter" in op or "conv" in op]
         assert function.max_rank <= 4
         assert np.prod(kind.shape) * 2 == made.manifest.state_bytes
-    assert rows % 32 == 0
     assert structure.default_function == names.DECODE
 
 
@@ -294,7 +285,7 @@ class FirstLayers:
 
     @property
     def model(self):
-        return dataclasses.replace(self.whole.model, layers=self.layers)
+        return dataclasses.replace(self.whole.model, view_of=self.whole.model.view_of[: self.layers])
 
 
 REAL_STREAM = StreamSpec(sinks=4, window=28, max_sinks=8, chunk=8)
@@ -334,7 +325,7 @@ def test_what_core_ml_cannot_do_is_refused_before_anything_is_written(toy, tmp_p
 def test_the_bundle_is_whole_and_says_what_is_verified(toy, tmp_path):
     manifest = export(toy.path, tmp_path / "bundle", "coreml", STREAM, "int4", kv_write="host")
     manifest.check_files(tmp_path / "bundle")
-    assert manifest.options == {"kv_write": "host", "vocabulary_bits": "4"}
+    assert (manifest.kv_write, manifest.vocabulary_bits) == ("host", 4)
     text = (tmp_path / "bundle" / "README.md").read_text()
     for label in ("checked by an independent evaluator", "parsed, not compiled", "not verified"):
         assert label in text

@@ -16,8 +16,9 @@ from edgesink.export.to_coreml import ops as to_coreml
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import Program, WeightStore, function, save_program
 from edgesink.export.to_coreml.ops import SMALLEST_EPS, MilOps
-from edgesink.manifest import Manifest
+from edgesink.manifest import COREML_PACKAGE, Manifest
 from edgesink.mil.evaluator import MilEvaluator
+from edgesink.mil.ops import COMING, OPS
 from edgesink.mil.structure import describe
 from edgesink.targets import KV_WRITES
 from edgesink.verify.coreml_packages import structure_findings
@@ -44,10 +45,10 @@ def bundle(tmp_path_factory):
     return make
 
 
-def exported(checkpoint: HandMade, out: Path, kv_write: str = "slice", parts: int = 1) -> Path:
+def exported(checkpoint: HandMade, out: Path, kv_write: str = "slice", parts: int = 1, precision: str = "fp16") -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_bundle, "open_checkpoint", lambda path: checkpoint)
-        export(Path("hand-made"), out, "coreml", STREAM, "fp16", kv_write=kv_write, parts=parts)
+        export(Path("hand-made"), out, "coreml", STREAM, precision, kv_write=kv_write, parts=parts)
     return out
 
 
@@ -137,6 +138,15 @@ def test_states_that_the_manifest_does_not_have_are_a_finding(bundle):
     manifest = Manifest.read(made)
     fewer = dataclasses.replace(manifest, states=manifest.states[:1])
     assert any("expected {'kv_cache':" in finding for finding in structure_findings(made, fewer))
+
+
+def test_the_evaluator_knows_what_is_emitted_and_what_is_coming_and_no_more(bundle, tmp_path):
+    made = [bundle(name, kv_write) for name in MODELS for kv_write in KV_WRITES]
+    made += [exported(HandMade(GEMMA_LIKE), tmp_path / p, precision=p) for p in ("int4", "pal4")]
+    functions = [function for one in made for function in describe(one / COREML_PACKAGE).functions.values()]
+    emitted = {kind for function in functions for kind in function.op_census} - {"read_state", "write_state"}
+    assert emitted <= set(OPS)
+    assert set(OPS) - emitted == set(COMING), "a kind that is not emitted has a reason in COMING, or goes"
 
 
 # ---- the ends of float16

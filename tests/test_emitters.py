@@ -102,7 +102,7 @@ def mil_function(tmp_path, tokens):
     """The store and the inputs of a function of two layers, each with a state in the one tensor."""
     ids = {names.IDS: ((1, tokens), "int32"), names.POSITION: ((1,), "int32"), names.SINKS: ((1,), "int32")}
     program = Program()
-    with function(program, "main", ids, (names.KV_CACHE, (4, 2, 16, 8))) as (given, outputs):
+    with function(program, "main", ids, {names.kv_cache(0): (4, 2, 16, 8)}) as (given, outputs):
         yield WeightStore(tmp_path), given
         outputs.append(constant(np.zeros(1)))
 
@@ -115,7 +115,7 @@ def tables(ops):
 def test_a_second_rotary_base_has_core_ml_tables_of_its_own(tmp_path, specs, count):
     with mil_function(tmp_path, 3) as (store, given):
         ops = MilOps(store, weights, None)
-        buffers = MilBuffers(given[names.KV_CACHE], [0, 1], "blend")
+        buffers = MilBuffers(given[names.kv_cache(0)], [0, 1], "blend")
         for spec in specs:
             BoundedFrame(ops, buffers, spec, given[names.IDS], given[names.POSITION], given[names.SINKS], 3)
         cos, sin = (
@@ -139,7 +139,7 @@ def test_a_table_of_ones_is_not_taken_for_another(tmp_path):
 
 def test_core_ml_rows_go_to_the_slots_that_they_are_given(tmp_path):
     with mil_function(tmp_path, 3) as (_, given):
-        buffers = MilBuffers(given[names.KV_CACHE], [0, 1], "blend")
+        buffers = MilBuffers(given[names.kv_cache(0)], [0, 1], "blend")
         first, second = constant(np.array([0, 1, 2])), constant(np.array([3, 4, 5]))
         assert buffers._blend_places(first) is buffers._blend_places(first)
         (put, _), (other, _) = buffers._blend_places(first), buffers._blend_places(second)

@@ -175,7 +175,6 @@ OPS: dict[str, Op] = {
 }
 
 COMING: dict[str, str] = {
-    "gelu": "the activation of Gemma and MPT",
     "erf": "gelu written out",
     "tanh": "gelu written out, and soft caps",
     "sigmoid": "SiLU and other gates written out",
