@@ -100,8 +100,7 @@ def load_model(source: str | Path, device: str = "cpu", dtype: Any = None) -> An
     path = Path(source)
     if not path.exists():
         raise BadCheckpoint(f"no checkpoint at {path}", "a folder or a .gguf file")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MissingPackage("PyTorch finds no GPU here", "an NVIDIA GPU and a CUDA build of torch", "use --device cpu")
+    check_device(device)
     folder, gguf = (path.parent, path.name) if path.suffix == ".gguf" else (path, None)
     bars = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     try:
@@ -112,3 +111,11 @@ def load_model(source: str | Path, device: str = "cpu", dtype: Any = None) -> An
     except (OSError, ValueError, KeyError) as error:
         raise BadCheckpoint(f"transformers cannot read {path} ({error})", "", "download it again") from None
     return model.to(device).eval()
+
+
+def check_device(device: str) -> None:
+    """MissingPackage if PyTorch has no such device here."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MissingPackage("PyTorch finds no GPU here", "an NVIDIA GPU and a CUDA build of torch", "use --device cpu")

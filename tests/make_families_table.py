@@ -181,8 +181,8 @@ def document(rows: dict[str, dict[str, str]]) -> str:
 Made by `python tests/make_families_table.py` on {datetime.date.today()}: {tools}, {processor()}.
 
 Every row is a tiny random model of transformers (norms and biases random too), exported with {STREAM.sinks} sinks, a
-capacity of {STREAM.capacity} tokens and chunks of up to {STREAM.chunk}. A number is the largest difference of a logit, as a
-share of the logits' standard deviation: in the first column before the first eviction against transformers' own
+capacity of {STREAM.capacity} tokens and chunks of up to {STREAM.chunk}. A number is the largest difference of a logit,
+as a share of the logits' standard deviation: in the first column before the first eviction against transformers' own
 forward pass, elsewhere over {LAPS} laps of the ring, in ragged chunks across the wrap, against the
 [oracle](../edgesink/reference.py), which knows no family. A quantised or float16 bundle is compared with the oracle on
 the same rounded weights. "Core ML" is the saved package in [an independent evaluator](coreml.md) of Apple's operation
@@ -191,8 +191,8 @@ definitions, not Core ML; "Swift" counts greedy tokens equal to the Python runti
 {heads}
 {table}
 
-Real files are checked by `pytest -m slow tests/test_families_real.py`: SmolLM2-135M, Qwen2.5-Coder-0.5B and 1.5B, Gemma 3
-270M ([what was measured](evidence.md)).
+Real files are checked by `pytest -m slow tests/test_families_real.py`: Qwen2.5-Coder-0.5B and 1.5B, and Gemma 3 270M
+([what was measured](evidence.md)).
 """
 
 

@@ -314,24 +314,32 @@ def test_a_core_ml_bundle_is_read_by_the_evaluator(toy, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_named(bundle, toy, command):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     code, _, err = command("verify", bundle, "--model", toy.path, "--device", "cuda")
     assert code == 1
-    assert "CUDAExecutionProvider" in err
+    assert "PyTorch finds no GPU here" in err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_decoder_in_pytorch_is_compared_too_where_its_type_is_given(bundle, toy, dtype):
+    reports = verify_bundle(bundle, toy.path, torch_type=dtype)
+    assert [report.kind for report in reports] == ["target", "torch"]
+    assert dtype in reports[1].runner
+    assert [report.failures for report in reports] == [[], []]
+    assert (reports[1].whole.max_abs > 1e-4) == (dtype != "float32")
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_gpu_computes_what_the_oracle_computes(toy, tmp_path, precision):
-    onnxruntime = pytest.importorskip("onnxruntime")
     torch = pytest.importorskip("torch")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not torch.cuda.is_available():
-        pytest.skip("no NVIDIA GPU, or no onnxruntime-gpu and CUDA build of torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU, or no CUDA build of torch")
     bundle = toy.bundle(tmp_path / precision, SPEC, precision)
-    (report,) = verify_bundle(bundle, toy.path, device="cuda", tokens=2000)
-    assert report.failures == [], report.whole
+    for report in verify_bundle(bundle, toy.path, device="cuda", tokens=2000):
+        assert report.failures == [], report.whole
 
 
 def test_smollm2_passes_from_the_first_token_to_several_wraps(smollm2_bundles, smollm2_oracle_model):

@@ -74,15 +74,16 @@ def verify_bundle(
         from edgesink.verify.coreml_packages import structure_findings
 
         reports[0].structure = structure_findings(bundle, manifest)
-    _record(bundle, manifest, recorded(reports), ids)
+    if (report := recorded(reports)) is not None:
+        _record(bundle, manifest, report, ids)
     return reports
 
 
-def recorded(reports: Sequence[Report]) -> Report:
+def recorded(reports: Sequence[Report]) -> Report | None:
     """The report that the bundle carries: of what runs everywhere the first that failed, else the last, the nearest
-    to a device. Our kernels are not everywhere."""
-    everywhere = [report for report in reports if report.kind not in ("kernels", "torch")] or list(reports)
-    return next((report for report in everywhere if report.failures), everywhere[-1])
+    to a device. Our kernels are not everywhere, and PyTorch runs another file."""
+    everywhere = [report for report in reports if report.kind not in ("kernels", "torch")]
+    return next((report for report in everywhere if report.failures), everywhere[-1] if everywhere else None)
 
 
 def _oracle(manifest: Manifest, checkpoint_path: Path, ring: Ring, device: Device) -> Any:

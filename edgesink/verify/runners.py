@@ -120,17 +120,17 @@ def open_runners(
 ) -> list[Runner]:
     """All that can run the bundle here: its target's runner, then our kernels or Core ML if this machine has them.
 
-    torch: opens PyTorch's runner of the decoder, which comes first where it is given; the target's own on a GPU is
-    then left out if this machine's ONNX Runtime has no CUDA.
+    torch: opens PyTorch's runner of the decoder, which comes last. Where it is given, the bundle's own graph is left
+    out on a GPU that this machine's ONNX Runtime does not drive.
     """
-    if torch is not None:
-        own = [open_runner(bundle, manifest, device)] if manifest.target == "onnx" and runs_cuda() else []
-        return [torch(), *own]
-    runners = [open_runner(bundle, manifest, device)]
+    alone = torch is not None and device == "cuda" and not (manifest.target == "onnx" and runs_cuda())
+    runners = [] if alone else [open_runner(bundle, manifest, device)]
     if device == "cpu" and runs_kernels(bundle, manifest):
         runners.append(OnnxRunner(bundle, manifest, device, kernels=True))
     if manifest.target == "coreml" and runs_core_ml():
         runners.append(CoreMlRunner(bundle, manifest, units))
+    if torch is not None:
+        runners.append(torch())
     return runners
 
 

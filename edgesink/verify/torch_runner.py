@@ -27,7 +27,9 @@ class TorchRunner:
         from edgesink.export.checkpoint import open_checkpoint, weight_names
         from edgesink.export.to_torch import RingDecoder, sink_corrected
         from edgesink.export.weights import as_floats, held_weights
+        from edgesink.reference import check_device
 
+        check_device(device)
         checkpoint = open_checkpoint(checkpoint_path)
         held = held_weights(checkpoint, manifest.precision, manifest.vocabulary_bits)
         weights = {
