@@ -31,22 +31,24 @@ class WindowTimes:
     """Medians at one window size, milliseconds per token; None where it was not timed."""
 
     window: int  # tokens seen, sinks included
-    stream_ms: float  # ONNX graph, one token
-    recompute_ms: float  # ONNX graph, a whole window for one token
+    stream_ms: float | None = None  # ONNX graph, one token
+    recompute_ms: float | None = None  # ONNX graph, a whole window for one token
     torch_stream_ms: float | None = None  # PyTorch, one token on a full key/value cache
     torch_recompute_ms: float | None = None  # PyTorch, a dense forward of the window, logits of the last token only
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
         """What streaming saves in the graph."""
-        return self.recompute_ms / self.stream_ms
+        return _quotient(self.recompute_ms, self.stream_ms)
 
     @property
     def torch_ratio(self) -> float | None:
         """What it saves in PyTorch."""
-        if self.torch_recompute_ms is None or self.torch_stream_ms is None:
-            return None
-        return self.torch_recompute_ms / self.torch_stream_ms
+        return _quotient(self.torch_recompute_ms, self.torch_stream_ms)
+
+
+def _quotient(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a / b
 
 
 def time_window(stream: Stream, ids: np.ndarray, steps: int, repeats: int) -> WindowTimes:
@@ -68,13 +70,20 @@ def time_window(stream: Stream, ids: np.ndarray, steps: int, repeats: int) -> Wi
 
 
 def time_torch(times: WindowTimes, model: Any, ids: np.ndarray, steps: int, repeats: int) -> WindowTimes:
-    """The same in PyTorch; the window slides by being cut back to its size, which costs nothing here."""
+    """The same in PyTorch, on the device of the model; the window slides by being cut back to its size, which costs
+    nothing here."""
     import torch
     from transformers import DynamicCache
 
-    window = torch.tensor(ids[: times.window])[None]
+    window = torch.tensor(ids[: times.window], device=model.device)[None]
     with torch.inference_mode():
-        dense = [milliseconds(lambda: model(window, use_cache=False, logits_to_keep=1)) for _ in range(repeats)]
+
+        def recompute() -> None:
+            model(window, use_cache=False, logits_to_keep=1)
+            _finish(model)
+
+        recompute()  # a GPU's first run compiles and plans
+        dense = [milliseconds(recompute) for _ in range(repeats)]
         cache = DynamicCache()
         for start in range(0, times.window - 1, 512):
             stop = min(start + 512, times.window - 1)
@@ -83,11 +92,20 @@ def time_torch(times: WindowTimes, model: Any, ids: np.ndarray, steps: int, repe
         def step() -> None:
             model(window[:, -1:], cache=cache, logits_to_keep=1)
             cache.crop(-1)
+            _finish(model)
 
         stepped = [milliseconds(step) for _ in range(steps)]
     return dataclasses.replace(
         times, torch_stream_ms=float(np.median(stepped)), torch_recompute_ms=float(np.median(dense))
     )
+
+
+def _finish(model: Any) -> None:
+    """Wait for what a GPU still has to do."""
+    import torch
+
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 @dataclass(frozen=True)
