@@ -12,7 +12,7 @@ from edgesink.export import bundle as export_bundle
 from edgesink.export.attention import AttentionSpec
 from edgesink.export.bundle import export
 from edgesink.export.graph import Norm
-from edgesink.export.to_coreml import ops as to_coreml
+from edgesink.export.to_coreml import functions
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import Program, WeightStore, function, save_program
 from edgesink.export.to_coreml.ops import SMALLEST_EPS, MilOps
@@ -169,7 +169,7 @@ def norm_program(folder: Path, norm: Norm, width: int):
     """A program that is one norm with a weight of ones, in float16: x [width] -> the same, normed."""
     program, store = Program(), WeightStore(folder)
     with function(program, "main", {"x": ((1, 1, width), "float16")}, {}) as (values, outputs):
-        outputs.append(to_coreml.named(MilOps(store, lambda name: np.ones(width), None).norm(values["x"], norm), "y"))
+        outputs.append(functions.named(MilOps(store, lambda name: np.ones(width), None).norm(values["x"], norm), "y"))
     save_program(program, "main", folder / "norm.mlpackage", folder, lambda description: None)
     evaluator = MilEvaluator(folder / "norm.mlpackage", "fp16")
     return lambda x: evaluator.predict({"x": x[None, None]}, {})["y"][0, 0].astype(np.float64)
@@ -239,7 +239,7 @@ def last_layers_place(buffers, layer):
     return 2 * (len(buffers._layers) - 1)
 
 
-def last_ring(x, place, exact=to_coreml.sliced):
+def last_ring(x, place, exact=functions.element):
     return exact(x, x.shape[0] - 1)
 
 
@@ -257,7 +257,7 @@ FAULTS = [
     ("qwen-like", MilOps, "table", first_table),
     ("gemma-like", MilBuffers, "update", one_slot_off),
     ("gemma-like", MilBuffers, "_first", last_layers_place),
-    ("gemma-like", to_coreml, "sliced", last_ring),
+    ("gemma-like", functions, "element", last_ring),
     ("gemma-like", AttentionSpec, "of", classmethod(with_sinks)),
 ]
 
