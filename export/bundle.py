@@ -102,7 +102,7 @@ def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest
     if recipe.target == "onnx":
         _write_onnx(folder, model, recipe, weights)
     elif recipe.target == "coreml":
-        from edgesink.export.to_coreml.ops import write_coreml
+        from edgesink.export.to_coreml.functions import write_coreml
 
         write_coreml(folder, model, recipe, draft, weights)
     else:

@@ -21,7 +21,8 @@ from edgesink.export.palettize import Palette
 from edgesink.export.quantize import Blocks
 from edgesink.export.recipe import Recipe
 from edgesink.export.to_coreml.buffers import MilBuffers
-from edgesink.export.to_coreml.ops import MilOps, write_coreml
+from edgesink.export.to_coreml.functions import write_coreml
+from edgesink.export.to_coreml.ops import MilOps
 from edgesink.export.weights import held_weights
 from edgesink.gauges import resident_bytes
 from edgesink.manifest import COREML_PACKAGE, Manifest

@@ -1,129 +1,31 @@
-"""The decoder as Core ML programs: in each package a function for one token and one for a chunk, one packed state.
+"""The decoder's vocabulary in MIL: what each operation of `graph` and `attention` is in a Core ML program.
 
-Owns what the vocabulary of `graph` and `attention` means in MIL. Everything is static: a chunk is padded, integers
-are int32 and bounded (`Ring.frame`), floats are float16. Follows what public projects report of the Neural Engine: a
-single state of rank 4 with a multiple of 32 rows (`buffers`), no scatter, no shift, a mask of -1e4; none of it could
-be measured where this was written. Knows no model but by the numbers that it is told.
+Everything is static: a chunk is padded, integers are int32 and bounded (`Ring.frame`), floats are float16. Follows what
+public projects report of the Neural Engine: no scatter, no shift, a mask of -1e4; none of it could be measured where
+this was written. Knows no model but by the numbers that it is told.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
-
 import numpy as np
 
-from edgesink import names
-from edgesink.export.attention import AttentionSpec, BoundedFrame, by_view
-from edgesink.export.graph import Attention, Norm, Projection, cut, decoder, unknown_activation
-from edgesink.export.recipe import Recipe
-from edgesink.export.states import layers_of, packed_states
-from edgesink.export.to_coreml.buffers import MilBuffers
+from edgesink.export.graph import Norm, Projection, unknown_activation
 from edgesink.export.to_coreml.builder import (
-    Program,
     Value,
     WeightStore,
     concatenate,
     constant,
-    function,
     int32,
     mb,
     ranked,
     reshape,
-    save_program,
     split,
 )
-from edgesink.export.to_coreml.description import describe_model
 from edgesink.export.weights import Weights
-from edgesink.manifest import Manifest
-from edgesink.spec import Activation, ModelSpec
+from edgesink.spec import Activation
 
 SMALLEST_PEAK = 1e-3  # of a normalised vector: keeps the division finite for a vector of zeros
 SMALLEST_EPS = 2.5e-10  # of a norm: 1 / sqrt(eps), which a vector of zeros is multiplied by, is finite in float16
-
-
-def write_coreml(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> None:
-    """Write `draft.coreml_packages` into `folder`; `draft`, a manifest that names no files yet, travels inside.
-
-    Raises BadOption where the stream cannot be bounded.
-    """
-    parts = cut(model.layers, recipe.parts)
-    for part, (package, layers) in enumerate(zip(draft.coreml_packages, parts, strict=True)):
-        with tempfile.TemporaryDirectory(prefix=".weights.", dir=folder.parent) as scratch:
-            program, store = Program(), WeightStore(Path(scratch))
-            for name, tokens in ((names.DECODE, 1), (names.PREFILL, recipe.stream.chunk)):
-                add_function(program, name, tokens, model, recipe, layers, store, weights)
-            describe = partial(describe_model, manifest=draft, part=part)
-            save_program(program, names.DECODE, folder / package, Path(scratch), describe)
-
-
-def add_function(
-    program: Program,
-    name: str,
-    tokens: int,
-    model: ModelSpec,
-    recipe: Recipe,
-    layers: range,
-    store: WeightStore,
-    weights: Weights,
-) -> None:
-    """The function `name` over so many tokens and these layers; a chunk's says how many of the tokens are real."""
-    inputs: dict[str, tuple[tuple[int, ...], str]] = {}
-    if layers.start:
-        inputs[names.HIDDEN] = (1, tokens, model.hidden), "float16"
-    else:
-        inputs[names.IDS] = (1, tokens), "int32"
-    inputs |= {names.POSITION: ((len(model.rings(recipe.stream)),), "int32"), names.SINKS: ((1,), "int32")}
-    if name == names.PREFILL:
-        inputs[names.LENGTH] = (1,), "int32"
-    states = {state.view: state for state in packed_states(model, recipe, layers, part=0)}
-    shapes = {state.name: state.shape for state in states.values()}
-    with function(program, name, inputs, shapes) as (values, outputs):
-        buffers = {
-            view: MilBuffers(values[state.name], layers_of(model, recipe, layers, view), str(recipe.kv_write))
-            for view, state in states.items()
-        }
-        ops = MilOps(store, weights, values.get(names.LENGTH))
-        entering = values[names.HIDDEN if layers.start else names.IDS]
-        attention = attention_of(model, recipe, layers, ops, buffers, values, entering)
-        leaving = decoder(model, ops, attention, entering, layers)
-        if layers.stop < model.layers:
-            outputs.append(named(leaving, names.updated(names.HIDDEN)))
-        else:
-            outputs.append(named(reshape(leaving, 1, model.vocab), names.LOGITS))
-        if recipe.kv_write == "host":
-            outputs += [named(buffer.new_rows(), names.new_kv(view)) for view, buffer in buffers.items()]
-
-
-def attention_of(
-    model: ModelSpec,
-    recipe: Recipe,
-    layers: range,
-    ops: MilOps,
-    buffers: Mapping[int, MilBuffers],
-    values: Mapping[str, Value],
-    entering: Value,
-) -> Attention:
-    """How the layers attend: a frame for each view that one of them has, at the position of its ring."""
-    rings, views = model.rings(recipe.stream), {}
-    for view in sorted({model.view_of[layer] for layer in layers}):
-        ring = rings.index(model.ring(model.views[view], recipe.stream))
-        position = values[names.POSITION] if len(rings) == 1 else sliced(values[names.POSITION], ring)
-        spec = AttentionSpec.of(model, recipe.stream, model.views[view])
-        length = values.get(names.LENGTH, 1)
-        views[view] = BoundedFrame(ops, buffers[ring], spec, entering, position, values[names.SINKS], length)
-    return by_view(model, views)
-
-
-def sliced(x: Value, place: int) -> Value:
-    """Element `place` of x [n]: [1]."""
-    return Value(mb.slice_by_index(x=x.var, begin=int32([place]), end=int32([place + 1])))
-
-
-def named(value: Value, name: str) -> Value:
-    return Value(mb.identity(x=value.var, name=name))
 
 
 class MilOps:
