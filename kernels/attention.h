@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "kernels.h"
+#include "norm.h"
 #include "simd.h"
 
 enum {
@@ -67,22 +68,30 @@ static void rotate(const float *x, const float *cosine, const float *sine, int64
     }
 }
 
+// A head through its norm: in `memory` [D], or where there is no norm x itself.
+static const float *normed(const Attention *a, const float *x, const float *norm, float *memory) {
+    if (!norm) return x;
+    rms_norm(x, norm, a->head_dim, a->epsilon, memory);
+    return memory;
+}
+
 static void attention_write(const Attention *a, int64_t t) {
     const Plan p = plan(a);
     const int64_t dim = a->head_dim, pairs = dim / 2, width = (a->heads + 2 * a->kv_heads) * dim;
     const float *cosine = a->cosine + t * pairs, *sine = a->sine + t * pairs;
     const float *sink_cosine = a->sink_cosine + t * pairs, *sink_sine = a->sink_sine + t * pairs;
     const float *q = a->qkv + t * width, *k = q + a->heads * dim, *v = k + a->kv_heads * dim;
-    const float scale = 1.0f / sqrtf((float)dim);
+    float memory[dim];
     for (int64_t head = 0; head < a->heads; head++) {
+        const float *query = normed(a, q + head * dim, a->q_norm, memory);
         int64_t at = head / p.groups * p.queries + t * p.groups + head % p.groups;
-        rotate(q + head * dim, cosine, sine, pairs, scale, p.window + at * dim);
-        rotate(q + head * dim, sink_cosine, sink_sine, pairs, scale, p.sink + at * dim);
+        rotate(query, cosine, sine, pairs, a->scale, p.window + at * dim);
+        rotate(query, sink_cosine, sink_sine, pairs, a->scale, p.sink + at * dim);
     }
     const int64_t row = ring_row(a, a->position + t);
     for (int64_t head = 0; head < a->kv_heads; head++) {
         float key[dim];
-        rotate(k + head * dim, cosine, sine, pairs, 1, key);
+        rotate(normed(a, k + head * dim, a->k_norm, memory), cosine, sine, pairs, 1, key);
         half *keys = a->keys + (head * a->rows + row) * dim, *values = a->values + (head * a->rows + row) * dim;
         for (int64_t d = 0; d < dim; d += LANES) {
             half_store(keys + d, f_load(key + d));

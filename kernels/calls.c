@@ -18,6 +18,11 @@ static int is(const Tensor *x, size_t rank, const int64_t *sizes) {
 
 static int absent_or(const Tensor *x, size_t rank, const int64_t *sizes) { return !x->given || is(x, rank, sizes); }
 
+// NULL: left out.
+static const float *floats(const Tensor *x) { return x->given ? x->data : NULL; }
+
+static int is_epsilon(float x) { return x >= 0 && !isinf(x); }
+
 // Of one stream, [1, tokens, width]; 0 if it is not that, or has no token.
 static int64_t tokens_of(const Tensor *x, int64_t width) {
     return x->given && x->rank == 3 && x->sizes[1] > 0 && is(x, SIZES(1, x->sizes[1], width)) ? x->sizes[1] : 0;
@@ -41,18 +46,23 @@ static const char *fill_matrix(const MatrixOptions *of, int64_t columns, const T
 int64_t product_width(const Product *p) { return p->gated ? p->weight.rows / 2 : p->weight.rows; }
 
 const char *product_call(const MatrixOptions *of, const Tensor *inputs, Product *p) {
-    const Tensor *x = inputs, *norm = inputs + 4, *residual = inputs + 5;
+    const Tensor *x = inputs, *norm = inputs + 4, *residual = inputs + 5, *bias = inputs + 6, *after = inputs + 7;
     REFUSE_IF(!x->given || x->rank != 3, "x is [1, tokens, columns]");
-    *p = (Product){.tokens = tokens_of(x, x->sizes[2]), .x = x->data, .epsilon = of->epsilon, .gated = of->gated != 0};
+    REFUSE_IF(of->gated < NO_GATE || of->gated > GELU_TANH, "gated is 0, 1 or 2: not, by SiLU, by GELU");
+    *p = (Product){.tokens = tokens_of(x, x->sizes[2]), .x = x->data, .epsilon = of->epsilon, .gated = (Gate)of->gated};
     REFUSE_IF(!p->tokens, "x is [1, tokens, columns], of a token or more");
     const char *refused = fill_matrix(of, x->sizes[2], inputs + 1, &p->weight);
     REFUSE_IF(refused, refused);
     REFUSE_IF(p->gated && of->rows % (2 * GROUP), "a gated product has two halves of whole groups of 16 rows");
     REFUSE_IF(!absent_or(norm, SIZES(x->sizes[2])), "norm is [columns]");
     REFUSE_IF(!absent_or(residual, SIZES(1, p->tokens, product_width(p))), "residual is not shaped as the result");
-    REFUSE_IF(!(p->epsilon >= 0) || isinf(p->epsilon), "epsilon is a number, 0 or more");
-    p->norm = norm->given ? norm->data : NULL;
-    p->residual = residual->given ? residual->data : NULL;
+    REFUSE_IF(!absent_or(bias, SIZES(of->rows)), "bias is [rows]");
+    REFUSE_IF(!absent_or(after, SIZES(of->rows)), "after, the weight of a norm, is [rows]");
+    REFUSE_IF(p->gated && (bias->given || after->given), "a gated product has no bias and no norm after it");
+    REFUSE_IF(norm->given && after->given, "a product has one norm, before it or after it");
+    REFUSE_IF(after->given && of->rows % GROUP, "a product with a norm after it has whole groups of 16 rows");
+    REFUSE_IF(!is_epsilon(p->epsilon), "epsilon is a number, 0 or more");
+    p->norm = floats(norm), p->residual = floats(residual), p->bias = floats(bias), p->after = floats(after);
     return NULL;
 }
 
@@ -83,6 +93,7 @@ static int is_number(const Tensor *x) { return is(x, SIZES(1)); }
 
 const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Attention *a) {
     const Tensor *qkv = inputs, *key = inputs + 1, *value = inputs + 2, *position = inputs + 3, *sinks = inputs + 4;
+    const Tensor *q_norm = inputs + 9, *k_norm = inputs + 10;
     REFUSE_IF(!key->given || key->rank != 4 || key->sizes[0] != 1, "key is [1, key/value heads, rows, head dimension]");
     const int64_t kv_heads = key->sizes[1], rows = key->sizes[2], dim = key->sizes[3];
     REFUSE_IF(kv_heads < 1 || rows < 1 || rows > MOST, "key has a head and a row, or more");
@@ -93,13 +104,18 @@ const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Att
     const int64_t tokens = tokens_of(qkv, (of->heads + 2 * kv_heads) * dim);
     REFUSE_IF(!tokens, "qkv is [1, tokens, (heads + 2 key/value heads) head dimension], of a token or more");
     REFUSE_IF(!is_number(position) || !is_number(sinks), "position and sinks are [1]");
-    for (int phase = 5; phase < ATTENTION_INPUTS; phase++)
+    for (int phase = 5; phase < 9; phase++)
         REFUSE_IF(!is(inputs + phase, SIZES(1, tokens, dim / 2)), "phases are [1, tokens, head dimension / 2]");
+    REFUSE_IF(!absent_or(q_norm, SIZES(dim)) || !absent_or(k_norm, SIZES(dim)), "norms of heads are [head dimension]");
+    REFUSE_IF((q_norm->given || k_norm->given) && !is_epsilon(of->epsilon), "norms have an epsilon, a number from 0 on");
+    REFUSE_IF(!(of->scale >= 0) || isinf(of->scale), "scale is a number above 0, or left out");
     *a = (Attention){
         .tokens = tokens, .heads = of->heads, .kv_heads = kv_heads, .head_dim = dim, .rows = rows,
         .capacity = of->capacity, .position = *(const int64_t *)position->data, .sinks = *(const int64_t *)sinks->data,
         .qkv = qkv->data, .cosine = inputs[5].data, .sine = inputs[6].data,
-        .sink_cosine = inputs[7].data, .sink_sine = inputs[8].data,
+        .sink_cosine = inputs[7].data, .sink_sine = inputs[8].data, .epsilon = of->epsilon,
+        .q_norm = floats(q_norm), .k_norm = floats(k_norm),
+        .scale = of->scale > 0 ? of->scale : 1.0f / sqrtf((float)dim),
     };
     return check_ring(a);
 }

@@ -12,7 +12,7 @@ typedef struct {
     void *data;
 } Tensor;
 
-enum { PRODUCT_INPUTS = 6, ROWS_INPUTS = 4, ATTENTION_INPUTS = 9 };
+enum { PRODUCT_INPUTS = 8, ROWS_INPUTS = 4, ATTENTION_INPUTS = 11 };
 
 typedef struct {
     int64_t rows, columns, bits, gated;  // columns: of BlockRows
@@ -21,6 +21,8 @@ typedef struct {
 
 typedef struct {
     int64_t heads, capacity;
+    float scale;    // 0: 1 / sqrt(D)
+    float epsilon;  // of the norms of heads, without which it is not read
 } AttentionOptions;
 
 // Rows looked up: out[t] = row ids[t] of the weight.

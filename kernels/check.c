@@ -31,6 +31,7 @@ int compute_product(const Kernels *kernels, Product *p) {
     int done = (p->scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(p))) != NULL;
     for (int64_t t = 0; done && t < p->tokens; t++) kernels->product_round(p, t);
     for (int64_t task = 0; done && task < kernels->product_tasks(p); task++) done = kernels->product_task(p, task);
+    for (int64_t t = 0; done && p->after && t < p->tokens; t++) kernels->product_finish(p, t);
     return done;
 }
 
@@ -81,60 +82,126 @@ static double check_product(const Kernels *kernels, int bits, int64_t rows, int6
     return worst / size;
 }
 
-enum { HEADS = 6, KV_HEADS = 2, SHARE = HEADS / KV_HEADS, DIM = 48 };
-enum { SINKS = 3, CAPACITY = 90, CHUNK = 20, ROWS = CAPACITY + CHUNK - 1, TOTAL = 300 };
-static float qkv[TOTAL][HEADS + 2 * KV_HEADS][DIM];
-
-static double rotated(const float *x, int d, double position) {
-    const int pairs = DIM / 2, i = d % pairs;
-    const double angle = position * pow(100, -(double)i / pairs);
-    return d < pairs ? x[i] * cos(angle) - x[i + pairs] * sin(angle) : x[i + pairs] * cos(angle) + x[i] * sin(angle);
+static void fill(float *x, int count) {
+    for (int i = 0; i < count; i++) x[i] = (float)(uniform() * 2 - 1);
 }
 
-static double expected(int token, int head, int dim) {
+// What is done to a product besides multiplying; each against the plain one, which has been checked.
+static double check_parts(const Kernels *kernels) {
+    enum { N = 64, K = 96, T = 3 };
+    static uint8_t codes[N * K];
+    static half scale[N * K / BLOCK];
+    static float x[T][K], plain[T][N], out[T][N], bias[N], after[N], residual[T][N], gated[T][N / 2];
+    for (int i = 0; i < N * K; i++) codes[i] = (uint8_t)(uniform() * 256);
+    for (int i = 0; i < N * K / BLOCK; i++) scale[i] = half_of(floor(uniform() * 10 + 1) / 4096);
+    fill(&x[0][0], T * K), fill(&residual[0][0], T * N), fill(bias, N), fill(after, N);
+    Product p = {.weight = {codes, scale, NULL, N, K, 8}, .tokens = T, .x = x[0], .out = plain[0], .epsilon = 0.5f};
+    int done = compute_product(kernels, &p);
+    p.out = gated[0], p.gated = GELU_TANH, done &= compute_product(kernels, &p);
+    p.out = out[0], p.gated = NO_GATE, p.bias = bias, p.after = after, p.residual = residual[0];
+    done &= compute_product(kernels, &p);
+    double worst = done ? 0 : INFINITY;
+    for (int t = 0; t < T; t++) {
+        double squares = 0;
+        for (int n = 0; n < N; n++) squares += pow((double)plain[t][n] + bias[n], 2) / N;
+        for (int n = 0; n < N; n++) {
+            const double normed = ((double)plain[t][n] + bias[n]) / sqrt(squares + 0.5) * after[n];
+            worst = fmax(worst, fabs(normed + residual[t][n] - out[t][n]));
+        }
+        for (int n = 0; n < N / 2; n++) {
+            const double z = plain[t][n], gate = z / 2 * (1 + tanh(sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
+            worst = fmax(worst, fabs(gate * plain[t][n + N / 2] - gated[t][n]) / (1 + fabs(gated[t][n])));
+        }
+    }
+    return worst;
+}
+
+enum { HEADS = 6, KV_HEADS = 2, SHARE = HEADS / KV_HEADS, DIM = 48, PAIRS = DIM / 2 };
+enum { CAPACITY = 90, CHUNK = 20, ROWS = CAPACITY + CHUNK - 1, TOTAL = 300 };
+
+// How a layer looks back. Pairs from `turning` on have frequency 0, and then no amplitude.
+typedef struct {
+    int sinks, capacity, turning;
+    double amplitude, scale;
+    const float *q_norm, *k_norm;
+} Look;
+
+static float qkv[TOTAL][HEADS + 2 * KV_HEADS][DIM];
+
+static double angle_of(const Look *look, int pair, double position) {
+    return pair < look->turning ? position * pow(100, -(double)pair / PAIRS) : 0;
+}
+
+static double amplitude_of(const Look *look, int pair) { return pair < look->turning ? look->amplitude : 1; }
+
+// Dimension d of a head behind its norm, if there is one, turned to `position`.
+static double turned(const Look *look, const float *x, const float *norm, int d, double position) {
+    const int i = d % PAIRS;
+    double squares = 0.25, low = x[i], high = x[i + PAIRS];
+    for (int j = 0; j < DIM; j++) squares += (double)x[j] * x[j] / DIM;
+    if (norm) low *= norm[i] / sqrt(squares), high *= norm[i + PAIRS] / sqrt(squares);
+    const double angle = angle_of(look, i, position), size = amplitude_of(look, i);
+    return size * (d < PAIRS ? low * cos(angle) - high * sin(angle) : high * cos(angle) + low * sin(angle));
+}
+
+static double expected(const Look *look, int token, int head, int dim) {
     double weights[CAPACITY], sum = 0, total = 0;
     int seen = 0, tokens[CAPACITY];
     for (int j = 0; j <= token; j++)
-        if (j < SINKS || j > token - (CAPACITY - SINKS)) tokens[seen++] = j;
+        if (j < look->sinks || j > token - (look->capacity - look->sinks)) tokens[seen++] = j;
     for (int i = 0; i < seen; i++) {
         const float *q = qkv[token][head], *k = qkv[tokens[i]][HEADS + head / SHARE];
         double score = 0;
-        for (int d = 0; d < DIM; d++) score += rotated(q, d, seen - 1) * rotated(k, d, i);
-        weights[i] = exp(score / sqrt(DIM));
+        for (int d = 0; d < DIM; d++)
+            score += turned(look, q, look->q_norm, d, seen - 1) * turned(look, k, look->k_norm, d, i);
+        weights[i] = exp(score * look->scale);
         total += weights[i];
     }
     for (int i = 0; i < seen; i++) sum += weights[i] / total * qkv[tokens[i]][HEADS + KV_HEADS + head / SHARE][dim];
     return sum;
 }
 
-static double check_attention(const Kernels *kernels) {
+static double check_attention(const Kernels *kernels, const Look *look) {
     static half keys[KV_HEADS * ROWS * DIM], values[KV_HEADS * ROWS * DIM];
-    static float phases[4][CHUNK][DIM / 2], context[CHUNK][HEADS][DIM];
+    static float phases[4][CHUNK][PAIRS], context[CHUNK][HEADS][DIM];
     double worst = 0;
     for (int i = 0; i < TOTAL * (HEADS + 2 * KV_HEADS) * DIM; i++) (&qkv[0][0][0])[i] = (float)(uniform() * 4 - 2);
     for (int position = 0, size; position < TOTAL; position += size) {
         size = position % 3 ? 1 : CHUNK < TOTAL - position ? CHUNK : TOTAL - position;
         for (int t = 0; t < size; t++) {
-            for (int i = 0; i < DIM / 2; i++) {
-                const double speed = pow(100, -(double)i / (DIM / 2));
-                const double here = (position + t) * speed, bounded = fmin(position + t, CAPACITY - 1) * speed;
-                phases[0][t][i] = (float)cos(here), phases[1][t][i] = (float)sin(here);
-                phases[2][t][i] = (float)cos(bounded), phases[3][t][i] = (float)sin(bounded);
+            for (int i = 0; i < PAIRS; i++) {
+                const double here = angle_of(look, i, position + t), size = amplitude_of(look, i);
+                const double bounded = angle_of(look, i, fmin(position + t, look->capacity - 1));
+                phases[0][t][i] = (float)(size * cos(here)), phases[1][t][i] = (float)(size * sin(here));
+                phases[2][t][i] = (float)(size * cos(bounded)), phases[3][t][i] = (float)(size * sin(bounded));
             }
         }
-        Attention a = {.tokens = size, .heads = HEADS, .kv_heads = KV_HEADS, .head_dim = DIM, .rows = ROWS,
-                       .capacity = CAPACITY, .position = position, .sinks = SINKS, .qkv = &qkv[position][0][0],
-                       .cosine = &phases[0][0][0], .sine = &phases[1][0][0], .sink_cosine = &phases[2][0][0],
-                       .sink_sine = &phases[3][0][0], .keys = keys, .values = values, .context = &context[0][0][0]};
+        Attention a = {
+            .tokens = size, .heads = HEADS, .kv_heads = KV_HEADS, .head_dim = DIM, .rows = look->capacity + CHUNK - 1,
+            .capacity = look->capacity, .position = position, .sinks = look->sinks, .scale = (float)look->scale,
+            .q_norm = look->q_norm, .k_norm = look->k_norm, .epsilon = 0.25f, .qkv = &qkv[position][0][0],
+            .cosine = &phases[0][0][0], .sine = &phases[1][0][0], .sink_cosine = &phases[2][0][0],
+            .sink_sine = &phases[3][0][0], .keys = keys, .values = values, .context = &context[0][0][0],
+        };
         if (!compute_attention(kernels, &a)) return INFINITY;
         for (int head = 0; head < HEADS; head++)
             for (int d = 0; d < DIM; d += 7)
-                worst = fmax(worst, fabs(context[size - 1][head][d] - expected(position + size - 1, head, d)));
+                worst = fmax(worst, fabs(context[size - 1][head][d] - expected(look, position + size - 1, head, d)));
     }
     return worst;
 }
 
 int main(void) {
+    float norms[2][DIM];
+    fill(&norms[0][0], 2 * DIM);
+    const double usual = 1 / sqrt(DIM);
+    const Look looks[] = {
+        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL},           // Llama's
+        {3, CAPACITY, PAIRS / 2, 1.2, 0.1, NULL, NULL},       // heads that turn in part
+        {0, 40, PAIRS, 1, usual, norms[0], norms[1]},         // a sliding window of the layer's own
+        {3, CAPACITY, 0, 1, 2 * usual, norms[0], NULL},       // no positions
+        {0, CHUNK, PAIRS, 0.8, usual / 2, NULL, norms[1]},    // as long as a chunk
+    };
     const Kernels *kernels;
     int failed = 0, sets = 0;
     for (; (kernels = supported_kernels((size_t)sets)); sets++) {
@@ -142,7 +209,10 @@ int main(void) {
         for (int bits = 4; bits <= 8; bits += 4)
             for (int64_t tokens = 1; tokens <= 9; tokens += 4)
                 product = fmax(product, check_product(kernels, bits, 37, 160, tokens));
-        const double attention = check_attention(kernels);
+        product = fmax(product, check_parts(kernels));
+        double attention = 0;
+        for (size_t i = 0; i < sizeof looks / sizeof *looks; i++)
+            attention = fmax(attention, check_attention(kernels, looks + i));
         const Tries tries = try_hostile_calls(kernels);
         const int right = product < 2e-3 && attention < 5e-3 && tries.as_expected;
         printf("%s: products off by %.1e of their size, attention by %.1e", kernels->name, product, attention);

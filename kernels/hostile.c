@@ -1,12 +1,13 @@
 // Calls of the operators as a damaged graph, a hostile session file or a careless host makes them: each is refused, or
 // computed within its memory. Every buffer is allocated at exactly its size, so that a sanitizer sees a byte too far.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "calls.h"
 #include "check.h"
 
-enum { TRIES = 4000, MOST_INPUTS = 9, MOST_RANK = 4, MOST_ELEMENTS = 1 << 16 };
+enum { TRIES = 4000, MOST_INPUTS = ATTENTION_INPUTS, MOST_RANK = 4, MOST_ELEMENTS = 1 << 16 };
 
 // An input as the operator wants it, and then perhaps not.
 typedef struct {
@@ -25,6 +26,12 @@ static int64_t hostile(int64_t usual) {
     };
     const int64_t count = sizeof numbers / sizeof *numbers, i = any(count + 6);
     return i < count ? numbers[i] : (int64_t)((uint64_t)usual + (uint64_t)(i - count - 3));  // of a spoiled one as well
+}
+
+// The same of other numbers.
+static float hostile_float(void) {
+    static const float numbers[] = {NAN, INFINITY, -INFINITY, -1, -0.0f, 0, 1e-40f, 1, 3e38f};
+    return numbers[any(sizeof numbers / sizeof *numbers)];
 }
 
 static int64_t elements(const Input *x) {
@@ -62,20 +69,25 @@ static void free_all(Tensor *inputs, size_t count) {
     for (size_t i = 0; i < count; i++) free(inputs[i].data);
 }
 
-// A product or a look-up of 40 rows and 64 columns in `bits`; `options` and inputs are spoiled `times` times.
+// A product or a look-up of 40 rows and 64 columns in `bits`, a third of products gated, a third with a norm after them;
+// `options` and inputs are spoiled `times` times.
 static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
-    const int64_t bits = any(2) ? 4 : 8, tokens = 1 + any(9), gated = !look_up && any(3) == 0, rows = gated ? 64 : 40;
+    const int64_t bits = any(2) ? 4 : 8, tokens = 1 + any(9), kind = look_up ? 2 : any(3);
+    const int64_t gated = kind ? NO_GATE : 1 + any(2), after = kind == 1, rows = gated || after ? 64 : 40;
     const int64_t groups = (rows + GROUP - 1) / GROUP, width = gated ? rows / 2 : rows;
     MatrixOptions options = {rows, 64, bits, gated, 1e-5f};
     Input wanted[MOST_INPUTS] = {
         {3, 4, {1, tokens, 64}, 0}, {4, 1, {groups, 2 * bits, GROUP, 4}, 0}, {3, 2, {groups, 2, GROUP}, 0},
-        {3, bits == 4 ? 2 : 0, {groups, 2, GROUP}, 0}, {1, 4, {64}, 0}, {3, 4, {1, tokens, width}, 0},
+        {3, bits == 4 ? 2 : 0, {groups, 2, GROUP}, 0}, {1, after ? 0 : 4, {64}, 0}, {3, 4, {1, tokens, width}, 0},
+        {1, gated ? 0 : 4, {rows}, 0}, {1, after ? 4 : 0, {rows}, 0},
     };
     if (look_up) wanted[0] = (Input){2, 8, {1, tokens}, any(rows)};
     int64_t *numbers[] = {&options.rows, &options.columns, &options.bits, &options.gated, &wanted[0].number};
     const size_t count = look_up ? ROWS_INPUTS : PRODUCT_INPUTS;
     for (int i = 0; i < times; i++) {
-        if (any(2)) {
+        if (any(16) == 0) {
+            options.epsilon = hostile_float();
+        } else if (any(2)) {
             int64_t *number = numbers[any(5)];
             *number = hostile(*number);
         } else {
@@ -103,16 +115,19 @@ static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
 static const char *try_attention(const Kernels *kernels, int times) {
     const int64_t tokens = any(2) ? 1 : 1 + any(12), kv_heads = 1 + any(3), heads = kv_heads * (1 + any(3)), dim = 32;
     const int64_t capacity = any(4) ? 40 : 300, rows = capacity + 12 - 1, pairs = dim / 2;
-    AttentionOptions options = {heads, capacity};
+    AttentionOptions options = {heads, capacity, any(2) ? 0.5f : 0, 1e-5f};
     const Input phase = {3, 4, {1, tokens, pairs}, 0};
     Input wanted[ATTENTION_INPUTS] = {
         {3, 4, {1, tokens, (heads + 2 * kv_heads) * dim}, 0}, {4, 2, {1, kv_heads, rows, dim}, 0},
         {4, 2, {1, kv_heads, rows, dim}, 0}, {1, 8, {1}, any(1000)}, {1, 8, {1}, any(5)}, phase, phase, phase, phase,
+        {1, any(2) ? 4 : 0, {dim}, 0}, {1, any(2) ? 4 : 0, {dim}, 0},
     };
     int64_t *numbers[] = {&options.heads, &options.capacity, &wanted[3].number, &wanted[4].number};
     for (int i = 0; i < times; i++) {
         const int64_t what = any(4);
-        if (what < 2) {
+        if (any(16) == 0) {
+            *(any(2) ? &options.scale : &options.epsilon) = hostile_float();
+        } else if (what < 2) {
             int64_t *number = numbers[any(4)];
             *number = hostile(*number);
         } else if (what == 2) {

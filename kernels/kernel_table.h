@@ -3,5 +3,5 @@
 
 #define KERNEL_TABLE(table, title, is_supported)                                                               \
     const Kernels table = {title, is_supported, product_scratch_bytes, product_round, product_tasks, product_task, \
-                           matrix_row, attention_scratch_bytes, attention_write, attention_tasks, attention_task,  \
-                           attention_merge};
+                           product_finish, matrix_row, attention_scratch_bytes, attention_write, attention_tasks,  \
+                           attention_task, attention_merge};

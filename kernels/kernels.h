@@ -28,28 +28,39 @@ typedef struct {
     int bits;               // 4 or 8
 } Matrix;
 
-// out[t, n] = residual[t, n] + sum_k normed(x)[t, k] w[n, k], or, gated, silu of the first half of the rows times the
-// second half. Activations are rounded to 15 bits by block, which leaves nothing to be seen.
+// What the first half of a product's rows goes through before it multiplies the second half: z sigmoid(z), or GELU by its
+// approximation with tanh.
+typedef enum { NO_GATE, SILU, GELU_TANH } Gate;
+
+// out[t, n] = residual[t, n] + sum_k normed(x)[t, k] w[n, k] + bias[n], where the product may go through a norm of its
+// own before the residual is added; or, gated, that of the first half of the rows times the second half. Activations are
+// rounded to 15 bits by block, which leaves nothing to be seen.
 typedef struct {
     Matrix weight;
     int64_t tokens;         // T
     const float *x;         // [T, K]
     const float *norm;      // [K], the weight of an RMSNorm before the product; NULL: none
-    float epsilon;          // of that norm
+    const float *after;     // [N], that of an RMSNorm of each token's N products, a multiple of GROUP; NULL: none
+    float epsilon;          // of either; there is one at most
     const float *residual;  // [T, N] or NULL
-    int gated;
+    const float *bias;      // [N] or NULL
+    Gate gated;             // with no bias and no norm after it
     float *out;             // [T, N], gated [T, N / 2]
     void *scratch;          // product_scratch_bytes, for all tasks
 } Product;
 
-// softmax(q k^T / sqrt(D)) v over what the ring holds of tokens 0 ... position + T - 1, theirs written first. The
-// query is rotated twice: at its position for the window, and where the sinks see it.
+// softmax(scale q k^T) v over what the ring holds of tokens 0 ... position + T - 1, theirs written first. The query is
+// rotated twice: at its position for the window, and where the sinks see it. A pair of dimensions that does not turn has
+// phases of 1 and 0.
 typedef struct {
     int64_t tokens, heads, kv_heads, head_dim;  // T, H, K, D
     int64_t rows;                               // of the buffers
     int64_t capacity;                           // tokens seen at most
     int64_t position;                           // of the first of the T
     int64_t sinks;
+    float scale;
+    const float *q_norm, *k_norm;               // [D], weights of an RMSNorm of each head before it turns; NULL: none
+    float epsilon;                              // of these norms
     const float *qkv;                           // [T, (H + 2 K) D]
     const float *cosine, *sine;                 // [T, D / 2], at the position
     const float *sink_cosine, *sink_sine;       // [T, D / 2], where the sinks see the query
@@ -67,6 +78,7 @@ typedef struct {
     void (*product_round)(const Product *, int64_t token);   // tasks 0 ... T - 1, before any product_task
     int64_t (*product_tasks)(const Product *);
     int (*product_task)(const Product *, int64_t task);
+    void (*product_finish)(const Product *, int64_t token);  // tasks 0 ... T - 1, after them all: if there is `after`
     void (*matrix_row)(const Matrix *, int64_t row, float *out);  // [K]
 
     size_t (*attention_scratch_bytes)(const Attention *);

@@ -1,14 +1,15 @@
 // The operators of domain `edgesink` as ONNX Runtime's custom operators, and the entry that registers them.
 //
-//   BlockProduct(x, codes, scale, offset?, norm?, residual?) -> y
+//   BlockProduct(x, codes, scale, offset?, norm?, residual?, bias?, after?) -> y
 //     x float [1, T, K]; codes, scale, offset as `Matrix` in kernels.h, uint8 and float16; norm float [K]; residual and
-//     y float [1, T, N], gated [1, T, N / 2]. Attributes: rows (N), bits, gated, epsilon. As `Product`.
+//     y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]. As `Product`.
+//     Attributes: rows (N), bits, gated (a `Gate`), epsilon (of `norm` or `after`).
 //   BlockRows(ids, codes, scale, offset?) -> y
 //     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits.
-//   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin) -> context, key, value
+//   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?) -> context, key, value
 //     qkv float [1, T, (H + 2 K) D]; key and value float16 [1, K, rows, D], to be bound to the memory of their outputs;
-//     position and sinks int64 [1]; phases float [1, T, D / 2]; context float [1, T, H D].
-//     Attributes: heads, capacity. As `Attention` in kernels.h.
+//     position and sinks int64 [1]; phases float [1, T, D / 2]; norms float [D]; context float [1, T, H D].
+//     Attributes: heads, capacity, scale (left out: 1 / sqrt(D)), epsilon (of the norms). As `Attention` in kernels.h.
 //
 // A call that cannot be, and one that finds no memory, ends with a status that says so. Threads are the session's own.
 #include <stdatomic.h>
@@ -88,6 +89,19 @@ static OrtStatus attribute(OrtHandle info, const char *name, int64_t *value) {
     return ORT(api, KernelInfoGetAttribute_int64)(info, name, value);
 }
 
+// `value` stays as it is where the node has no such attribute.
+static OrtStatus optional_attribute(OrtHandle info, const char *name, float *value) {
+    float found;
+    int64_t whole;
+    const OrtStatus no_float = ORT(api, KernelInfoGetAttribute_float)(info, name, &found);
+    if (!no_float) return *value = found, NULL;
+    const OrtStatus no_integer = attribute(info, name, &whole);
+    if (!no_integer) return no_float;  // it has one of another type
+    ORT(api, ReleaseStatus)(no_float);
+    ORT(api, ReleaseStatus)(no_integer);
+    return NULL;
+}
+
 static OrtStatus read_product_options(OrtHandle info, MatrixOptions *to) {
     TRY(attribute(info, "rows", &to->rows));
     TRY(attribute(info, "bits", &to->bits));
@@ -121,6 +135,11 @@ static void round_token(void *of, size_t token) {
     kernels->product_round(&call->product, (int64_t)token);
 }
 
+static void finish_token(void *of, size_t token) {
+    Call *call = of;
+    kernels->product_finish(&call->product, (int64_t)token);
+}
+
 static void multiply(void *of, size_t task) {
     Call *call = of;
     if (!kernels->product_task(&call->product, (int64_t)task)) call->no_memory = 1;
@@ -137,7 +156,8 @@ static OrtStatus compute_product(void *options, OrtHandle context) {
     p->scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(p));
     if (!p->scratch) return no_memory();
     TRY(parallel(context, p->tokens, round_token, &call));
-    return parallel(context, kernels->product_tasks(p), multiply, &call);
+    TRY(parallel(context, kernels->product_tasks(p), multiply, &call));
+    return p->after ? parallel(context, p->tokens, finish_token, &call) : NULL;
 }
 
 // ---- BlockRows
@@ -165,9 +185,11 @@ static OrtStatus compute_rows(void *options, OrtHandle context) {
 
 static OrtStatus create_attention(const OrtCustomOp *op, const OrtFunction *of, OrtHandle info, void **kernel) {
     (void)op, (void)of;
-    AttentionOptions options = {0};
+    AttentionOptions options = {.scale = 0, .epsilon = -1};
     TRY(attribute(info, "heads", &options.heads));
     TRY(attribute(info, "capacity", &options.capacity));
+    TRY(optional_attribute(info, "scale", &options.scale));
+    TRY(optional_attribute(info, "epsilon", &options.epsilon));
     return keep(&options, sizeof options, kernel);
 }
 
@@ -216,13 +238,14 @@ static size_t rows_inputs(const OrtCustomOp *op) { return (void)op, ROWS_INPUTS;
 static size_t attention_inputs(const OrtCustomOp *op) { return (void)op, ATTENTION_INPUTS; }
 
 static int product_input(const OrtCustomOp *op, size_t place) {
-    static const int types[] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT16, ORT_FLOAT16, ORT_FLOAT, ORT_FLOAT};
+    static const int types[] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT16, ORT_FLOAT16,
+                                ORT_FLOAT, ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT};
     return (void)op, types[place];
 }
 static int rows_input(const OrtCustomOp *op, size_t place) { return place ? product_input(op, place) : ORT_INT64; }
 static int attention_input(const OrtCustomOp *op, size_t place) {
     static const int types[] = {ORT_FLOAT, ORT_FLOAT16, ORT_FLOAT16, ORT_INT64, ORT_INT64,
-                                ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT};
+                                ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT, ORT_FLOAT, ORT_FLOAT};
     return (void)op, types[place];
 }
 static int attention_output(const OrtCustomOp *op, size_t place) { return (void)op, place ? ORT_FLOAT16 : ORT_FLOAT; }
@@ -230,6 +253,9 @@ static int always_float(const OrtCustomOp *op, size_t place) { return (void)op, 
 
 static int needs_weights(const OrtCustomOp *op, size_t place) {
     return (void)op, place < 3 ? ORT_REQUIRED : ORT_OPTIONAL;
+}
+static int needs_phases(const OrtCustomOp *op, size_t place) {
+    return (void)op, place < 9 ? ORT_REQUIRED : ORT_OPTIONAL;
 }
 static int always_required(const OrtCustomOp *op, size_t place) { return (void)op, (void)place, ORT_REQUIRED; }
 static int any_memory(const OrtCustomOp *op, size_t place) { return (void)op, (void)place, ORT_MEMORY_DEFAULT; }
@@ -246,7 +272,7 @@ static const OrtCustomOp operators[] = {
      .input_characteristic = needs_weights, .outputs = one, .output_type = always_float,
      .create = create_rows, .compute = compute_rows},
     {EVERY_OPERATOR, .name = attention_name, .inputs = attention_inputs, .input_type = attention_input,
-     .input_characteristic = always_required, .outputs = three, .output_type = attention_output,
+     .input_characteristic = needs_phases, .outputs = three, .output_type = attention_output,
      .create = create_attention, .compute = compute_attention},
 };
 

@@ -2,9 +2,8 @@
 // lane is a row: what is read lies in one piece, nothing is summed across lanes, and no row is too short.
 #pragma once
 
-#include <math.h>
-
 #include "kernels.h"
+#include "norm.h"
 #include "simd.h"
 
 enum {
@@ -32,12 +31,6 @@ static Rounded rounded(const Product *p) {
 static size_t product_scratch_bytes(const Product *p) {
     const size_t blocks = (size_t)(p->tokens * p->weight.columns / BLOCK);
     return 2 * blocks * (BLOCK + sizeof(float));
-}
-
-static float inverse_rms(const float *x, int64_t n, float epsilon) {
-    F sum = f_set(0);
-    for (int64_t k = 0; k < n; k += LANES) sum = f_fma(f_load(x + k), f_load(x + k), sum);
-    return 1.0f / sqrtf(f_sum(sum) / (float)n + epsilon);
 }
 
 // One block of 32 values to codes in column order, high and low; their scale, and the sum of scale * code.
@@ -140,13 +133,19 @@ static void group_products(const Product *p, const Rounded *r, int64_t group, fl
     else group_tokens(p, r, group, found, 8, 0);  // 8 bits are symmetric
 }
 
-static void silu_times(float *gate, const float *up) {
+// z such that the gate of x is x sigmoid(z): x itself, or since (1 + tanh(u)) / 2 = sigmoid(2 u), twice GELU's
+// sqrt(2 / pi) (x + 0.044715 x^3).
+INLINE F gate_slope(F x, Gate gate) {
+    return gate == SILU ? x : f_mul(x, f_fma(f_mul(x, x), f_set(0.07135481283f), f_set(1.595769122f)));
+}
+
+static void gate_times(float *gated, const float *up, Gate gate) {
     for (int i = 0; i < GROUP; i += LANES) {
-        const F x = f_load(gate + i), zero = f_set(0), one = f_set(1);
-        const F e = f_exp(f_sub(zero, f_abs(x)));  // e^-|x|: never large
-        const F right = f_div(one, f_add(one, e)), left = f_mul(e, right);  // sigmoid(|x|), sigmoid(-|x|)
-        const F silu = f_add(f_mul(f_max(x, zero), right), f_mul(f_min(x, zero), left));
-        f_store(gate + i, f_mul(silu, f_load(up + i)));
+        const F x = f_load(gated + i), zero = f_set(0), one = f_set(1);
+        const F e = f_exp(f_sub(zero, f_abs(gate_slope(x, gate))));  // e^-|z|: never large
+        const F right = f_div(one, f_add(one, e)), left = f_mul(e, right);  // sigmoid(|z|), sigmoid(-|z|)
+        const F all = f_add(f_mul(f_max(x, zero), right), f_mul(f_min(x, zero), left));  // z has the sign of x
+        f_store(gated + i, f_mul(all, f_load(up + i)));
     }
 }
 
@@ -161,18 +160,29 @@ static int product_task(const Product *p, int64_t task) {
     float(*found)[GROUP] = thread_scratch(OF_TASK, 2 * sizeof *found * (size_t)p->tokens);
     if (!found) return 0;
     float(*up)[GROUP] = found + p->tokens;
+    const float *residual = p->after ? NULL : p->residual;
     group_products(p, &r, task, found);
     if (p->gated) group_products(p, &r, width / GROUP + task, up);
     for (int64_t t = 0; t < p->tokens; t++) {
         float *out = p->out + t * width + row;
-        if (p->gated) silu_times(found[t], up[t]);
-        if (p->residual) {
-            for (int64_t i = 0; i < count; i++) out[i] = found[t][i] + p->residual[t * width + row + i];
+        if (p->gated) gate_times(found[t], up[t], p->gated);
+        if (p->bias)
+            for (int64_t i = 0; i < count; i++) found[t][i] += p->bias[row + i];
+        if (residual) {
+            for (int64_t i = 0; i < count; i++) out[i] = found[t][i] + residual[t * width + row + i];
         } else {
             memcpy(out, found[t], (size_t)count * sizeof(float));
         }
     }
     return 1;
+}
+
+static void product_finish(const Product *p, int64_t token) {
+    const int64_t width = p->weight.rows;
+    float *out = p->out + token * width;
+    rms_norm(out, p->after, width, p->epsilon, out);
+    if (p->residual)
+        for (int64_t n = 0; n < width; n++) out[n] += p->residual[token * width + n];
 }
 
 // One row of the weights, in floats [K].
