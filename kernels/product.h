@@ -149,6 +149,11 @@ static void gate_times(float *gated, const float *up, Gate gate) {
     }
 }
 
+// Never part of a task's own code, where it would take registers from products that have nothing to add.
+static __attribute__((noinline)) void add(float *sums, const float *more, int64_t count) {
+    for (int64_t i = 0; i < count; i++) sums[i] += more[i];
+}
+
 static int64_t product_tasks(const Product *p) {
     return ((p->gated ? p->weight.rows / 2 : p->weight.rows) + GROUP - 1) / GROUP;
 }
@@ -160,16 +165,14 @@ static int product_task(const Product *p, int64_t task) {
     float(*found)[GROUP] = thread_scratch(OF_TASK, 2 * sizeof *found * (size_t)p->tokens);
     if (!found) return 0;
     float(*up)[GROUP] = found + p->tokens;
-    const float *residual = p->after ? NULL : p->residual;
     group_products(p, &r, task, found);
     if (p->gated) group_products(p, &r, width / GROUP + task, up);
     for (int64_t t = 0; t < p->tokens; t++) {
         float *out = p->out + t * width + row;
         if (p->gated) gate_times(found[t], up[t], p->gated);
-        if (p->bias)
-            for (int64_t i = 0; i < count; i++) found[t][i] += p->bias[row + i];
-        if (residual) {
-            for (int64_t i = 0; i < count; i++) out[i] = found[t][i] + residual[t * width + row + i];
+        if (p->bias) add(found[t], p->bias + row, count);
+        if (p->residual && !p->after) {
+            for (int64_t i = 0; i < count; i++) out[i] = found[t][i] + p->residual[t * width + row + i];
         } else {
             memcpy(out, found[t], (size_t)count * sizeof(float));
         }
@@ -181,8 +184,7 @@ static void product_finish(const Product *p, int64_t token) {
     const int64_t width = p->weight.rows;
     float *out = p->out + token * width;
     rms_norm(out, p->after, width, p->epsilon, out);
-    if (p->residual)
-        for (int64_t n = 0; n < width; n++) out[n] += p->residual[token * width + n];
+    if (p->residual) add(out, p->residual + token * width, width);
 }
 
 // One row of the weights, in floats [K].
