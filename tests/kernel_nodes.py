@@ -6,6 +6,9 @@ from onnx import helper, numpy_helper
 from edgesink.runtime import kernels
 
 
+PRODUCT_INPUTS = ("x", "codes", "scale", "offset", "norm", "residual", "bias", "after")
+
+
 def session_of(nodes: list, inputs: list, outputs: list, weights: dict[str, np.ndarray], threads: int = 2):
     import onnxruntime as ort
 

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -104,18 +105,80 @@ def test_a_product_is_the_product(instructions, matrix, parts, tokens):
     size = np.abs(expected).mean()
     if "residual" in parts:
         expected = expected + residual
-    got = product(weights, rows, norm if "norm" in parts else None, "residual" in parts)(x, residual)
+    got = product(weights, rows, {"norm": norm} if "norm" in parts else {}, "residual" in parts)(x, residual)
     assert np.abs(got - expected).max() <= ROUNDING * size
 
 
+@pytest.mark.parametrize("tokens", [1, 3, 64])
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("parts", ["", "norm", "residual"])
+def test_a_bias_is_added_to_a_product(instructions, matrix, parts, tokens):
+    weights = MATRICES[matrix]
+    rows, columns = weights.values.shape
+    random = np.random.default_rng(tokens)
+    x = random.standard_normal((1, tokens, columns)).astype(np.float32)
+    residual = random.standard_normal((1, tokens, rows)).astype(np.float32)
+    vectors = {"bias": random.standard_normal(rows).astype(np.float32)}
+    if "norm" in parts:
+        vectors["norm"] = (random.random(columns) + 0.5).astype(np.float32)
+    without = {name: vector for name, vector in vectors.items() if name != "bias"}
+    more = vectors["bias"] + (residual if "residual" in parts else 0)
+    got = product(weights, rows, vectors, "residual" in parts)(x, residual)
+    assert np.abs(got - (product(weights, rows, without)(x) + more)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 64])
+@pytest.mark.parametrize("matrix", ["4 bits", "4 bits, symmetric"])
+@pytest.mark.parametrize("parts", ["", "bias", "residual", "bias residual"])
+def test_a_product_goes_through_its_norm_before_the_residual_is_added(instructions, matrix, parts, tokens):
+    weights = MATRICES[matrix]
+    rows, columns = weights.values.shape
+    random = np.random.default_rng(tokens)
+    x = random.standard_normal((1, tokens, columns)).astype(np.float32)
+    residual = random.standard_normal((1, tokens, rows)).astype(np.float32)
+    vectors = {"after": random.standard_normal(rows).astype(np.float32)}
+    if "bias" in parts:
+        vectors["bias"] = random.standard_normal(rows).astype(np.float32)
+    row = x.astype(float) @ weights.values.T + vectors.get("bias", 0)
+    expected = row / np.sqrt((row**2).mean(-1, keepdims=True) + 0.5) * vectors["after"]
+    size = np.abs(expected).mean()
+    if "residual" in parts:
+        expected = expected + residual
+    got = product(weights, rows, vectors, "residual" in parts, epsilon=0.5)(x, residual)
+    assert np.abs(got - expected).max() <= 4 * ROUNDING * size
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    return x / (1 + np.exp(-x))
+
+
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+GATES = {1: silu, 2: gelu_tanh}  # as the attribute counts them
+
+
 @pytest.mark.parametrize("tokens", [1, 5, 64])
-def test_a_gated_product_is_silu_of_the_one_half_times_the_other(instructions, tokens):
+@pytest.mark.parametrize("gated", GATES)
+def test_a_gated_product_is_the_gate_of_the_one_half_times_the_other(instructions, gated, tokens):
     weights = MATRICES["4 bits"]
     x = np.random.default_rng(3).standard_normal((1, tokens, 576)).astype(np.float32) * 3
     gate, up = np.split(x.astype(float) @ weights.values.T, 2, axis=-1)
-    expected = gate / (1 + np.exp(-gate)) * up
-    got = product(weights, 48, gated=1)(x)
+    expected = GATES[gated](gate) * up
+    got = product(weights, 48, gated=gated)(x)
     assert np.abs(got - expected).max() <= 4 * ROUNDING * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("gated", GATES)
+def test_a_gate_is_itself_far_out_and_nothing_on_the_other_side(instructions, gated):
+    weights = MATRICES["4 bits"]
+    gate, up = weights.values[:48, 0], weights.values[48:, 0]
+    x = np.zeros((1, 2, 576), np.float32)
+    x[0, :, 0] = 1e9, -1e9
+    got = product(weights, 48, gated=gated)(x)[0].astype(float)
+    assert np.allclose(got[0], np.where(gate > 0, gate, 0) * up * 1e18, rtol=1e-3, atol=1)
+    assert np.allclose(got[1], np.where(gate < 0, gate, 0) * up * 1e18, rtol=1e-3, atol=1)
 
 
 def test_activations_of_any_size_come_through_a_product(instructions):
@@ -130,17 +193,23 @@ def test_activations_of_any_size_come_through_a_product(instructions):
 
 
 def product(
-    weights: Weights, rows: int, norm: np.ndarray | None = None, residual: bool = False, gated: int = 0
+    weights: Weights,
+    rows: int,
+    vectors: dict[str, np.ndarray] | None = None,
+    residual: bool = False,
+    gated: int = 0,
+    epsilon: float = 1e-5,
 ) -> Callable[..., np.ndarray]:
-    names = ["x", "codes", "scale", "offset" if "offset" in weights.tensors else "", "norm" if norm is not None else ""]
-    node = helper.make_node(
-        "BlockProduct", [*names, "residual" if residual else ""], ["y"], gated=gated, epsilon=1e-5, **weights.attributes
-    )
+    tensors = weights.tensors | (vectors or {})
+    given = {"x", *tensors, *(["residual"] if residual else [])}
+    names = [name if name in given else "" for name in nodes.PRODUCT_INPUTS]
+    while not names[-1]:
+        names.pop()  # as graphs have them that were made before there was this input
+    node = helper.make_node("BlockProduct", names, ["y"], gated=gated, epsilon=epsilon, **weights.attributes)
     columns = weights.values.shape[1]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "T", columns])]
     if residual:
         inputs.append(helper.make_tensor_value_info("residual", TensorProto.FLOAT, [1, "T", rows]))
-    tensors = weights.tensors | ({} if norm is None else {"norm": norm})
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "T", rows])
     session = session_of([node], inputs, [y], tensors)
 
@@ -171,19 +240,35 @@ HEADS = [(9, 3, 64), (4, 4, 16), (8, 2, 80), (16, 1, 128), (2, 1, 32)]
 RINGS = [(4, 32, 8), (0, 16, 16), (1, 300, 64), (17, 40, 4)]
 
 
-def rotated(x: np.ndarray, position: int, frequencies: np.ndarray) -> np.ndarray:
-    """[…, D], halves paired."""
-    cos, sin = np.cos(position * frequencies), np.sin(position * frequencies)
-    low, high = np.split(x, 2, axis=-1)
-    return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+HEAD_EPSILON = 0.25  # large, so that a norm without it is another
 
 
-def attended(q: np.ndarray, k: np.ndarray, v: np.ndarray, token: int, ring: Ring, frequencies: np.ndarray):
+@dataclass(frozen=True)
+class Look:
+    """How a layer looks back, but for its ring."""
+
+    frequencies: np.ndarray  # [D/2]
+    amplitudes: np.ndarray | float = 1.0  # [D/2], of cosine and sine
+    scale: float | None = None  # None: left out
+    q_norm: np.ndarray | None = None  # [D]
+    k_norm: np.ndarray | None = None
+
+    def turned(self, x: np.ndarray, position: int, norm: np.ndarray | None) -> np.ndarray:
+        """Heads […, D] behind their norm, turned to where they stand, halves paired."""
+        if norm is not None:
+            x = x / np.sqrt((x**2).mean(-1, keepdims=True) + HEAD_EPSILON) * norm
+        angle = position * self.frequencies
+        cos, sin = np.cos(angle) * self.amplitudes, np.sin(angle) * self.amplitudes
+        low, high = np.split(x, 2, axis=-1)
+        return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+
+
+def attended(q: np.ndarray, k: np.ndarray, v: np.ndarray, token: int, ring: Ring, look: Look):
     """The context of one token the slow, obvious way: its visible tokens renumbered 0, 1, 2 …; [H, D]."""
     seen = ring.visible(token)
     group = q.shape[1] // k.shape[1]
-    keys = np.stack([rotated(k[j], place, frequencies) for place, j in enumerate(seen)])  # [n, K, D]
-    query = rotated(q[token], len(seen) - 1, frequencies) / np.sqrt(q.shape[-1])
+    keys = np.stack([look.turned(k[j], place, look.k_norm) for place, j in enumerate(seen)])  # [n, K, D]
+    query = look.turned(q[token], len(seen) - 1, look.q_norm) * (look.scale or q.shape[-1] ** -0.5)
     scores = np.einsum("hd,nhd->hn", query, keys.repeat(group, axis=1))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return np.einsum("hn,nhd->hd", weights / weights.sum(-1, keepdims=True), v[seen].repeat(group, axis=1))
@@ -192,8 +277,8 @@ def attended(q: np.ndarray, k: np.ndarray, v: np.ndarray, token: int, ring: Ring
 class RingAttention:
     """The operator with its buffers, fed token by token or in chunks."""
 
-    def __init__(self, heads: int, kv_heads: int, dim: int, ring: Ring, threads: int = 2) -> None:
-        self.ring, self.pairs = ring, dim // 2
+    def __init__(self, heads: int, kv_heads: int, dim: int, ring: Ring, look: Look, threads: int = 2) -> None:
+        self.ring, self.look = ring, look
         shape = [1, kv_heads, ring.rows, dim]
         self.state = [np.full(shape, np.nan, np.float16) for _ in range(2)]  # what was never written is never read
         phases = ["cos", "sin", "sink_cos", "sink_sin"]
@@ -205,21 +290,25 @@ class RingAttention:
         given = [helper.make_tensor_value_info(name, *kind) for name, kind in declared.items()]
         made = {"context": (single, [1, "T", heads * dim]), "key_out": (half, shape), "value_out": (half, shape)}
         out = [helper.make_tensor_value_info(name, *kind) for name, kind in made.items()]
+        norms = {"q_norm": look.q_norm, "k_norm": look.k_norm}
+        norms = {name: norm.astype(np.float32) for name, norm in norms.items() if norm is not None}
+        numbers = ({} if look.scale is None else {"scale": look.scale}) | ({"epsilon": HEAD_EPSILON} if norms else {})
+        inputs = [*declared, *([name if name in norms else "" for name in ("q_norm", "k_norm")] if norms else [])]
         node = helper.make_node(
-            "RingAttention", list(declared), list(made), domain="edgesink", heads=heads, capacity=ring.capacity
+            "RingAttention", inputs, list(made), domain="edgesink", heads=heads, capacity=ring.capacity, **numbers
         )
-        self.session = session_of([node], given, out, {}, threads)
+        self.session = session_of([node], given, out, norms, threads)
 
-    def feed(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int, frequencies: np.ndarray) -> np.ndarray:
-        tokens = np.arange(position, position + len(q))
+    def feed(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int) -> np.ndarray:
+        tokens, look = np.arange(position, position + len(q)), self.look
         seen_from = np.minimum(tokens, self.ring.capacity - 1)
-        angles = {"": tokens[:, None] * frequencies, "sink_": seen_from[:, None] * frequencies}
+        angles = {"": tokens[:, None] * look.frequencies, "sink_": seen_from[:, None] * look.frequencies}
         packed = np.concatenate([x.reshape(len(x), -1) for x in (q, k, v)], axis=1)[None]
         feeds = {
             "qkv": packed.astype(np.float32), "key": self.state[0], "value": self.state[1],
             "position": np.array([position]), "sinks": np.array([self.ring.sinks]),
-            **{f"{who}cos": np.cos(angle)[None].astype(np.float32) for who, angle in angles.items()},
-            **{f"{who}sin": np.sin(angle)[None].astype(np.float32) for who, angle in angles.items()},
+            **{f"{who}cos": (np.cos(x) * look.amplitudes)[None].astype(np.float32) for who, x in angles.items()},
+            **{f"{who}sin": (np.sin(x) * look.amplitudes)[None].astype(np.float32) for who, x in angles.items()},
         }  # fmt: skip
         context, *self.state = self.session.run(None, feeds)
         return context[0].reshape(len(q), q.shape[1], q.shape[2])
@@ -228,20 +317,49 @@ class RingAttention:
 @pytest.mark.parametrize("heads", HEADS, ids=str)
 @pytest.mark.parametrize("ring", RINGS, ids=str)
 def test_attention_sees_the_sinks_and_the_window_over_many_laps(instructions, heads, ring):
-    (many, few, dim), ring = heads, Ring(*ring)
+    sees_what_it_should(heads, Ring(*ring), Look(slower_and_slower(heads[2])))
+
+
+def slower_and_slower(dim: int) -> np.ndarray:
+    return 100.0 ** (-np.arange(0, dim, 2) / dim)
+
+
+def sees_what_it_should(heads: tuple[int, int, int], ring: Ring, look: Look) -> None:
+    """Over three laps, in chunks of every size."""
+    many, few, dim = heads
     random = np.random.default_rng(0)
     total = min(3 * ring.rows, 500)
     q, k, v = (random.standard_normal((total, count, dim)) for count in (many, few, few))
-    frequencies = 100.0 ** (-np.arange(0, dim, 2) / dim)
-    operator, position, sizes = RingAttention(many, few, dim, ring), 0, np.random.default_rng(1)
+    operator, position, sizes = RingAttention(many, few, dim, ring, look), 0, np.random.default_rng(1)
     while position < total:
         size = min(total - position, int(sizes.choice([1, 1, ring.chunk, sizes.integers(1, ring.chunk + 1)])))
         part = slice(position, position + size)
-        got = operator.feed(q[part], k[part], v[part], position, frequencies)
+        got = operator.feed(q[part], k[part], v[part], position)
         for token in {position, position + size - 1}:
-            expected = attended(q, k, v, token, ring, frequencies)
+            expected = attended(q, k, v, token, ring, look)
             assert np.abs(got[token - position] - expected).max() <= FLOAT16, f"token {token} of a chunk of {size}"
         position += size
+
+
+FAST = slower_and_slower(48)
+PART = np.where(np.arange(24) < 12, FAST, 0)  # the other half of the pairs never turns
+WEIGHTS = np.random.default_rng(5).uniform(-1.5, 1.5, (2, 48))
+LOOKS = {
+    "any scale": Look(FAST, scale=0.05),
+    "no pair turns": Look(FAST * 0),
+    "half of the pairs turn": Look(PART),
+    "an amplitude": Look(FAST, amplitudes=1.2),
+    "norms": Look(FAST, q_norm=WEIGHTS[0], k_norm=WEIGHTS[1]),
+    "a norm of queries": Look(FAST, q_norm=WEIGHTS[0]),
+    "a norm of keys": Look(FAST, k_norm=WEIGHTS[1]),
+    "all": Look(PART, np.where(PART == 0, 1, 1.2), 0.3, *WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("ring", [(4, 32, 8), (0, 32, 8), (0, 16, 16)], ids=str)
+@pytest.mark.parametrize("look", LOOKS)
+def test_attention_looks_as_a_layer_does(instructions, look, ring):
+    sees_what_it_should((6, 2, 48), Ring(*ring), LOOKS[look])
 
 
 def test_attention_over_thousands_of_rows_is_cut_and_put_together(instructions):
@@ -249,10 +367,10 @@ def test_attention_over_thousands_of_rows_is_cut_and_put_together(instructions):
     random = np.random.default_rng(0)
     total = 4000
     q, k, v = (random.standard_normal((total, count, dim)) for count in (6, 2, 2))
-    frequencies = 1000.0 ** (-np.arange(0, dim, 2) / dim)
-    operator = RingAttention(6, 2, dim, ring)
+    look = Look(1000.0 ** (-np.arange(0, dim, 2) / dim))
+    operator = RingAttention(6, 2, dim, ring, look)
     for position in range(0, total - 1, 64):
         part = slice(position, min(position + 64, total - 1))
-        operator.feed(q[part], k[part], v[part], position, frequencies)
-    got = operator.feed(q[-1:], k[-1:], v[-1:], total - 1, frequencies)
-    assert np.abs(got[0] - attended(q, k, v, total - 1, ring, frequencies)).max() <= FLOAT16
+        operator.feed(q[part], k[part], v[part], position)
+    got = operator.feed(q[-1:], k[-1:], v[-1:], total - 1)
+    assert np.abs(got[0] - attended(q, k, v, total - 1, ring, look)).max() <= FLOAT16

@@ -31,15 +31,16 @@ def refuses(session, feeds: dict[str, np.ndarray], words: str) -> None:
         session.run(None, feeds)
 
 
-def attention_session():
+def attention_session(norms: tuple[str, ...] = (), **numbers):
     """Two heads of 16 over a ring of capacity 8; every size is free, so that it is the operator that checks it."""
     single, half, whole = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
     phases = ["cos", "sin", "sink_cos", "sink_sin"]
     kinds = {"qkv": (single, 3), "key": (half, 4), "value": (half, 4), "position": (whole, 1), "sinks": (whole, 1)}
-    kinds |= dict.fromkeys(phases, (single, 3))
+    kinds |= dict.fromkeys(phases, (single, 3)) | dict.fromkeys(norms, (single, 1))
     made = {"context": (single, 3), "key_out": (half, 4), "value_out": (half, 4)}
     given, out = ([free(name, *kind) for name, kind in ends.items()] for ends in (kinds, made))
-    node = helper.make_node("RingAttention", list(kinds), list(made), domain="edgesink", heads=2, capacity=8)
+    numbers = {"heads": 2, "capacity": 8} | numbers
+    node = helper.make_node("RingAttention", list(kinds), list(made), domain="edgesink", **numbers)
     return nodes.session_of([node], given, out, {})
 
 
@@ -106,6 +107,33 @@ def test_attention_takes_the_last_position_the_fewest_rows_and_the_shortest_wind
         assert np.isfinite(session.run(None, feeds)[0]).all()
 
 
+NORMS = {name: np.ones(16, np.float32) for name in ("q_norm", "k_norm")}
+
+
+@pytest.mark.parametrize("scale", [-1.0, float("nan"), float("inf")])
+def test_attention_with_an_impossible_scale_is_refused(scale):
+    refuses(attention_session(scale=scale), attention_feeds(), "scale")
+
+
+@pytest.mark.parametrize("numbers", [{}, {"epsilon": -1.0}, {"epsilon": float("nan")}, {"epsilon": float("inf")}])
+def test_norms_of_heads_without_a_possible_epsilon_are_refused(numbers):
+    refuses(attention_session((*NORMS,), **numbers), attention_feeds(**NORMS), "norms have an epsilon")
+
+
+@pytest.mark.parametrize("wrong", [np.ones(15, np.float32), np.ones(0, np.float32), np.ones(32, np.float32)], ids=len)
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_that_is_not_as_long_as_a_head_is_refused(name, wrong):
+    session = attention_session((*NORMS,), epsilon=1e-5)
+    refuses(session, attention_feeds(**NORMS | {name: wrong}), "norms of heads are")
+    assert np.isfinite(session.run(None, attention_feeds(**NORMS))[0]).all()
+
+
+@pytest.mark.parametrize("numbers", [{"scale": 1}, {"epsilon": 1}])
+def test_an_optional_number_of_another_type_is_refused_when_the_graph_is_loaded(numbers):
+    with pytest.raises(Exception, match="type"):
+        attention_session(**numbers)
+
+
 @pytest.mark.parametrize("wrong", [-1, 37, 2**40, -(2**63)])
 def test_a_row_that_there_is_not_is_refused(wrong):
     weights = nodes.MATRICES["4 bits, rows over"]  # 37 rows, in memory that is filled up to 48
@@ -125,7 +153,7 @@ def product_inputs() -> dict[str, np.ndarray]:
 
 
 def run_product(inputs: dict[str, np.ndarray], **attributes) -> np.ndarray:
-    names = [name if name in inputs else "" for name in ("x", "codes", "scale", "offset", "norm", "residual")]
+    names = [name if name in inputs else "" for name in nodes.PRODUCT_INPUTS]
     attributes = {"rows": 96, "bits": 4, "gated": 0, "epsilon": 1e-5} | attributes
     node = helper.make_node("BlockProduct", names, ["y"], domain="edgesink", **attributes)
     kinds = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16, np.uint8: TensorProto.UINT8}
@@ -139,7 +167,8 @@ def run_product(inputs: dict[str, np.ndarray], **attributes) -> np.ndarray:
         ({"bits": 5}, "weights are in 4 or 8 bits"), ({"bits": 0}, "weights"), ({"bits": 8}, "codes"),
         ({"rows": 97}, "codes"), ({"rows": 0}, "rows"), ({"rows": -1}, "rows"), ({"rows": 2**62}, "rows"),
         ({"rows": 95}, "residual"), ({"gated": 1}, "residual"), ({"epsilon": -1.0}, "epsilon"),
-        ({"epsilon": float("nan")}, "epsilon"),
+        ({"epsilon": float("nan")}, "epsilon"), ({"gated": 2}, "residual"), ({"gated": 3}, "gated"),
+        ({"gated": -1}, "gated"), ({"gated": 2**32}, "gated"),
     ],
 )  # fmt: skip
 def test_a_product_with_impossible_attributes_is_refused(product_inputs, attributes, words):
@@ -163,6 +192,39 @@ def test_a_product_with_impossible_attributes_is_refused(product_inputs, attribu
 def test_a_product_of_tensors_that_do_not_fit_is_refused(product_inputs, name, change, words):
     with pytest.raises(Exception, match=REFUSED + words):
         run_product(product_inputs | {name: np.ascontiguousarray(change(product_inputs[name]))})
+
+
+VECTOR = np.ones(96, np.float32)
+
+
+@pytest.mark.parametrize("gated", [1, 2])
+@pytest.mark.parametrize("name", ["bias", "after"])
+def test_a_gated_product_with_more_than_a_gate_is_refused(product_inputs, name, gated):
+    without = {given: x for given, x in product_inputs.items() if given not in ("norm", "residual")}
+    assert np.isfinite(run_product(without, gated=gated)).all()
+    with pytest.raises(Exception, match=REFUSED + "a gated product has no"):
+        run_product(without | {name: VECTOR}, gated=gated)
+
+
+def test_a_product_with_two_norms_is_refused(product_inputs):
+    with pytest.raises(Exception, match=REFUSED + "a product has one norm"):
+        run_product(product_inputs | {"after": VECTOR})
+
+
+@pytest.mark.parametrize("wrong", [VECTOR[1:], VECTOR[:0], VECTOR[:48], np.ones(112, np.float32)], ids=len)
+@pytest.mark.parametrize("name", ["bias", "after"])
+def test_a_bias_or_a_norm_that_is_not_as_long_as_a_product_is_refused(product_inputs, name, wrong):
+    without = {given: x for given, x in product_inputs.items() if given != "norm"}
+    assert np.isfinite(run_product(without | {name: VECTOR})).all()
+    with pytest.raises(Exception, match=REFUSED + name):
+        run_product(without | {name: wrong})
+
+
+def test_a_norm_after_a_product_of_broken_groups_is_refused():
+    weights = nodes.MATRICES["4 bits, rows over"]
+    inputs = {"x": np.ones((1, 2, 96), np.float32), **weights.tensors, "after": np.ones(37, np.float32)}
+    with pytest.raises(Exception, match=REFUSED + "a product with a norm after it"):
+        run_product(inputs, rows=37)
 
 
 def test_weights_in_8_bits_with_an_offset_and_gates_of_broken_groups_are_refused():
