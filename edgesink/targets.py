@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from edgesink.errors import BadOption
 
@@ -25,6 +25,10 @@ KV_WRITES: tuple[KvWrite, ...] = get_args(KvWrite)
 
 QUANTISED: tuple[Precision, ...] = ("int8", "int4", "pal4")
 VOCABULARY_BITS = 8  # of the embedding and the head, which suffer most from 4
+
+KERNELS_HOLD: tuple[Precision, ...] = ("int8", "int4")
+KERNELS_WHOLE = {"head_dim": 16, "hidden": 32, "intermediate": 32}  # what the C kernels want sizes to be multiples of
+KERNELS_MOST_HEAD_DIM = 1024
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,24 @@ def check_supported(
         )
     if parts != 1 and not row.in_parts:
         raise BadOption(f"--parts {parts} for target {target}", _targets_with("in_parts"), "leave it out")
+
+
+def lacks(target: Target, precision: Precision, architecture: Mapping[str, Any]) -> list[str]:
+    """What keeps a bundle from having all that its target offers, in plain words: one line a reason, [] for none.
+
+    On ONNX that is the graph for the C kernels; without it ONNX Runtime's own operators run the bundle. `architecture`
+    is `ModelSpec.as_data()`, which a manifest carries; of a size that is not in it nothing is said.
+    """
+    if target != "onnx":
+        return []
+    found = [] if precision in KERNELS_HOLD else [f"{precision} is not {_one_of(KERNELS_HOLD)}"]
+    sizes = {name: size for name in KERNELS_WHOLE if isinstance(size := architecture.get(name), int)}
+    for name, size in sizes.items():
+        if size % KERNELS_WHOLE[name]:
+            found.append(f"{name} {size} is not a multiple of {KERNELS_WHOLE[name]}")
+    if sizes.get("head_dim", 0) > KERNELS_MOST_HEAD_DIM:
+        found.append(f"head_dim {sizes['head_dim']} is more than {KERNELS_MOST_HEAD_DIM}")
+    return found
 
 
 def _one_of(words: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ from onnx import helper, numpy_helper
 
 from edgesink.runtime import kernels
 
-
 PRODUCT_INPUTS = ("x", "codes", "scale", "offset", "norm", "residual", "bias", "after")
 
 

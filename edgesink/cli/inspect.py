@@ -10,7 +10,9 @@ import typer
 
 from edgesink.cli.options import Json
 from edgesink.cli.output import megabytes, print_json
+from edgesink.manifest import Manifest
 from edgesink.models import DEFAULT_MODEL, MODELS, Alias
+from edgesink.targets import lacks
 
 
 def inspect(
@@ -18,8 +20,6 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show the model, size, window and parity of a bundle."""
-    from edgesink.manifest import Manifest
-
     manifest = Manifest.read(bundle)
     manifest.check_files(bundle)
     if as_json:
@@ -32,11 +32,8 @@ def inspect(
         print(f"cut into  {manifest.parts} packages, run one behind the other")
     print(f"weights   {megabytes(manifest.weight_bytes)}: {manifest.weights}")
     print(f"state     {megabytes(manifest.state_bytes)}, from the first token to the last")
-    if manifest.has_kernels:
-        from edgesink.runtime.kernels import available_kernels
-
-        here = next(iter(available_kernels()), "none on this machine")
-        print(f"kernels   {here}; with them {megabytes(manifest.state_bytes // 2)} of state")
+    if manifest.target == "onnx":
+        print(f"kernels   {_kernels(manifest)}")
     print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")
     for view in manifest.views:
         if not view.sinks:
@@ -49,6 +46,17 @@ def inspect(
         if parity
         else "parity    not verified; run `edgesink verify`"
     )
+
+
+def _kernels(manifest: Manifest) -> str:
+    """Which C kernels run the bundle here, or why none do."""
+    from edgesink.runtime.kernels import available_kernels
+
+    if not manifest.has_kernels:
+        reasons = ", ".join(lacks(manifest.target, manifest.precision, manifest.architecture))
+        return f"none{f': {reasons}' if reasons else ''}; runs on ONNX Runtime's own operators"
+    here = next(iter(available_kernels()), "none on this machine")
+    return f"{here}; with them {megabytes(manifest.state_bytes // 2)} of state"
 
 
 def models(as_json: Json = False) -> None:

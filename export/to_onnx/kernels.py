@@ -24,19 +24,17 @@ from edgesink.export.to_onnx.ops import StepOps, activated, inputs, outputs
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored
 from edgesink.kernel_image import GROUP, LOCATION, Image, Part
 from edgesink.spec import Activation, ModelSpec, StreamSpec
-from edgesink.targets import Precision
+from edgesink.targets import Precision, lacks
 
 EDGESINK = "edgesink"  # the domain of the operators in kernels/onnxruntime.c
 UNREAD_EPSILON = 1e-5  # of a product that takes no norm along: the operator asks for the attribute
 HALF, WORD = 2, 4  # bytes: a scale; the codes of a row that a lane takes at once
-QUANTISED: tuple[Precision, ...] = ("int4", "int8")
 GATES: dict[Activation, int] = {"silu": 1, "gelu_tanh": 2}  # as the operator counts them; 0: no gate
 
 
 def runs_on_kernels(model: ModelSpec, precision: Precision) -> bool:
-    """Whether the operators can hold this model."""
-    whole = model.head_dim % GROUP == 0 and model.hidden % BLOCK == 0 and model.intermediate % BLOCK == 0
-    return precision in QUANTISED and whole
+    """Whether the operators can hold this model; `lacks` says why not."""
+    return not lacks("onnx", precision, model.as_data())
 
 
 def write_kernels_graph(path: Path, image: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights) -> None:
@@ -125,9 +123,11 @@ class KernelOps(StepOps):
 
     def heads(self, x: Normed | Value, *projections: Projection) -> tuple[Packed, ...]:
         stored = self._weights.matrices(*(projection.weight for projection in projections))
-        biases = [projection.bias for projection in projections if projection.bias is not None]
+        groups = [projections] if len(stored) == 1 else [[projection] for projection in projections]
         counts = [projection.heads for projection in projections]
-        together = [self._product(x, matrix) for matrix in stored] if not biases else self._biased(x, stored, biases)
+        together = [
+            self._product(x, matrix, bias=self._bias(group)) for matrix, group in zip(stored, groups, strict=True)
+        ]
         packed = together[0] if len(together) == 1 else self.graph.node("Concat", *together, axis=2)
         return tuple(Packed(packed, sum(counts[:i]), count) for i, count in enumerate(counts))
 
@@ -147,10 +147,11 @@ class KernelOps(StepOps):
     def head(self, x: Normed | Value, weight: str) -> Value:
         return self._product(x, self._weights.vocabulary(weight))
 
-    def _biased(self, x: Normed | Value, stored: Sequence[Stored], biases: Sequence[str]) -> list[Value]:
-        """Products with a bias each; a single one of all weights has their biases one behind the other."""
-        groups = [biases] if len(stored) == 1 else [[bias] for bias in biases]
-        return [self._product(x, one, bias=self.vector(*group)) for one, group in zip(stored, groups, strict=True)]
+    def _bias(self, projections: Sequence[Projection]) -> Value | None:
+        """The biases of projections that are one product, one behind the other; None if there are none."""
+        biases = [projection.bias for projection in projections if projection.bias is not None]
+        assert len(biases) in (0, len(projections)), "a product of some projections with a bias and some without"
+        return self.vector(*biases) if biases else None
 
     def _product(
         self,
