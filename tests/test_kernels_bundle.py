@@ -1,6 +1,7 @@
 """A bundle's second graph: its weights laid out for the kernels, its streams, and lists of weights that cannot be."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA, Manifest
 from edgesink.runtime import kernels
 from edgesink.runtime.session import load
 from edgesink.spec import StreamSpec
+from edgesink.targets import KERNELS_MOST_HEAD_DIM, KERNELS_WHOLE, lacks
 
 needs_kernels = pytest.mark.skipif(
     not kernels.available_kernels(), reason="no C compiler when edgesink was installed, or another processor"
@@ -83,10 +85,17 @@ def test_a_stream_runs_on_the_kernels_unless_it_is_told_not_to(bundle):
     assert load(bundle).state_bytes * 2 == load(bundle, provider="plain").state_bytes
 
 
-def test_floats_have_no_graph_for_kernels(toy, tmp_path):
+def test_floats_have_no_graph_for_kernels(toy, tmp_path, command):
     folder = toy.bundle(tmp_path / "bundle", SPEC, "fp32")
     assert not Manifest.read(folder).has_kernels
     assert "kernels" not in load(folder).runner
+    line = "kernels   none: fp32 is not int8 or int4; runs on ONNX Runtime's own operators\n"
+    assert line in command("inspect", folder)[1]
+
+
+@needs_kernels
+def test_a_bundle_says_which_kernels_run_it_here(bundle, command):
+    assert f"kernels   {kernels.available_kernels()[0]}; with them" in command("inspect", bundle)[1]
 
 
 @pytest.mark.parametrize("shape", [{"head_dim": 24}, {"hidden_size": 48}, {"intermediate_size": 80}], ids=str)
@@ -95,6 +104,48 @@ def test_a_model_that_the_operators_cannot_hold_has_none_or_is_refused(toy_maker
     from edgesink.export.to_onnx.kernels import runs_on_kernels
 
     assert not runs_on_kernels(open_checkpoint(toy_maker(tmp_path, **shape).path).model, "int4")
+
+
+def test_a_model_that_the_operators_cannot_hold_runs_on_others_and_says_why(toy_maker, tmp_path, command):
+    folder = toy_maker(tmp_path / "toy", head_dim=24).bundle(tmp_path / "bundle", SPEC, "int4")
+    assert "kernels" not in load(folder).runner
+    line = "kernels   none: head_dim 24 is not a multiple of 16; runs on ONNX Runtime's own operators\n"
+    assert line in command("inspect", folder)[1]
+
+
+SIZES = {"head_dim": 64, "hidden": 576, "intermediate": 1536}
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "sizes", "expected"),
+    [
+        ("onnx", "int4", {}, []),
+        ("onnx", "int8", {}, []),
+        ("onnx", "fp16", {}, ["fp16 is not int8 or int4"]),
+        ("coreml", "fp16", {"head_dim": 24}, []),
+        ("onnx", "int4", {"head_dim": 72}, ["head_dim 72 is not a multiple of 16"]),
+        ("onnx", "int4", {"head_dim": 1024}, []),
+        ("onnx", "int4", {"head_dim": 2048}, ["head_dim 2048 is more than 1024"]),
+        (
+            "onnx",
+            "int8",
+            {"hidden": 48, "intermediate": 80},
+            ["hidden 48 is not a multiple of 32", "intermediate 80 is not a multiple of 32"],
+        ),
+        ("onnx", "int4", {"head_dim": "24", "hidden": None}, []),  # whatever a manifest has there
+    ],
+)
+def test_what_a_bundle_lacks_is_said_in_words(target, precision, sizes, expected):
+    assert lacks(target, precision, SIZES | sizes) == expected
+
+
+@needs_kernels
+def test_the_limits_are_the_operators_own():
+    header = (Path(__file__).parent.parent / "kernels" / "kernels.h").read_text(encoding="utf-8")
+    limits = dict(re.findall(r"^    (GROUP|BLOCK|MOST_HEAD_DIM) = (\d+)", header, re.MULTILINE))
+    assert {name: int(limit) for name, limit in limits.items()} == {
+        "GROUP": KERNELS_WHOLE["head_dim"], "BLOCK": KERNELS_WHOLE["hidden"], "MOST_HEAD_DIM": KERNELS_MOST_HEAD_DIM,
+    }  # fmt: skip
 
 
 @needs_kernels
