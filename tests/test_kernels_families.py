@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from toy_specs import llama_spec
 
 from edgesink import names
 from edgesink.export.families.weights_of import weight_shape
@@ -32,26 +33,23 @@ pytestmark = pytest.mark.skipif(
 
 STREAM = StreamSpec(3, 13, 8, 5)  # 20 rows
 TOKENS = 3 * STREAM.rows
-IDS = np.random.default_rng(0).integers(0, 96, TOKENS)
+VOCAB = 96
+IDS = np.random.default_rng(0).integers(0, VOCAB, TOKENS)
 CLOSE = 0.006  # of logits of about 1: 15 bits of an activation, float16 of keys and values; found 0.004
 FAR = 100 * CLOSE  # a feature that moves no logit so far would not be missed; found 0.9
 
 FAST = tuple(30.0 ** (-np.arange(8) / 8))
 SLOW = tuple(1000.0 ** (-np.arange(8) / 8))
 STILL = (0.0,) * 8
-ATTENTION = ("attention_norm", "q", "k", "v")
-LLAMA = (*ATTENTION, "o", "mlp_norm", "gate", "up", "down")
 BIASES, HEAD_NORMS = ("q_bias", "k_bias", "v_bias"), ("q_norm", "k_norm")
 POST_NORMS = ("post_attention_norm", "post_mlp_norm")
 
 
 def model_of(views: tuple[View, ...] = (View(Rotary(FAST)),), more: tuple[str, ...] = (), **changes) -> ModelSpec:
     """Three layers, those of even numbers of the first view, with `more` weights than Llama has."""
-    model = ModelSpec(
-        "toy", "toy", hidden=64, heads=4, kv_heads=2, head_dim=16, intermediate=96, vocab=96, context=512, tied=True,
-        views=views, view_of=(0, len(views) - 1, 0), weights=(*LLAMA, *more), scale=0.25, norm_eps=1e-2,
-    )  # fmt: skip
-    return replace(model, **changes)
+    model = llama_spec(intermediate=96, vocab=VOCAB)
+    view_of, weights = (0, len(views) - 1, 0), (*model.weights, *more)
+    return replace(model, **{"views": views, "view_of": view_of, "weights": weights, "norm_eps": 1e-2, **changes})
 
 
 NEAR_AND_FAR = (View(Rotary(FAST), window=9), View(Rotary(SLOW)))
