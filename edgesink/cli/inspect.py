@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -59,14 +60,35 @@ def _kernels(manifest: Manifest) -> str:
     return f"{here}; with them {megabytes(manifest.state_bytes // 2)} of state"
 
 
-def models(as_json: Json = False) -> None:
+def models(
+    families: Annotated[
+        bool, typer.Option("--families", help="List the families of models, with what was verified of each instead.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """List the models that have a short name, with their hub ids."""
-    if as_json:
+    if families:
+        _list_families(as_json)
+    elif as_json:
         print_json({name: _as_data(alias) for name, alias in MODELS.items()})
+    else:
+        for name, alias in MODELS.items():
+            notes = [alias.licence, *(["gated"] if alias.gated else [])]
+            notes += ["default"] if name == DEFAULT_MODEL else []
+            print(f"{name:<15}{alias.parameters:>5}  {alias.family:<12}{alias.hub_id}  ({', '.join(notes)})")
+
+
+def _list_families(as_json: bool) -> None:
+    """What `tests/make_families_table.py` found: docs/families.md says what the numbers are."""
+    verified = json.loads((resources.files("edgesink") / "verified.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json(verified)
         return
-    for name, alias in MODELS.items():
-        notes = [alias.licence, *(["gated"] if alias.gated else []), *(["default"] if name == DEFAULT_MODEL else [])]
-        print(f"{name:<15}{alias.parameters:>5}  {alias.family:<12}{alias.hub_id}  ({', '.join(notes)})")
+    targets = list(next(iter(verified.values())))
+    print("largest difference of a logit from the reference, as a share of the logits' standard deviation")
+    print(f"{'family':<14}" + "".join(f"{target:>10}" for target in targets))
+    for family, cells in verified.items():
+        print(f"{family:<14}" + "".join(f"{cells[target]:>10}" for target in targets))
 
 
 def _as_data(alias: Alias) -> dict[str, object]:
