@@ -92,7 +92,8 @@ def load_model(source: str | Path, device: str = "cpu", dtype: Any = None) -> An
     """The checkpoint as transformers reads it, for inference; BadCheckpoint if it does not."""
     try:
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
     except ImportError:
         raise MissingPackage(
             "the reference needs torch and transformers", "", "pip install 'edgesink[export]'"
@@ -105,7 +106,10 @@ def load_model(source: str | Path, device: str = "cpu", dtype: Any = None) -> An
     bars = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     try:
         with bars:  # transformers draws them wherever it is
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(folder, gguf_file=gguf, local_files_only=True)
+            whole = type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING  # a model of images and text: it reads text too
+            kind: Any = AutoModelForImageTextToText if whole else AutoModelForCausalLM
+            model: Any = kind.from_pretrained(
                 folder, gguf_file=gguf, dtype=dtype or torch.float32, local_files_only=True
             )
     except (OSError, ValueError, KeyError) as error:

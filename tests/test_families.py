@@ -1,6 +1,7 @@
 """Families: tiny random models of each, through the fp32 ONNX graph, against transformers and then the oracle."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from edgesink.errors import BadCheckpoint, BadOption
 from edgesink.export.bundle import export
+from edgesink.export.checkpoint import open_checkpoint, weight_names
+from edgesink.export.recipe import Recipe
+from edgesink.export.to_torch import RingDecoder, sink_corrected
 from edgesink.reference import Reference
 from edgesink.runtime.session import load
 from edgesink.spec import StreamSpec
@@ -69,6 +74,8 @@ def random_model(case: str):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
+    if case not in CASES:
+        return images_and_text(case.partition(" ")[0])
     config = AutoConfig.for_model(case.partition(" ")[0], **{"tie_word_embeddings": False, **SMALL, **CASES[case]})
     return randomised(AutoModelForCausalLM.from_config(config).eval())
 
@@ -82,6 +89,23 @@ def randomised(model):
     return model
 
 
+def images_and_text(kind: str):
+    """transformers' model of images and text, tiny, with a text part of a family."""
+    import transformers
+
+    seeing = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    seeing |= {"image_size": 28, "patch_size": 14}
+    if kind == "gemma3":
+        text = {**SMALL, "layer_types": NEAR_FAR, "sliding_window": 9, "head_dim": 16, "tie_word_embeddings": True}
+        seeing |= {"model_type": "siglip_vision_model"}
+        config = transformers.Gemma3Config(text_config=text, vision_config=seeing, mm_tokens_per_image=1)
+        return randomised(transformers.Gemma3ForConditionalGeneration(config).eval())
+    text = {**SMALL, "model_type": "ministral3", "head_dim": 16, "rope_parameters": MINISTRAL}
+    seeing |= {"model_type": "pixtral", "head_dim": 16}
+    config = transformers.Mistral3Config(text_config=text, vision_config=seeing, tie_word_embeddings=False)
+    return randomised(transformers.Mistral3ForConditionalGeneration(config).eval())
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A model as transformers has it, as a folder, and as a bundle."""
@@ -92,7 +116,7 @@ class Case:
     bundle: Path
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=[*CASES, "gemma3 images and text", "mistral3 images and text"])
 def case(request, tmp_path_factory, toy):
     folder = tmp_path_factory.mktemp("family")
     model = random_model(request.param)
@@ -147,5 +171,160 @@ def test_half_precision_reaches_every_matrix_of_the_held_model(case):
     """What is rounded differs from what it was: no slice of a fused matrix is forgotten."""
     before, after = case.model.state_dict(), held_model(case.folder, "fp16").state_dict()
     for name, tensor in before.items():
-        if tensor.dim() == 2:
+        if tensor.dim() == 2 and "vision" not in name and "projector" not in name:
             assert torch.equal(after[name], tensor.half().float()), name
+
+
+def last_logits(path: Path, spoil=lambda checkpoint: checkpoint.model) -> np.ndarray:
+    """Our decoder's logits after a few tokens of the checkpoint, its spec or its sources spoiled: float32 [V]."""
+    checkpoint = open_checkpoint(path)
+    spec = spoil(checkpoint)
+    weights = {name: torch.from_numpy(checkpoint.tensor(name)) for name in weight_names(spec)}
+    decoder, ids = RingDecoder(spec, STREAM, weights, sink_corrected), torch.tensor(ids_of(STREAM.capacity)[None])
+    for start in range(0, STREAM.capacity, STREAM.chunk):
+        with torch.inference_mode():
+            piece = ids[:, start : start + STREAM.chunk]
+            logits = decoder(piece, torch.tensor([start]), torch.tensor([STREAM.sinks]))
+    return logits[0].numpy()
+
+
+def with_views(checkpoint, change):
+    """The spec with every view but the first of them changed by what the first has."""
+    first, *others = checkpoint.model.views
+    return dataclasses.replace(checkpoint.model, views=(first, *(change(view, first) for view in others)))
+
+
+def from_shuffled_heads(checkpoint):
+    """The spec, and weights as if the dimensions that turn stood as pairs (i, i + D/2) already."""
+    family, model = checkpoint._family, checkpoint.model
+    shift = {"q": 0, "k": model.heads}
+
+    def source(weight, model):
+        found, name = family.source(weight, model), weight.rpartition(".")[2]
+        if name not in shift:
+            return found
+        start = shift[name] * model.head_dim
+        return dataclasses.replace(found, rows=np.arange(start, start + len(found.rows)))
+
+    checkpoint._family = dataclasses.replace(family, source=source)
+    return model
+
+
+def without_the_one(checkpoint):
+    """The spec, and norms as if they were not 1 + w."""
+    family = checkpoint._family
+    plain = lambda weight, model: dataclasses.replace(family.source(weight, model), plus=0.0)  # noqa: E731
+    checkpoint._family = dataclasses.replace(family, source=plain)
+    return checkpoint.model
+
+
+def amplified(checkpoint, amplitude):
+    """The spec with another amplitude of every cosine and sine."""
+    (view,) = checkpoint.model.views
+    view = dataclasses.replace(view, rotary=dataclasses.replace(view.rotary, amplitude=amplitude))
+    return dataclasses.replace(checkpoint.model, views=(view,))
+
+
+TRAPS = {
+    "one rotary base for all": (
+        "gemma3_text", lambda c: with_views(c, lambda view, first: dataclasses.replace(view, rotary=first.rotary))
+    ),
+    "no window of its own": (
+        "qwen2 layer_types",
+        lambda c: dataclasses.replace(c.model, views=(dataclasses.replace(c.model.views[0], window=None),) * 2),
+    ),
+    "positions in the layers without": (
+        "smollm3 listed", lambda c: dataclasses.replace(c.model, view_of=tuple(1 - view for view in c.model.view_of))
+    ),
+    "heads that turn in part, unordered": ("phi3 longrope", from_shuffled_heads),
+    "no amplitude": ("phi3 longrope", lambda c: amplified(c, 1.0)),
+    "norms without 1": ("gemma3_text", without_the_one),
+    "a residual stream that is not scaled": ("granite", lambda c: dataclasses.replace(c.model, embedding_scale=12.0)),
+}  # fmt: skip
+"""What is silently wrong where an exporter overlooks it: a model that has it, and the spec that has not."""
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_what_an_exporter_may_overlook_would_be_seen(tmp_path, trap):
+    case, spoil = TRAPS[trap]
+    model = random_model(case)
+    model.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        expected = model(torch.tensor(ids_of(STREAM.capacity)[None])).logits[0, -1].numpy()
+    check_close(last_logits(tmp_path), expected)
+    with pytest.raises(AssertionError, match="limit"):
+        check_close(last_logits(tmp_path, spoil), expected)
+
+
+@pytest.mark.parametrize(("case", "context"), [("ministral3", 64), ("phi3 longrope", 64)])
+def test_a_capacity_beyond_the_original_context_is_refused(tmp_path, case, context):
+    random_model(case).save_pretrained(tmp_path)
+    model = open_checkpoint(tmp_path).model
+    Recipe.fitted(stream=StreamSpec.fitted(window=context - 4)).check_model(model)
+    with pytest.raises(BadOption, match=f"{context} at most, its original context"):
+        Recipe.fitted(stream=StreamSpec.fitted(window=context - 3)).check_model(model)
+
+
+REFUSED = {
+    "gemma3_text": [
+        ({"final_logit_softcapping": 30.0}, "a soft cap on the logits"),
+        ({"attn_logit_softcapping": 50.0}, "a soft cap on the scores"),
+        ({"use_bidirectional_attention": True}, "tokens that see those after them"),
+        ({"rope_parameters": {"rope_type": "default"}}, "rope_type = 'default'"),
+        ({"layer_types": ["full_attention"]}, "layer_types"),
+    ],
+    "smollm3 listed": [
+        ({"no_rope_layers": [1, 0]}, "no_rope_layers"),
+        ({"no_rope_layers": [True] * 3}, "no_rope_layers"),
+        ({"layer_types": ["sliding_attention"] * 3}, "no sliding window is used"),
+    ],
+    "phi3": [
+        ({"partial_rotary_factor": 0.3}, "partial_rotary_factor"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}, "auto_map"),
+        ({"rope_parameters": LONG | {"short_factor": [1.0]}}, "short_factor"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope_type = 'linear'"),
+        ({"attention_bias": True}, "biases of attention"),
+    ],
+    "qwen2": [
+        ({"layer_types": NEAR_FAR}, "no sliding window is used"),
+        ({"max_window_layers": -1}, "max_window_layers"),
+    ],
+    "granite": [({"residual_multiplier": 0.0}, "residual_multiplier = 0.0"), ({"num_local_experts": 4}, "experts")],
+    "ministral3": [({"rope_parameters": None}, "rope_parameters"), ({"rope_parameters": YARN}, "llama_4_scaling_beta")],
+    "qwen3": [({"attention_bias": True}, "biases of attention, of its output too")],
+    "llama": [
+        ({"model_type": "gemma2"}, "soft caps"),
+        ({"model_type": "qwen3_moe"}, "a mixture of experts"),
+        ({"model_type": "gpt_oss"}, "a mixture of experts"),
+        ({"model_type": "minicpm3"}, "MLA"),
+        ({"model_type": "falcon_mamba"}, "a recurrent model"),
+        ({"model_type": "lfm2"}, "a hybrid"),
+        ({"model_type": "qwen3_next"}, "a hybrid"),
+        ({"model_type": "gemma3n_text"}, "an embedding for each layer"),
+        ({"model_type": "hunyuan_v1_dense"}, "turned already"),
+        ({"model_type": "bert"}, "an encoder"),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_family_does_not_compute_is_refused_with_the_reason(tmp_path, case):
+    random_model(case).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for change, reason in REFUSED[case]:
+        (tmp_path / "config.json").write_text(json.dumps(values | change))
+        with pytest.raises(BadCheckpoint) as refusal:
+            open_checkpoint(tmp_path)
+        assert reason in str(refusal.value)
+
+
+def test_old_spellings_of_gemma_are_read(tmp_path):
+    """As the hub has it: two thetas, a scaling of the layers that see all, a pattern."""
+    random_model("gemma3_text wide").save_pretrained(tmp_path)
+    new = open_checkpoint(tmp_path).model
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["rope_parameters"], values["layer_types"]
+    values |= {"rope_theta": 1e6, "rope_local_base_freq": 100.0, "rope_scaling": {"type": "linear", "factor": 8.0}}
+    values |= {"sliding_window_pattern": 2, "cache_implementation": "hybrid"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert open_checkpoint(tmp_path).model == new

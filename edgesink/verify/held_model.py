@@ -36,7 +36,7 @@ def held_model(
     model, checkpoint = load_model(checkpoint_path, device, dtype), open_checkpoint(checkpoint_path)
     _overwrite(model, checkpoint.model, held_weights(checkpoint, precision, vocabulary_bits))
     if checkpoint_path.is_file():
-        _turn_alike(model, checkpoint.model)
+        _look_back_alike(model, checkpoint.model)
     return model
 
 
@@ -59,10 +59,12 @@ def _overwrite(model: Any, spec: ModelSpec, held: Callable[[str], Any]) -> None:
             parameter.copy_(torch.from_numpy(tensor))
 
 
-def _turn_alike(model: Any, spec: ModelSpec) -> None:
-    """Rotary embeddings by what a GGUF says of them: transformers overlooks its scalings and its divisors."""
+def _look_back_alike(model: Any, spec: ModelSpec) -> None:
+    """The window and the rotary embeddings that a GGUF says: transformers overlooks some of its fields and tensors."""
     import torch
 
+    for window in {view.window for view in spec.views if view.window is not None}:
+        model.config.sliding_window = window
     for module in model.modules():
         for buffer in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("inv_freq")]:
             if "original" in buffer:

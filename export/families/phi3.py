@@ -99,7 +99,7 @@ def gguf(weight: str, model: ModelSpec) -> Source:
 def with_rows(source: Source, weight: str, model: ModelSpec) -> Source:
     """The rows of a fused matrix that are the weight; a head's turning pairs are brought to (i, i + D/2)."""
     H, K, D, inner = model.heads, model.kv_heads, model.head_dim, model.intermediate
-    order = turning_halves_apart(D, 2 * int(np.count_nonzero(model.views[0].rotary.frequencies)))
+    order = turning_halves_apart(D, 2 * sum(map(bool, model.views[0].rotary.frequencies)))
     heads, gates = np.arange((H + 2 * K) * D).reshape(-1, D), np.arange(2 * inner)
     places = {
         "q": (heads, heads[:H, order]),
