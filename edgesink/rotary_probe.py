@@ -167,26 +167,34 @@ def static_rotary(forward: Forward, embedding: Embedding, like: Tensor, capacity
 
 
 def _rotary_of_each_layer(forward: Forward, count: int, rotaries: dict[Embedding, Rotary]) -> list[Rotary | None]:
-    """Which embedding a layer uses: its keys are zero in the dimensions that turn if cosine and sine are zero."""
+    """Which embedding a layer uses: its keys are zero in the dimensions that turn if cosine and sine are zero.
+
+    A key may be zero in other dimensions too, turned or not: Gemma's norms have weights that are.
+    """
     found: list[Rotary | None] = [None] * count
+    always = _zeros_of_keys(forward, count, identity)
     for embedding, rotary in rotaries.items():
-        ring = Layers([None] * count, [None] * count).ring(0, 1)
 
         def zero(asked: Embedding, own: Pair, embedding: Embedding = embedding) -> Pair:
             return (own[0] * 0, own[1] * 0) if asked == embedding else identity(asked, own)
 
-        forward([1], zero, ring)
-        layers: list[Any] = ring.layers
-        for i, layer in enumerate(layers):
-            zeros = (layer.keys == 0).all(dim=1).flatten()  # [D]
-            if not zeros.any():
+        for i, zeros in enumerate(_zeros_of_keys(forward, count, zero)):
+            if zeros == always[i]:
                 continue
-            if found[i] is not None or zeros.nonzero().flatten().tolist() != list(range(2 * len(rotary.frequencies))):
+            if found[i] is not None or zeros != always[i].union(range(2 * len(rotary.frequencies))):
                 raise BadCheckpoint(
                     f"layer {i} of {forward.name} turns other dimensions than a head's first", SUPPORTED
                 )
             found[i] = rotary
     return found
+
+
+def _zeros_of_keys(forward: Forward, count: int, answer: Answer) -> list[set[int]]:
+    """The dimensions in which every key of a token is zero, for each layer."""
+    ring = Layers([None] * count, [None] * count).ring(0, 1)
+    forward([1], answer, ring)
+    layers: list[Any] = ring.layers
+    return [set((layer.keys == 0).all(dim=1).flatten().nonzero().flatten().tolist()) for layer in layers]
 
 
 def _check(forward: Forward, layers: Layers, ids: list[int], expected: Tensor, capacity: int) -> None:

@@ -282,3 +282,15 @@ def test_reset_starts_a_new_stream(toy):
 def test_a_wrong_option_is_refused(toy, sinks, window, positions):
     with pytest.raises(BadOption):
         Reference(toy.model, sinks, window, positions=positions)
+
+
+def test_keys_that_are_zero_in_some_dimensions_are_understood():
+    """Weights of Gemma's norms of keys, 1 + w, are zero here and there."""
+    model = random_model("gemma3_text", FAMILIES["gemma3_text"])
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.k_norm.weight[[1, 6]] = -1.0
+    ids = random_ids(12)
+    with torch.inference_mode():
+        dense = model(torch.tensor(ids[None])).logits[0]
+    assert (torch.from_numpy(Reference(model, 4, 12).prefill(ids)) - dense[-1]).abs().max() < 1e-4
