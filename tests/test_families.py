@@ -61,6 +61,8 @@ CASES = {
         "rope_parameters": LONG | {"rope_theta": 1e4, "partial_rotary_factor": 0.4},
         "original_max_position_embeddings": 64,
     },
+    "seed_oss": {"head_dim": 32},
+    "seed_oss without biases": {"attention_bias": False, "head_dim": 16},
     "granite": {
         "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.09, "logits_scaling": 8.0,
         "tie_word_embeddings": True,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesink.export.families import gemma3, granite, llama, ministral3, mistral, phi3, qwen2, qwen3, smollm3
+from edgesink.export.families import gemma3, granite, llama, ministral3, mistral, phi3, qwen2, qwen3, seed_oss, smollm3
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.spelling import gguf_source, hub_source, interleaved_gguf_source
 from edgesink.export.families.weights_of import Source, Tensors
@@ -51,6 +51,7 @@ HUB_FAMILIES: Mapping[str, HubFamily] = {
     "phi3": HubFamily(phi3.of_config, phi3.hub),
     "qwen2": HubFamily(qwen2.of_config),
     "qwen3": HubFamily(qwen3.of_config),
+    "seed_oss": HubFamily(seed_oss.of_config),
     "smollm3": HubFamily(smollm3.of_config),
 }
 """By `model_type` of config.json."""
