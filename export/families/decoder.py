@@ -15,7 +15,9 @@ from edgesink.export.families.weights_of import BIASES, Tensors, with_weights
 from edgesink.spec import Activation, ModelSpec, Rotary, View
 
 MOST_LAYERS = 4096
+MOST_HEADS = 4096
 MOST_DIMENSIONS = 4096  # of a head
+MOST_WIDTH = 1 << 20  # of the residual stream or the MLP; a damaged field is larger, and orders of rows are made of it
 
 WEIGHTS = ("attention_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down")
 """Of a layer."""
@@ -46,7 +48,7 @@ def decoder_of_config(
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        intermediate=config.count("intermediate_size"),
+        intermediate=config.count("intermediate_size", most=MOST_WIDTH),
         vocab=config.count("vocab_size"),
         context=context,
         tied=config.flag("tie_word_embeddings"),
@@ -88,7 +90,7 @@ def decoder_of_gguf(
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        intermediate=fields.count("feed_forward_length"),
+        intermediate=fields.count("feed_forward_length", most=MOST_WIDTH),
         vocab=vocab,
         context=fields.count("context_length"),
         tied=GGUF["head"] not in tensors.shapes,
@@ -104,7 +106,7 @@ def decoder_of_gguf(
 
 def _heads(fields: Fields, width: str, queries: str, keys: str, size: str) -> tuple[int, int, int, int]:
     """(hidden size, query heads, key/value heads, dimensions of a head), by the names of their fields."""
-    hidden, heads = fields.count(width), fields.count(queries)
+    hidden, heads = fields.count(width, most=MOST_WIDTH), fields.count(queries, most=MOST_HEADS)
     if hidden % heads and fields.get(size) is None:
         raise fields.error(queries, f"a divisor of {width} = {hidden}")
     kv_heads, head_dim = fields.count(keys, heads), fields.count(size, hidden // heads)
