@@ -76,7 +76,7 @@ def test_qwen_chats_for_fifty_turns(checkpoint, tmp_path):
     chat = Chat(stream, "You answer briefly.", SamplingSpec(), pin_system=True)
     answers = ["".join(t.text for t in chat.answer(QUESTIONS[n % 4], max_new_tokens=60)) for n in range(50)]
     assert stream.evicted > 0
-    for turn, expected in ((0, "length"), (3, "5"), (44, "length"), (47, "5")):
+    for turn, expected in ((0, "number of"), (3, "5"), (44, "number of"), (47, "5")):
         assert expected in answers[turn], answers[turn]
     assert all(answer.strip() and "<|im_" not in answer for answer in answers)
 

@@ -244,3 +244,11 @@ def test_every_tensor_of_the_graph_has_the_same_shape_for_ever(bundle):
     stream.position = 10**12
     assert np.isfinite(stream.step(5)).all()
     assert stream.state_bytes == before
+
+
+@needs_kernels
+def test_the_phases_of_wide_heads_are_a_constant_of_a_kilobyte_and_stay_in_the_graph(toy_maker, tmp_path):
+    toy = toy_maker(tmp_path / "model", head_dim=256, num_attention_heads=2, num_key_value_heads=1)
+    bundle = toy.bundle(tmp_path / "bundle", SPEC, "int4")
+    with_kernels, without = (load(bundle, kernels=kernels).prefill(IDS[:80]) for kernels in (True, False))
+    assert np.abs(with_kernels - without).max() < 0.5 * without.std()

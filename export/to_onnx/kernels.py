@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from edgesink import names
 from edgesink.export.attention import NO_SINKS, AttentionSpec, Heads, by_view
@@ -59,7 +60,11 @@ class ImageTensors:
 
     def tensor(self, name: str, array: np.ndarray | None = None) -> onnx.TensorProto:
         """See `builder.Tensors`."""
-        return self._tensors.get(name) or self._file.tensor(name, array)
+        if name in self._tensors:
+            return self._tensors[name]
+        if array is None:
+            return self._file.tensor(name)
+        return numpy_helper.from_array(np.ascontiguousarray(array), name)  # a constant: it lies in no file
 
     def vector(self, name: str) -> None:
         """A tensor whose bytes stay in order."""
