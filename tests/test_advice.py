@@ -1,5 +1,6 @@
 """How many sinks a model needs is measured, and stored where streams find it."""
 
+import dataclasses
 import itertools
 import json
 
@@ -10,7 +11,7 @@ from edgesink import load
 from edgesink.errors import BadOption
 from edgesink.evaluate.advice import NEAR, Trial, advised, store_sinks, try_sinks
 from edgesink.evaluate.scoring import Scorer
-from edgesink.manifest import Manifest
+from edgesink.manifest import Manifest, replace_manifest
 from edgesink.spec import StreamSpec
 
 STREAM = StreamSpec(2, 14, 8, 4)
@@ -73,3 +74,13 @@ def test_the_command_says_and_stores_what_it_found(bundle, command):
     assert Manifest.read(bundle).stream.sinks == result["advised"]
     assert "no --text" in err
     assert command("advise", bundle, "--tokens", 8)[0] == 1
+
+
+def test_a_text_is_read_behind_the_first_token_that_the_model_was_trained_with(bundle, tmp_path):
+    from edgesink.cli.advise import _ids
+    from edgesink.runtime.tokenizer import Tokenizer
+
+    (tmp_path / "text").write_text("hello")
+    hello = Tokenizer.of_bundle(bundle).encode("hello")
+    replace_manifest(bundle, dataclasses.replace(Manifest.read(bundle), bos_id=1))
+    assert list(itertools.islice(_ids(bundle, [tmp_path / "text"]), 1 + 2 * len(hello))) == [1, *hello, *hello]

@@ -58,12 +58,14 @@ def advise(
 
 
 def _ids(bundle: Path, text: list[Path]) -> Iterator[int]:
-    """The text's ids, over and over; without a text, those of lines that need no file."""
+    """The text's ids, over and over, behind the model's first token; without a text, lines that need no file."""
     from edgesink.evaluate.texts import Text
+    from edgesink.manifest import Manifest
     from edgesink.runtime.tokenizer import Tokenizer
     from edgesink.sample_text import lines
 
-    tokenizer = Tokenizer.of_bundle(bundle)
+    tokenizer, bos_id = Tokenizer.of_bundle(bundle), Manifest.read(bundle).bos_id
+    yield from [] if bos_id is None else [bos_id]
     if text:
         yield from Text(text, tokenizer).endless()
     say("no --text: made-up lines are read, and a real text says more")
