@@ -11,7 +11,6 @@ the layout of MILBlob's weight storage (version 2), which `_record` spells out.
 from __future__ import annotations
 
 import json
-import logging
 import struct
 from dataclasses import dataclass, field
 from math import prod
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgesink.errors import BadBundle
+from edgesink.quiet import quiet_coremltools
 
 Array = np.ndarray
 UNKNOWN = -1  # a dimension that is known at run time only
@@ -211,12 +211,8 @@ def _parse(model_path: Path) -> Any:
     """The Model message of a `.mlmodel` file."""
     from google.protobuf.message import DecodeError
 
-    talk = logging.getLogger("coremltools")
-    quiet, talk.disabled = talk.disabled, True  # off a Mac it warns at import that it cannot run models
-    try:
+    with quiet_coremltools():
         from coremltools.proto import Model_pb2
-    finally:
-        talk.disabled = quiet
     model = Model_pb2.Model()
     try:
         model.ParseFromString(model_path.read_bytes())

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgesink.spec import ModelSpec
 from edgesink.targets import Precision
 
@@ -46,16 +44,16 @@ def _overwrite(model: Any, spec: ModelSpec, held: Callable[[str], Any]) -> None:
 
     from edgesink.export.checkpoint import weight_names
     from edgesink.export.families import HUB_FAMILIES
+    from edgesink.export.weights import as_floats
 
     parameters = dict(model.named_parameters())
     for name in weight_names(spec):
-        weight, source = held(name), HUB_FAMILIES[spec.architecture].source(name, spec)
-        array = weight.astype(np.float32) if isinstance(weight, np.ndarray) else weight.dequantized()
+        source = HUB_FAMILIES[spec.architecture].source(name, spec)
         parameter = parameters.get(source.key, parameters.get(source.key.replace("model.", IN_WHOLE, 1)))
         assert parameter is not None, f"transformers has no parameter {source.key}"
         with torch.no_grad():
             tensor = parameter.float().cpu().numpy().copy()
-            source.put(array, tensor)
+            source.put(as_floats(held(name)), tensor)
             parameter.copy_(torch.from_numpy(tensor))
 
 
