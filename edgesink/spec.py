@@ -55,6 +55,7 @@ class View:
 
     rotary: Rotary
     window: int | None = None  # tokens, the current one included; None: the stream's sinks and window
+    slopes: tuple[float, ...] = ()  # ALiBi: what a token of distance takes off each query head's scores; (): nothing
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class ModelSpec:
     stream_scale: float = 1.0  # s: the residual stream is held divided by it, and the eps of norms over it by s²
     logits_scale: float = 1.0  # of the logits, which the last norm's weight takes along
     static_context: int | None = None  # tokens within which positions are as they stand here; None: any number
+    score_cap: float | None = None  # c: a score is c tanh(score / c); None: as it is
+    logits_cap: float | None = None  # likewise of the logits
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context"):
@@ -99,6 +102,8 @@ class ModelSpec:
         for view in self.views:
             if len(view.rotary.frequencies) != self.head_dim // 2:
                 raise BadOption(f"{len(view.rotary.frequencies)} frequencies", f"{self.head_dim // 2}, one a pair")
+            if view.slopes and (len(view.slopes) != self.heads or any(view.rotary.frequencies)):
+                raise BadOption(f"{len(view.slopes)} slopes", f"{self.heads}, one a query head, none of which turns")
 
     @property
     def layers(self) -> int:

@@ -146,6 +146,11 @@ def lacks(target: Target, precision: Precision, architecture: Mapping[str, Any])
             found.append(f"{name} {size} is not a multiple of {KERNELS_WHOLE[name]}")
     if sizes.get("head_dim", 0) > KERNELS_MOST_HEAD_DIM:
         found.append(f"head_dim {sizes['head_dim']} is more than {KERNELS_MOST_HEAD_DIM}")
+    if architecture.get("score_cap"):
+        found.append("scores have a soft cap")
+    views = architecture.get("views")
+    if isinstance(views, list) and any(isinstance(view, dict) and view.get("slopes") for view in views):
+        found.append("scores lose what their distance costs (ALiBi)")
     return found
 
 

@@ -66,6 +66,9 @@ class Ops(Protocol):
     def head(self, x: Value, weight: str) -> Value:
         """x @ w.T, the logits: [1, 1, hidden] -> [1, 1, V]; the weight is the embedding's where the two are tied."""
 
+    def capped(self, x: Value, cap: float) -> Value:
+        """cap tanh(x / cap), elementwise."""
+
 
 def decoder(model: ModelSpec, ops: Ops, attention: Attention, entering: Value, layers: range | None = None) -> Value:
     """Trace the model over ids [1, T]; the logits after the last of them, [1, 1, V].
@@ -95,7 +98,8 @@ def decoder(model: ModelSpec, ops: Ops, attention: Attention, entering: Value, l
         x = ops.residual(x, inner, w.name("down"), w.norm("post_mlp_norm"))
     if layers.stop < model.layers:
         return x
-    return ops.head(ops.norm(ops.last(x), Norm("norm", model.stream_eps)), "embedding" if model.tied else "head")
+    logits = ops.head(ops.norm(ops.last(x), Norm("norm", model.stream_eps)), "embedding" if model.tied else "head")
+    return logits if model.logits_cap is None else ops.capped(logits, model.logits_cap)
 
 
 @dataclass(frozen=True)

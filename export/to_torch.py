@@ -7,14 +7,15 @@ is fast, and nothing of the oracle is shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch  # noqa: TID253  (this module is PyTorch's side of the vocabulary; what imports it does so lazily)
 
 from edgesink import names
-from edgesink.export.attention import MASKED, AttentionSpec, BoundedFrame, Heads, SinkCorrected, by_view
+from edgesink.export.attention import MASKED, by_view, frame_attention, stream_attention
 from edgesink.export.graph import Attention, Norm, Projection, decoder, unknown_activation
+from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 
 Tensor = torch.Tensor
@@ -48,7 +49,7 @@ class TorchBuffers:
 
 
 class TorchOps:
-    """The vocabulary as PyTorch calls; satisfies `SinkCorrectedOps` and `BoundedFrameOps`.
+    """The vocabulary as PyTorch calls; satisfies `StreamOps` and `FrameOps`.
 
     Args:
         weights: name -> tensor [out, in] or [n], all of one float type.
@@ -137,8 +138,16 @@ class TorchOps:
     def join_mask(self, sink_columns: Tensor, ring_columns: Tensor) -> Tensor:
         return torch.cat([sink_columns, ring_columns], dim=3)
 
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        return self.weigh(products(q, keys), mask, values)
+    def capped(self, x: Tensor, cap: float) -> Tensor:
+        return (x / cap).tanh() * cap
+
+    def sloped(self, distance: Tensor, slopes: Sequence[float]) -> Tensor:
+        every_head = torch.tensor(slopes, dtype=self._float, device=self._device)[:, None, None]
+        return (distance.to(self._float) * -every_head)[None]
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, cap: float | None) -> Tensor:
+        scores = products(q, keys)
+        return self.weigh(scores if cap is None else self.capped(scores, cap), mask, values)
 
     def scores(self, q: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, ...]:
         T = q.shape[2]
@@ -197,7 +206,7 @@ Formulation = Callable[
     [TorchOps, TorchBuffers, AttentionSpec, Tensor, Tensor, Tensor, "Tensor | int"],
     Attention,
 ]
-"""(ops, buffers, spec, ids, position, sinks, length) -> how every layer attends: `BoundedFrame` is one."""
+"""(ops, buffers, spec, ids, position, sinks, length) -> how every layer attends: `frame_attention` is one."""
 
 
 def sink_corrected(
@@ -209,8 +218,8 @@ def sink_corrected(
     sinks: Tensor,
     length: Tensor | int,
 ) -> Attention:
-    """`SinkCorrected` as a formulation: its chunks are never padded."""
-    return SinkCorrected(ops, buffers, spec, ids, position, sinks)
+    """`stream_attention` as a formulation: its chunks are never padded."""
+    return stream_attention(ops, buffers, spec, ids, position, sinks)
 
 
 class RingDecoder(torch.nn.Module):
@@ -218,7 +227,8 @@ class RingDecoder(torch.nn.Module):
 
     Args:
         weights: name -> tensor, as `TorchOps` takes them.
-        formulation: `BoundedFrame`, whose positions are bounded and whose chunks may be padded, or `sink_corrected`.
+        formulation: `frame_attention`, whose positions are bounded and whose chunks may be padded, or
+            `sink_corrected`.
         index: integer type of positions.
     """
 
@@ -227,7 +237,7 @@ class RingDecoder(torch.nn.Module):
         model: ModelSpec,
         stream: StreamSpec,
         weights: Mapping[str, Tensor],
-        formulation: Formulation = BoundedFrame,
+        formulation: Formulation = frame_attention,
         index: torch.dtype = torch.int64,
     ) -> None:
         super().__init__()
@@ -239,7 +249,7 @@ class RingDecoder(torch.nn.Module):
     def forward(self, ids: Tensor, position: Tensor, sinks: Tensor, length: Tensor | None = None) -> Tensor:
         """ids [1, T], sinks and length [1]: the logits after the last real id, [1, V].
 
-        position: [1], where the ids stand; for the bounded frame the frames of the model's rings, [rings], in the
+        position: [1], where the ids stand; for a bounded frame the frames of the model's rings, [rings], in the
         order of `ModelSpec.rings`.
         """
         ops = TorchOps(self.weights, length, self.index)

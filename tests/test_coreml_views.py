@@ -9,9 +9,9 @@ from view_models import CHUNKS, GEMMA_LIKE, IDS, MODELS, STREAM, HandMade, ViewO
 
 from edgesink import names
 from edgesink.export import bundle as export_bundle
-from edgesink.export.attention import AttentionSpec
 from edgesink.export.bundle import export
 from edgesink.export.graph import Norm
+from edgesink.export.rows import AttentionSpec
 from edgesink.export.to_coreml import functions
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import Program, WeightStore, function, save_program

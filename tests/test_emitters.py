@@ -9,9 +9,10 @@ import pytest
 from edgesink import names
 from edgesink.errors import BadOption
 from edgesink.export import to_torch
-from edgesink.export.attention import AttentionSpec, BoundedFrame, Heads, SinkCorrected
+from edgesink.export.attention import BoundedFrame, SinkCorrected
 from edgesink.export.graph import Norm, Projection
 from edgesink.export.quantize import quantize
+from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.export.to_coreml import ops as to_coreml_ops
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import Program, WeightStore, constant, function

@@ -48,6 +48,14 @@ CASES = {
     "smollm3": {"num_hidden_layers": 5},
     "smollm3 listed": {"no_rope_layers": [0, 1, 1]},
     "smollm3 windows": {"no_rope_layers": [1, 0, 0], "use_sliding_window": True, "sliding_window": 8},
+    "gemma2": {
+        "num_hidden_layers": 4, "sliding_window": 9, "head_dim": 16, "query_pre_attn_scalar": 24,
+        "attn_logit_softcapping": 0.6, "final_logit_softcapping": 1.5,
+    },
+    "gemma2 window above": {
+        "layer_types": NEAR_FAR, "sliding_window": 32, "head_dim": 16, "attn_logit_softcapping": 0.2,
+        "final_logit_softcapping": None,
+    },
     "gemma3_text": {"num_hidden_layers": 4, "sliding_window": 9, "sliding_window_pattern": 2, "head_dim": 16},
     "gemma3_text wide": {
         "layer_types": NEAR_FAR, "sliding_window": 32, "head_dim": 16, "query_pre_attn_scalar": 8,
@@ -240,6 +248,8 @@ TRAPS = {
     ),
     "heads that turn in part, unordered": ("phi3 longrope", from_shuffled_heads),
     "no amplitude": ("phi3 longrope", lambda c: amplified(c, 1.0)),
+    "no cap on scores": ("gemma2", lambda c: dataclasses.replace(c.model, score_cap=None)),
+    "no cap on logits": ("gemma2", lambda c: dataclasses.replace(c.model, logits_cap=None)),
     "norms without 1": ("gemma3_text", without_the_one),
     "a residual stream that is not scaled": ("granite", lambda c: dataclasses.replace(c.model, embedding_scale=12.0)),
 }  # fmt: skip
@@ -268,6 +278,13 @@ def test_a_capacity_beyond_the_original_context_is_refused(tmp_path, case, conte
 
 
 REFUSED = {
+    "gemma2": [
+        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ({"sliding_window_size": 8}, "sliding_window_size = 8"),
+        ({"attn_logit_softcapping": 0.0}, "attn_logit_softcapping = 0.0"),
+        ({"final_logit_softcapping": "30"}, "final_logit_softcapping = '30'"),
+        ({"sliding_window": None}, "sliding_window = None"),
+    ],
     "gemma3_text": [
         ({"final_logit_softcapping": 30.0}, "a soft cap on the logits"),
         ({"attn_logit_softcapping": 50.0}, "a soft cap on the scores"),
@@ -295,7 +312,6 @@ REFUSED = {
     "ministral3": [({"rope_parameters": None}, "rope_parameters"), ({"rope_parameters": YARN}, "llama_4_scaling_beta")],
     "qwen3": [({"attention_bias": True}, "biases of attention, of its output too")],
     "llama": [
-        ({"model_type": "gemma2"}, "soft caps"),
         ({"model_type": "qwen3_moe"}, "a mixture of experts"),
         ({"model_type": "gpt_oss"}, "a mixture of experts"),
         ({"model_type": "minicpm3"}, "MLA"),

@@ -44,6 +44,10 @@ CASES = {
     },
     "qwen3": {"head_dim": 128},
     "smollm3": {"num_hidden_layers": 4, "rope_parameters": {"rope_type": "default", "rope_theta": 2e6}},
+    "gemma2": {
+        "num_hidden_layers": 3, "head_dim": 256, "sliding_window": 16, "query_pre_attn_scalar": 256,
+        "tie_word_embeddings": True,
+    },
     "gemma3_text": {
         "num_hidden_layers": 7, "head_dim": 256, "sliding_window": 16, "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True, "rope_parameters": {"full_attention": GLOBAL, "sliding_attention": LOCAL},
@@ -112,11 +116,14 @@ def write(path: Path, model) -> Path:
     writer.add_tokenizer_model("gpt2")
     writer.add_pad_token_id(config.pad_token_id)
     write_positions(writer, config, head_dim)
-    if config.model_type in ("qwen3", "gemma3_text"):
+    if config.model_type in ("qwen3", "gemma2", "gemma3_text"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    if config.model_type in ("gemma3_text", "phi3"):
+    if config.model_type in ("gemma2", "gemma3_text", "phi3"):
         writer.add_sliding_window(config.sliding_window or 0)
+    if config.model_type == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
     if config.model_type == "granite":
         writer.add_attention_scale(config.attention_multiplier)
         writer.add_embedding_scale(config.embedding_multiplier)
@@ -158,7 +165,7 @@ def write_tensors(writer: GGUFWriter, model, arch: MODEL_ARCH) -> None:
         count = heads.get(name.split(".")[-2])
         if count and config.model_type in ("llama", "smollm3", "granite"):
             tensor = interleaved(tensor, count)
-        if key.endswith("norm.weight") and config.model_type == "gemma3_text":
+        if key.endswith("norm.weight") and config.model_type in ("gemma2", "gemma3_text"):
             tensor = tensor + np.float32(1)
         writer.add_tensor(name, np.ascontiguousarray(tensor))
 

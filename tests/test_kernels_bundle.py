@@ -132,7 +132,10 @@ SIZES = {"head_dim": 64, "hidden": 576, "intermediate": 1536}
             {"hidden": 48, "intermediate": 80},
             ["hidden 48 is not a multiple of 32", "intermediate 80 is not a multiple of 32"],
         ),
-        ("onnx", "int4", {"head_dim": "24", "hidden": None}, []),  # whatever a manifest has there
+        ("onnx", "int4", {"score_cap": 50.0, "logits_cap": 30.0}, ["scores have a soft cap"]),
+        ("coreml", "fp16", {"score_cap": 50.0}, []),
+        ("onnx", "int4", {"views": [{}, {"slopes": [0.5]}]}, ["scores lose what their distance costs (ALiBi)"]),
+        ("onnx", "int4", {"head_dim": "24", "hidden": None, "views": 3}, []),  # whatever a manifest has there
     ],
 )
 def test_what_a_bundle_lacks_is_said_in_words(target, precision, sizes, expected):

@@ -64,7 +64,17 @@ QWEN_LIKE = dataclasses.replace(
     embedding_scale=1.0,
     stream_scale=1.0,
 )
-MODELS = {"gemma-like": GEMMA_LIKE, "qwen-like": QWEN_LIKE}
+SLOPED = View(STILL.rotary, slopes=(0.5, 0.25, 0.125, 0.0625))
+CAPPED = dataclasses.replace(
+    GEMMA_LIKE,
+    name="capped, turned and sloped",
+    views=(FAR, SLOPED, dataclasses.replace(SLOPED, window=7)),
+    view_of=(0, 1, 2, 0),
+    weights=tuple(weight for weight in GEMMA_LIKE.weights if weight not in ("q_norm", "k_norm")),
+    score_cap=2.0,  # scores reach 20
+    logits_cap=8.0,
+)
+MODELS = {"gemma-like": GEMMA_LIKE, "qwen-like": QWEN_LIKE, "capped": CAPPED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +145,8 @@ class ViewOracle:
             h = self.norm(x * m.stream_scale, own["mlp_norm"])
             y = own["down"] @ (self.activated(own["gate"] @ h) * (own["up"] @ h))
             x = x + (self.norm(y, own["post_mlp_norm"]) if "post_mlp_norm" in own else y)
-        return w["embedding" if m.tied else "head"] @ self.norm(x * m.stream_scale, w["norm"])
+        logits = w["embedding" if m.tied else "head"] @ self.norm(x * m.stream_scale, w["norm"])
+        return capped(logits, m.logits_cap)
 
     def norm(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.model.norm_eps) * weight
@@ -160,7 +171,10 @@ class ViewOracle:
         keys, values = (x.repeat(m.heads // m.kv_heads, axis=1) for x in shared)  # [seen, H, D]
         queries = np.broadcast_to(q, keys.shape)
         turned = self.rotated(view, queries, query_places), self.rotated(view, keys, key_places)
-        powers = np.exp(m.scale * np.einsum("jhd,jhd->jh", *turned))
+        scores = capped(m.scale * np.einsum("jhd,jhd->jh", *turned), m.score_cap)
+        if view.slopes:
+            scores -= np.outer(np.subtract(query_places, key_places), view.slopes)
+        powers = np.exp(scores)
         return np.einsum("jh,jhd->hd", powers / powers.sum(0), values).reshape(-1)
 
     def places(self, ring: Ring, newest: int, token: int) -> tuple[int, int]:
@@ -179,6 +193,11 @@ class ViewOracle:
             cos, sin = (np.float64(np.float16(table)) for table in (cos, sin))
         first, second = np.split(x, 2, axis=-1)
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def capped(x: np.ndarray, cap: float | None) -> np.ndarray:
+    """The values with a soft cap, or as they are."""
+    return x if cap is None else cap * np.tanh(x / cap)
 
 
 def pieces(count: int, sizes: list[int]) -> Iterator[slice]:
@@ -227,5 +246,9 @@ OVERLOOKED = {
     ),
     "layers without positions": with_view("qwen-like", 1, rotary=NEAR.rotary),
     "the other view": without("gemma-like", view_of=(0, 1, 0, 0)),
+    "cap on scores": without("capped", score_cap=None),
+    "cap on logits": without("capped", logits_cap=None),
+    "slopes": with_view("capped", 1, slopes=()),
+    "slopes of other heads": with_view("capped", 1, slopes=SLOPED.slopes[::-1]),
 }
 """What an exporter might overlook -> the name of the model that has it, and what would come of it."""

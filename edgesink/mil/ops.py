@@ -176,7 +176,6 @@ OPS: dict[str, Op] = {
 
 COMING: dict[str, str] = {
     "erf": "gelu written out",
-    "tanh": "gelu written out, and soft caps",
     "sigmoid": "SiLU and other gates written out",
     "layer_norm": "the norm of MPT",
     "square": "a mean of squares, in norms over other axes than RMSNorm's",

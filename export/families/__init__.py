@@ -11,7 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesink.export.families import gemma3, granite, llama, ministral3, mistral, phi3, qwen2, qwen3, seed_oss, smollm3
+from edgesink.export.families import (
+    gemma2,
+    gemma3,
+    granite,
+    llama,
+    ministral3,
+    mistral,
+    phi3,
+    qwen2,
+    qwen3,
+    seed_oss,
+    smollm3,
+)
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.spelling import gguf_source, hub_source, interleaved_gguf_source
 from edgesink.export.families.weights_of import Source, Tensors
@@ -43,6 +55,7 @@ class GgufFamily:
 
 
 HUB_FAMILIES: Mapping[str, HubFamily] = {
+    "gemma2": HubFamily(gemma2.of_config, gemma3.hub),
     "gemma3_text": HubFamily(gemma3.of_config, gemma3.hub),
     "granite": HubFamily(granite.of_config, granite.hub),
     "llama": HubFamily(llama.of_config, derived=llama.hub_derived),
@@ -57,6 +70,7 @@ HUB_FAMILIES: Mapping[str, HubFamily] = {
 """By `model_type` of config.json."""
 
 GGUF_FAMILIES: Mapping[str, GgufFamily] = {
+    "gemma2": GgufFamily(gemma2.of_gguf, gemma3.gguf),
     "gemma3": GgufFamily(gemma3.of_gguf, gemma3.gguf),
     "granite": GgufFamily(granite.of_gguf, granite.gguf),
     "llama": GgufFamily(llama.of_gguf, interleaved_gguf_source),

@@ -60,6 +60,12 @@ class Fields:
         """A count that may be null."""
         return None if self.get(name) is None else self.count(name)
 
+    def float_or_none(self, name: str) -> float | None:
+        """A number above 0 that may be null; an integer is none, as transformers has it of such fields."""
+        if type(self.get(name)) is int:
+            raise self.error(name, "a number above 0 with a decimal point, or null")
+        return None if self.get(name) is None else self.number(name)
+
     def numbers(self, name: str, length: int) -> list[float]:
         """A list of `length` numbers above 0."""
         values = self.get(name)

@@ -7,6 +7,8 @@ this was written. Knows no model but by the numbers that it is told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgesink.export.graph import Norm, Projection, unknown_activation
@@ -29,7 +31,7 @@ SMALLEST_EPS = 2.5e-10  # of a norm: 1 / sqrt(eps), which a vector of zeros is m
 
 
 class MilOps:
-    """The vocabulary as MIL operations of one function; satisfies `attention.BoundedFrameOps`.
+    """The vocabulary as MIL operations of one function; satisfies `attention.FrameOps`.
 
     store: the weights of the package, filled from `weights`. length: real tokens of a padded chunk; None: all are.
     """
@@ -120,12 +122,21 @@ class MilOps:
         return concatenate([first * cos - second * sin, second * cos + first * sin], axis=3)
 
     def scores(self, q: Value, cos: Value, sin: Value, keys: Value, scale: float) -> tuple[Value, ...]:
-        (_, H, T, D), (_, K, rows, _) = q.shape, keys.shape
+        T = q.shape[2]
         turns = cos.shape[0] // T
         turned = self.rotate(concatenate([q] * turns, axis=2), cos, sin) * scale  # [1, H, turns T, D]
-        grouped = reshape(turned, 1, K, H // K * turns * T, D)
-        products = Value(mb.matmul(x=grouped.var, y=keys.var, transpose_y=True))
-        return split(reshape(products, 1, H, turns * T, rows), turns, axis=2)
+        return split(products(turned, keys), turns, axis=2)
+
+    def sloped(self, distance: Value, slopes: Sequence[float]) -> Value:
+        every_head = constant(-np.array(slopes)[:, None, None])
+        return ranked(Value(mb.cast(x=distance.var, dtype="fp16")), 4) * ranked(every_head, 4)
+
+    def capped(self, x: Value, cap: float) -> Value:
+        return Value(mb.tanh(x=(x * (1 / cap)).var)) * cap
+
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value, cap: float | None) -> Value:
+        scores = products(q, keys)
+        return self.weigh(scores if cap is None else self.capped(scores, cap), mask, values)
 
     def weigh(self, scores: Value, mask: Value, values: Value) -> Value:
         (_, H, T, rows), (_, K, _, D) = scores.shape, values.shape
@@ -161,6 +172,13 @@ def activated(x: Value, activation: Activation) -> Value:
     if activation == "gelu_tanh":
         return Value(mb.gelu(x=x.var, mode="TANH_APPROXIMATION"))
     raise unknown_activation(activation)
+
+
+def products(q: Value, keys: Value) -> Value:
+    """q [1, H, n, D] with keys [1, K, rows, D], grouped queries: [1, H, n, rows]."""
+    (_, H, n, D), (_, K, rows, _) = q.shape, keys.shape
+    grouped = reshape(q, 1, K, H // K * n, D)
+    return reshape(Value(mb.matmul(x=grouped.var, y=keys.var, transpose_y=True)), 1, H, n, rows)
 
 
 def cut_heads(x: Value, heads: int) -> Value:

@@ -17,9 +17,10 @@ import onnx
 from onnx import numpy_helper
 
 from edgesink import names
-from edgesink.export.attention import NO_SINKS, AttentionSpec, Heads, by_view
+from edgesink.export.attention import by_view
 from edgesink.export.graph import Norm, Projection, decoder
 from edgesink.export.quantize import BLOCK
+from edgesink.export.rows import NO_SINKS, AttentionSpec, Heads
 from edgesink.export.to_onnx.builder import Graph, Value, WeightFile, bytes_outside, place_outside
 from edgesink.export.to_onnx.ops import StepOps, activated, inputs, outputs
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored

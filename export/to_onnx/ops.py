@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgesink import names
-from edgesink.export.attention import AttentionSpec, Heads, SinkCorrected, by_view
+from edgesink.export.attention import MASKED, by_view, stream_attention
 from edgesink.export.graph import Norm, Projection, decoder, unknown_activation
 from edgesink.export.quantize import BLOCK
+from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored
@@ -37,7 +39,7 @@ def write_onnx(
     views = []
     for view in model.views:
         buffers = rings[model.rings(stream).index(model.ring(view, stream))]
-        views.append(SinkCorrected(ops, buffers, AttentionSpec.of(model, stream, view), ids, position, sinks))
+        views.append(stream_attention(ops, buffers, AttentionSpec.of(model, stream, view), ids, position, sinks))
     outputs(graph, decoder(model, ops, by_view(model, views), ids), model.vocab)
     graph.save(path, model.name)
 
@@ -95,12 +97,17 @@ class StepOps:
     def phase(self, x: Value) -> Value:
         return self.graph.unsqueeze(self.graph.cast(x, np.float32), 0)
 
+    def capped(self, x: Value, cap: float) -> Value:
+        return self.graph.node("Tanh", x * (1 / cap)) * cap
+
     def last(self, x: Value) -> Value:
         return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1, name=names.LAST)
 
 
 class OnnxOps(StepOps):
-    """The vocabulary as ONNX nodes; satisfies `attention.SinkCorrectedOps`."""
+    """The vocabulary as ONNX nodes; satisfies `attention.StreamOps`."""
+
+    masked = MASKED
 
     def __init__(self, graph: Graph, weights: OnnxWeights, float_activations: bool = False) -> None:
         super().__init__(graph)
@@ -180,8 +187,14 @@ class OnnxOps(StepOps):
     def join_mask(self, sink_columns: Value, ring_columns: Value) -> Value:
         return self.graph.node("Concat", sink_columns, ring_columns, axis=3)
 
-    def attend(self, q: Value, keys: Value, values: Value, mask: Value) -> Value:
-        return self.graph.node("Attention", q, keys, values, mask, scale=1.0)  # any other scale copies every key
+    def sloped(self, distance: Value, slopes: Sequence[float]) -> Value:
+        every_head = -np.array(slopes, np.float32)[:, None, None]
+        return self.graph.unsqueeze(self.graph.cast(distance, np.float32), 0) * every_head
+
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value, cap: float | None) -> Value:
+        """The operator caps scores before it adds the mask; any scale but 1 would copy every key."""
+        more: dict[str, Any] = {} if cap is None else {"softcap": cap}
+        return self.graph.node("Attention", q, keys, values, mask, scale=1.0, **more)
 
     # ---- weights
 
