@@ -148,6 +148,8 @@ def lacks(target: Target, precision: Precision, architecture: Mapping[str, Any])
         found.append(f"head_dim {sizes['head_dim']} is more than {KERNELS_MOST_HEAD_DIM}")
     if architecture.get("score_cap"):
         found.append("scores have a soft cap")
+    if "q_whole_norm" in (architecture.get("weights") or ()):
+        found.append("queries and keys are normed over all heads at once")
     views = architecture.get("views")
     if isinstance(views, list) and any(isinstance(view, dict) and view.get("slopes") for view in views):
         found.append("scores lose what their distance costs (ALiBi)")

@@ -37,6 +37,7 @@ class Projection:
     weight: str
     heads: int
     bias: str | None = None
+    norm: Norm | None = None  # of all its heads together, before it is cut into them
 
 
 class Ops(Protocol):
@@ -80,26 +81,25 @@ def decoder(model: ModelSpec, ops: Ops, attention: Attention, entering: Value, l
     x = entering if layers.start else ops.embed(entering, "embedding", model.embedding_scale)  # [1, T, hidden]
     for layer in layers:
         w = LayerWeights(model, layer)
+        h = _normed(ops, x, w.stream_norm("attention_norm"))
         q, k, v = ops.heads(
-            ops.norm(x, w.stream_norm("attention_norm")),
-            w.projection("q", model.heads),
-            w.projection("k", model.kv_heads),
-            w.projection("v", model.kv_heads),
+            h, w.projection("q", model.heads), w.projection("k", model.kv_heads), w.projection("v", model.kv_heads)
         )
-        if norm := w.norm("q_norm"):
-            q = ops.norm(q, norm)
-        if norm := w.norm("k_norm"):
-            k = ops.norm(k, norm)
+        q, k = _normed(ops, q, w.norm("q_norm")), _normed(ops, k, w.norm("k_norm"))
         context = ops.merge(attention(layer, q, k, v), model.heads * model.head_dim)  # [1, T, H D]
         x = ops.residual(x, context, w.name("o"), w.norm("post_attention_norm"))
-        inner = ops.gated(
-            ops.norm(x, w.stream_norm("mlp_norm")), w.name("gate"), w.name("up"), model.activation
-        )  # [1, T, intermediate]
+        h = _normed(ops, x, w.stream_norm("mlp_norm"))
+        inner = ops.gated(h, w.name("gate"), w.name("up"), model.activation)  # [1, T, intermediate]
         x = ops.residual(x, inner, w.name("down"), w.norm("post_mlp_norm"))
     if layers.stop < model.layers:
         return x
     logits = ops.head(ops.norm(ops.last(x), Norm("norm", model.stream_eps)), "embedding" if model.tied else "head")
     return logits if model.logits_cap is None else ops.capped(logits, model.logits_cap)
+
+
+def _normed(ops: Ops, x: Value, norm: Norm | None) -> Value:
+    """x through the norm, if there is one."""
+    return x if norm is None else ops.norm(x, norm)
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,16 @@ class LayerWeights:
     def projection(self, weight: str, heads: int) -> Projection:
         """The product with a weight, with its bias if there is one."""
         bias = f"{weight}_bias"
-        return Projection(self.name(weight), heads, self.name(bias) if bias in self.model.weights else None)
+        biased = self.name(bias) if bias in self.model.weights else None
+        return Projection(self.name(weight), heads, biased, self.norm(f"{weight}_whole_norm"))
 
     def norm(self, weight: str) -> Norm | None:
         """A norm of what is not the residual stream."""
         return Norm(self.name(weight), self.model.norm_eps) if weight in self.model.weights else None
 
-    def stream_norm(self, weight: str) -> Norm:
+    def stream_norm(self, weight: str) -> Norm | None:
         """A norm of the residual stream."""
-        return Norm(self.name(weight), self.model.stream_eps)
+        return Norm(self.name(weight), self.model.stream_eps) if weight in self.model.weights else None
 
 
 def unknown_activation(activation: str) -> BadOption:

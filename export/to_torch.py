@@ -74,7 +74,9 @@ class TorchOps:
         return scaled.to(x.dtype) * self._weights[norm.weight]
 
     def heads(self, x: Tensor, *projections: Projection) -> tuple[Tensor, ...]:
-        return tuple(cut_heads(self._product(x, p.weight, p.bias), p.heads) for p in projections)
+        products = [self._product(x, projection.weight, projection.bias) for projection in projections]
+        normed = [self.norm(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
+        return tuple(cut_heads(y, projection.heads) for y, projection in zip(normed, projections, strict=True))
 
     def merge(self, context: Tensor, width: int) -> Tensor:
         return context.transpose(1, 2).reshape(1, context.shape[2], -1)

@@ -63,6 +63,12 @@ CASES = {
             "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}, "sliding_attention": LOCAL,
         },
     },
+    "olmo2": {"head_dim": 16},
+    "olmo3": {
+        "layer_types": NEAR_FAR, "sliding_window": 9,
+        "rope_parameters": {"full_attention": YARN, "sliding_attention": LOCAL},
+    },
+    "olmo3 window above": {"num_hidden_layers": 4, "sliding_window": 30},
     "phi3": {"tie_word_embeddings": True},
     "phi3 window": {"sliding_window": 11},
     "phi3 longrope": {
@@ -250,6 +256,12 @@ TRAPS = {
     "no amplitude": ("phi3 longrope", lambda c: amplified(c, 1.0)),
     "no cap on scores": ("gemma2", lambda c: dataclasses.replace(c.model, score_cap=None)),
     "no cap on logits": ("gemma2", lambda c: dataclasses.replace(c.model, logits_cap=None)),
+    "queries and keys that are not normed": (
+        "olmo2", lambda c: dataclasses.replace(c.model, weights=[w for w in c.model.weights if "whole" not in w])
+    ),
+    "OLMo's windows turned as the others": (
+        "olmo3", lambda c: with_views(c, lambda view, first: dataclasses.replace(view, rotary=first.rotary))
+    ),
     "norms without 1": ("gemma3_text", without_the_one),
     "a residual stream that is not scaled": ("granite", lambda c: dataclasses.replace(c.model, embedding_scale=12.0)),
 }  # fmt: skip
@@ -290,6 +302,16 @@ REFUSED = {
         ({"attn_logit_softcapping": 50.0}, "a soft cap on the scores"),
         ({"use_bidirectional_attention": True}, "tokens that see those after them"),
         ({"rope_parameters": {"rope_type": "default"}}, "rope_type = 'default'"),
+        ({"layer_types": ["full_attention"]}, "layer_types"),
+    ],
+    "olmo2": [
+        ({"sliding_window": 9}, "sliding_window = 9"),
+        ({"attention_bias": True}, "biases of attention, of its output too"),
+    ],
+    "olmo3": [
+        ({"rope_theta": 1e4}, "rope_theta = 10000.0"),
+        ({"sliding_window": None}, "sliding_window = None"),
+        ({"rope_parameters": LOCAL}, "rope_parameters has rope_theta = 100.0"),
         ({"layer_types": ["full_attention"]}, "layer_types"),
     ],
     "smollm3 listed": [

@@ -52,13 +52,14 @@ CASES = {
         "num_hidden_layers": 7, "head_dim": 256, "sliding_window": 16, "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True, "rope_parameters": {"full_attention": GLOBAL, "sliding_attention": LOCAL},
     },
+    "olmo2": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
     "phi3": {"tie_word_embeddings": True},
     "phi3 longrope": {"rope_parameters": LONG, "original_max_position_embeddings": 64, "sliding_window": 16},
     "granite": {
         "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.09, "logits_scaling": 8.0,
     },
 }  # fmt: skip
-BY_TRANSFORMERS = [case for case in CASES if case.partition(" ")[0] not in ("smollm3", "granite")]
+BY_TRANSFORMERS = [case for case in CASES if case.partition(" ")[0] not in ("smollm3", "granite", "olmo2")]
 """transformers reads no GGUF of the others."""
 ARCHITECTURES = {"gemma3_text": MODEL_ARCH.GEMMA3}
 

@@ -34,6 +34,8 @@ OTHERS = {
     "smollm3": {"no_rope_layers": [1, 0]},
     "gemma2": {"sliding_window": 9, "attn_logit_softcapping": 0.5, "final_logit_softcapping": 2.0},
     "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9},
+    "olmo2": {},
+    "olmo3": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9},
     "phi3": {"partial_rotary_factor": 0.5},
     "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
 }

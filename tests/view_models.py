@@ -67,10 +67,14 @@ QWEN_LIKE = dataclasses.replace(
 SLOPED = View(STILL.rotary, slopes=(0.5, 0.25, 0.125, 0.0625))
 CAPPED = dataclasses.replace(
     GEMMA_LIKE,
-    name="capped, turned and sloped",
+    name="capped, turned and sloped, normed behind",
     views=(FAR, SLOPED, dataclasses.replace(SLOPED, window=7)),
     view_of=(0, 1, 2, 0),
-    weights=tuple(weight for weight in GEMMA_LIKE.weights if weight not in ("q_norm", "k_norm")),
+    weights=(
+        *("q", "k", "v", "q_whole_norm", "k_whole_norm", "o", "post_attention_norm"),
+        *("gate", "up", "down", "post_mlp_norm"),
+    ),
+    stream_scale=1.0,
     score_cap=2.0,  # scores reach 20
     logits_cap=8.0,
 )
@@ -135,14 +139,16 @@ class ViewOracle:
         x = w["embedding"][id_] * m.embedding_scale
         for layer in range(m.layers):
             own = {name: w[f"layers.{layer}.{name}"] for name in m.weights}
-            h = self.norm(x * m.stream_scale, own["attention_norm"])
+            h = self.norm(x * m.stream_scale, own["attention_norm"]) if "attention_norm" in own else x
             q, k, v = (own[name] @ h + own.get(f"{name}_bias", 0) for name in "qkv")
+            q = self.norm(q, own["q_whole_norm"]) if "q_whole_norm" in own else q
+            k = self.norm(k, own["k_whole_norm"]) if "k_whole_norm" in own else k
             q, k, v = q.reshape(m.heads, -1), k.reshape(m.kv_heads, -1), v.reshape(m.kv_heads, -1)
             q = self.norm(q, own["q_norm"]) if "q_norm" in own else q
             k = self.norm(k, own["k_norm"]) if "k_norm" in own else k
             y = own["o"] @ self.attend(layer, q, k, v)
             x = x + (self.norm(y, own["post_attention_norm"]) if "post_attention_norm" in own else y)
-            h = self.norm(x * m.stream_scale, own["mlp_norm"])
+            h = self.norm(x * m.stream_scale, own["mlp_norm"]) if "mlp_norm" in own else x
             y = own["down"] @ (self.activated(own["gate"] @ h) * (own["up"] @ h))
             x = x + (self.norm(y, own["post_mlp_norm"]) if "post_mlp_norm" in own else y)
         logits = w["embedding" if m.tied else "head"] @ self.norm(x * m.stream_scale, w["norm"])
@@ -233,6 +239,7 @@ OVERLOOKED = {
         name: without_weight("gemma-like", name)
         for name in ("q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
     },
+    **{name: without_weight("capped", name) for name in ("q_whole_norm", "k_whole_norm")},
     **{name: without_weight("qwen-like", name) for name in ("q_bias", "k_bias", "v_bias")},
     "activation": without("gemma-like", activation="silu"),
     "scale": without("gemma-like", scale=GEMMA_LIKE.head_dim**-0.5),

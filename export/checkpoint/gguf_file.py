@@ -44,7 +44,7 @@ MEANINGS: Mapping[str, str] = {
     "expert_used_count": "a mixture of experts",
     "rope.scaling.factor": "scaled RoPE frequencies; export the safetensors folder of the model instead",
     "rope.scale_linear": "scaled RoPE frequencies; export the safetensors folder of the model instead",
-    "attention.sliding_window": "a window in every layer; export the safetensors folder of the model instead",
+    "attention.sliding_window": "windows of layers; export the safetensors folder of the model instead",
 }
 """What a refused field means; after a semicolon the way out."""
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from edgesink.export.families.decoder import decoder_of_config, decoder_of_gguf
 from edgesink.export.families.fields import Fields
-from edgesink.export.families.gemma3 import POST_NORMS, decoder
+from edgesink.export.families.gemma3 import decoder
 from edgesink.export.families.layers import SLIDING, kinds_of_layers, sliding_but_every
-from edgesink.export.families.weights_of import Tensors
+from edgesink.export.families.weights_of import POST_NORMS, Tensors
 from edgesink.spec import ModelSpec
 
 PATTERN = 2  # the last of so many layers sees everything

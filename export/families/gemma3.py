@@ -16,21 +16,14 @@ from edgesink.export.families.fields import Fields
 from edgesink.export.families.frequencies import held, plain
 from edgesink.export.families.layers import FULL, SLIDING, kinds_of_layers, sliding_but_every, with_layers
 from edgesink.export.families.rope import rotaries_of_kinds
-from edgesink.export.families.spelling import HUB, gguf_source, hub_source
-from edgesink.export.families.weights_of import QK_NORMS, Source, Tensors, with_weights
+from edgesink.export.families.spelling import HUB_POST_NORMS, gguf_source, hub_source
+from edgesink.export.families.weights_of import POST_NORMS, QK_NORMS, Source, Tensors, with_weights
 from edgesink.spec import ModelSpec, Rotary, View
 
 PATTERN = 6  # the last of so many layers sees everything
 THETAS = {FULL: "rope_theta", SLIDING: "rope_local_base_freq"}
 LOCAL_THETA = 10000.0
 GGUF_27B = 62  # layers of the one size whose scale is not that of its heads; llama.cpp knows it so too
-POST_NORMS = ("post_attention_norm", "post_mlp_norm")
-NAMES = {
-    **HUB,
-    "post_attention_norm": "post_attention_layernorm.weight",
-    "mlp_norm": "pre_feedforward_layernorm.weight",
-    "post_mlp_norm": "post_feedforward_layernorm.weight",
-}
 
 
 def of_config(config: Fields, name: str) -> ModelSpec:
@@ -73,7 +66,7 @@ def decoder(
 
 def hub(weight: str, model: ModelSpec) -> Source:
     """Where a weight is in a folder, whose norms are 1 + w."""
-    source = hub_source(weight, model, NAMES)
+    source = hub_source(weight, model, HUB_POST_NORMS)
     return with_norms_folded(replace(source, plus=1.0) if "norm" in weight else source, weight, model)
 
 

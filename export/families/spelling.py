@@ -25,12 +25,22 @@ HUB: Mapping[str, str] = {
     "v_bias": "self_attn.v_proj.bias",
     "q_norm": "self_attn.q_norm.weight",
     "k_norm": "self_attn.k_norm.weight",
+    "q_whole_norm": "self_attn.q_norm.weight",
+    "k_whole_norm": "self_attn.k_norm.weight",
     "o": "self_attn.o_proj.weight",
     "mlp_norm": "post_attention_layernorm.weight",
     "gate": "mlp.gate_proj.weight",
     "up": "mlp.up_proj.weight",
     "down": "mlp.down_proj.weight",
 }
+
+HUB_POST_NORMS: Mapping[str, str] = {
+    **HUB,
+    "post_attention_norm": "post_attention_layernorm.weight",
+    "mlp_norm": "pre_feedforward_layernorm.weight",
+    "post_mlp_norm": "post_feedforward_layernorm.weight",
+}
+"""The same where there are norms behind attention and MLP."""
 
 GGUF: Mapping[str, str] = {
     "embedding": "token_embd.weight",
@@ -45,6 +55,8 @@ GGUF: Mapping[str, str] = {
     "v_bias": "attn_v.bias",
     "q_norm": "attn_q_norm.weight",
     "k_norm": "attn_k_norm.weight",
+    "q_whole_norm": "attn_q_norm.weight",
+    "k_whole_norm": "attn_k_norm.weight",
     "o": "attn_output.weight",
     "post_attention_norm": "post_attention_norm.weight",
     "mlp_norm": "ffn_norm.weight",

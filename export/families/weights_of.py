@@ -19,8 +19,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 BIASES = ("q_bias", "k_bias", "v_bias")
 QK_NORMS = ("q_norm", "k_norm")
+WHOLE_NORMS = ("q_whole_norm", "k_whole_norm")  # of all heads together
+POST_NORMS = ("post_attention_norm", "post_mlp_norm")
 LAYER = (
-    "attention_norm", "q", "k", "v", *BIASES, *QK_NORMS, "o", "post_attention_norm",
+    "attention_norm", "q", "k", "v", *BIASES, *WHOLE_NORMS, *QK_NORMS, "o", "post_attention_norm",
     "mlp_norm", "gate", "up", "down", "post_mlp_norm",
 )  # fmt: skip
 """All that a layer may have, in the order in which the decoder meets it."""
@@ -84,6 +86,8 @@ def weight_shape(model: ModelSpec, weight: str) -> tuple[int, ...]:
         "v_bias": (keys,),
         "q_norm": (D,),
         "k_norm": (D,),
+        "q_whole_norm": (queries,),
+        "k_whole_norm": (keys,),
         "o": (hidden, queries),
         "post_attention_norm": (hidden,),
         "mlp_norm": (hidden,),

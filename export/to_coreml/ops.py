@@ -64,7 +64,8 @@ class MilOps:
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
         products = [self._product(x, projection.weight, projection.bias) for projection in projections]
-        return tuple(cut_heads(product, p.heads) for product, p in zip(products, projections, strict=True))
+        normed = [self.norm(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
+        return tuple(cut_heads(y, projection.heads) for y, projection in zip(normed, projections, strict=True))
 
     def merge(self, context: Value, width: int) -> Value:
         rows = Value(mb.transpose(x=context.var, perm=[0, 2, 1, 3]))

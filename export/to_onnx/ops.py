@@ -129,12 +129,14 @@ class OnnxOps(StepOps):
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
         counts = [projection.heads for projection in projections]
         stored = self._weights.matrices(*(projection.weight for projection in projections))
-        products = [self._product(x, matrix) for matrix in stored]
+        dim = sum(matrix.rows for matrix in stored) // sum(counts)
+        products = self._biased([self._product(x, matrix) for matrix in stored], projections)
+        if any(projection.norm for projection in projections):
+            products = self._normed(products, projections, dim)
         if len(products) == 1:  # one sum and one transposition for q, k and v
-            (product,) = self._biased(products, projections)
-            return self.graph.split(self._cut(product, sum(counts), stored[0].rows), counts, axis=1)
-        cut = zip(self._biased(products, projections), counts, stored, strict=True)
-        return tuple(self._cut(product, count, matrix.rows) for product, count, matrix in cut)
+            return self.graph.split(self._cut(products[0], sum(counts), sum(counts) * dim), counts, axis=1)
+        cut = zip(products, counts, strict=True)
+        return tuple(self._cut(product, count, count * dim) for product, count in cut)
 
     def merge(self, context: Value, width: int) -> Value:
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
@@ -213,6 +215,12 @@ class OnnxOps(StepOps):
         biases = [projection.bias for projection in projections]
         groups = [biases] if len(products) == 1 else [[bias] for bias in biases]
         return [self._sum(product, group) for product, group in zip(products, groups, strict=True)]
+
+    def _normed(self, products: list[Value], projections: Sequence[Projection], dim: int) -> list[Value]:
+        """The product of each projection by itself, through its norm of all heads together if it has one."""
+        if len(products) == 1:
+            products = list(self.graph.split(products[0], [p.heads * dim for p in projections], axis=2))
+        return [self.norm(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
 
     def _sum(self, product: Value, biases: Sequence[str | None]) -> Value:
         present = [bias for bias in biases if bias is not None]
