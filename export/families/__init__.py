@@ -11,7 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesink.export.families import gemma3, granite, llama, ministral3, mistral, phi3, qwen2, qwen3, seed_oss, smollm3
+from edgesink.export.families import (
+    gemma3,
+    gpt_neox,
+    granite,
+    llama,
+    ministral3,
+    mistral,
+    phi3,
+    qwen2,
+    qwen3,
+    seed_oss,
+    smollm3,
+)
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.spelling import gguf_source, hub_source, interleaved_gguf_source
 from edgesink.export.families.weights_of import Source, Tensors
@@ -44,6 +56,7 @@ class GgufFamily:
 
 HUB_FAMILIES: Mapping[str, HubFamily] = {
     "gemma3_text": HubFamily(gemma3.of_config, gemma3.hub),
+    "gpt_neox": HubFamily(gpt_neox.of_config, gpt_neox.hub, gpt_neox.hub_derived),
     "granite": HubFamily(granite.of_config, granite.hub),
     "llama": HubFamily(llama.of_config, derived=llama.hub_derived),
     "ministral3": HubFamily(ministral3.of_config),
@@ -58,6 +71,7 @@ HUB_FAMILIES: Mapping[str, HubFamily] = {
 
 GGUF_FAMILIES: Mapping[str, GgufFamily] = {
     "gemma3": GgufFamily(gemma3.of_gguf, gemma3.gguf),
+    "gptneox": GgufFamily(gpt_neox.of_gguf, gpt_neox.gguf),
     "granite": GgufFamily(granite.of_gguf, granite.gguf),
     "llama": GgufFamily(llama.of_gguf, interleaved_gguf_source),
     "phi3": GgufFamily(phi3.of_gguf, phi3.gguf),

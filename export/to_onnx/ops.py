@@ -14,7 +14,7 @@ import numpy as np
 
 from edgesink import names
 from edgesink.export.attention import AttentionSpec, Heads, SinkCorrected, by_view
-from edgesink.export.graph import Norm, Projection, decoder, unknown_activation
+from edgesink.export.graph import Norm, Product, Projection, decoder, unknown_activation
 from edgesink.export.quantize import BLOCK
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
@@ -68,9 +68,15 @@ def activated(graph: Graph, x: Value, activation: Activation) -> Value:
     """The activation of every value."""
     if activation == "silu":
         return x * graph.node("Sigmoid", x)
-    if activation == "gelu_tanh":
-        return graph.node("Gelu", x, approximate="tanh")
+    if activation in ("gelu", "gelu_tanh"):
+        return graph.node("Gelu", x, approximate="tanh" if activation == "gelu_tanh" else "none")
     raise unknown_activation(activation)
+
+
+def normalized(graph: Graph, x: Value, norm: Norm, vectors: Sequence[Value]) -> Value:
+    """x through a norm whose weight, and bias if it has one, are `vectors`."""
+    kind = {"rms": "RMSNormalization", "layer": "LayerNormalization"}[norm.kind]
+    return graph.node(kind, x, *vectors, axis=-1, epsilon=norm.eps)
 
 
 class StepOps:
@@ -116,8 +122,8 @@ class OnnxOps(StepOps):
         return rows if scale == 1 else rows * scale
 
     def norm(self, x: Value, norm: Norm) -> Value:
-        scale = self.graph.initializer(self._weights.vector(norm.weight))
-        return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=norm.eps)
+        vectors = [self._vector(name) for name in (norm.weight, norm.bias) if name is not None]
+        return normalized(self.graph, x, norm, vectors)
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
         counts = [projection.heads for projection in projections]
@@ -133,9 +139,9 @@ class OnnxOps(StepOps):
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
         return self.graph.reshape(rows, 1, -1, width)
 
-    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
-        product = self._product(y, self._weights.matrices(weight)[0])
-        return x + (self.norm(product, after) if after else product)
+    def residual(self, x: Value, y: Value, product: Product, after: Norm | None) -> Value:
+        added = self._with_bias(y, product)
+        return x + (self.norm(added, after) if after else added)
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
         stored = self._weights.matrices(gate, up)
@@ -143,6 +149,9 @@ class OnnxOps(StepOps):
         if len(products) == 1:
             products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
         return activated(self.graph, products[0], activation) * products[1]
+
+    def plain(self, x: Value, up: Product, activation: Activation) -> Value:
+        return activated(self.graph, self._with_bias(x, up), activation)
 
     def head(self, x: Value, weight: str) -> Value:
         """A tied head is the embedding's bytes under another name."""
@@ -206,7 +215,14 @@ class OnnxOps(StepOps):
         if not present:
             return product
         assert len(present) == len(biases), "a product of some projections with a bias and some without"
-        return product + self.graph.initializer(self._weights.vector(*present))
+        return product + self._vector(*present)
+
+    def _with_bias(self, x: Value, product: Product) -> Value:
+        """x @ w.T + bias."""
+        return self._sum(self._product(x, self._weights.matrices(product.weight)[0]), [product.bias])
+
+    def _vector(self, *names: str) -> Value:
+        return self.graph.initializer(self._weights.vector(*names))
 
     def _product(self, x: Value, weight: Stored) -> Value:
         """x @ w.T."""
