@@ -67,6 +67,16 @@ CASES = {
     "gpt_neox in turn": {"use_parallel_residual": False, "hidden_act": "gelu_new", "tie_word_embeddings": True},
     "gpt_neox without biases": {"attention_bias": False, "rope_parameters": {
         "rope_type": "linear", "rope_theta": 1e4, "factor": 4.0, "partial_rotary_factor": 0.5}},
+    "stablelm": {"use_qkv_bias": True},
+    "stablelm side by side": {"use_parallel_residual": True, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    "falcon": {},
+    "falcon new": {"new_decoder_architecture": True, "num_kv_heads": 2, "tie_word_embeddings": True},
+    "falcon new, one norm": {
+        "new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1, "bias": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    },
+    "falcon in turn": {"parallel_attn": False, "multi_query": False, "bias": True, "activation": "gelu_new"},
     "granite": {
         "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.09, "logits_scaling": 8.0,
         "tie_word_embeddings": True,

@@ -15,6 +15,7 @@ from edgesink.export.families.fields import Fields
 from edgesink.export.families.frequencies import held, longrope_amplitude, plain
 from edgesink.export.families.fused import from_fused, side_by_side
 from edgesink.export.families.layers import alike, with_layers
+from edgesink.export.families.own_code import check_own_code
 from edgesink.export.families.rope import rope_fields, turning_dimensions
 from edgesink.export.families.spelling import GGUF, HUB, gguf_source, hub_source
 from edgesink.export.families.weights_of import Source, Tensors
@@ -32,9 +33,7 @@ IN_GGUF = {**GGUF, **dict.fromkeys("qkv", "attn_qkv.weight"), "gate": "ffn_up.we
 
 def of_config(config: Fields, name: str) -> ModelSpec:
     """The code that the hub's folders bring along is of the same decoder."""
-    code = {**config.section("auto_map"), "AutoTokenizer": None}  # a tokenizer computes no logit
-    if any(code[what] != OWN_CODE.get(what) for what in code):
-        raise config.error("auto_map", f"{OWN_CODE} or less")
+    check_own_code(config, OWN_CODE)
     rope = rope_fields(config)
     original = config.count("original_max_position_embeddings")
     if rope.count("original_max_position_embeddings", original) != original:
