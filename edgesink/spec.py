@@ -20,8 +20,9 @@ from edgesink.targets import Precision as Precision  # for the emitters
 
 ComputeUnits = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
-Activation = Literal["silu", "gelu_tanh"]  # silu(z) = z sigmoid(z); GELU by its approximation with tanh
+Activation = Literal["silu", "gelu", "gelu_tanh"]  # silu(z) = z sigmoid(z); GELU exact, and approximated with tanh
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+NormKind = Literal["rms", "layer"]  # RMSNorm; LayerNorm, which takes the mean away first
 Device = Literal["cpu", "cuda"]
 TorchType = Literal["float32", "bfloat16", "float16"]
 Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators but ONNX Runtime's own
@@ -80,11 +81,13 @@ class ModelSpec:
     weights: tuple[str, ...]  # of a layer, in the order in which they are met: "attention_norm", "q", "q_bias", …
     scale: float  # of q · k
     norm_eps: float
-    activation: Activation = "silu"  # of the gate
+    activation: Activation = "silu"  # of the gate, or of the MLP's inner values where there is no gate
     embedding_scale: float = 1.0  # of the embedding's rows, as the residual stream is held
     stream_scale: float = 1.0  # s: the residual stream is held divided by it, and the eps of norms over it by s²
     logits_scale: float = 1.0  # of the logits, which the last norm's weight takes along
     static_context: int | None = None  # tokens within which positions are as they stand here; None: any number
+    norm_kind: NormKind = "rms"
+    parallel: bool = False  # the MLP reads what attention reads, not what attention has added to
     score_cap: float | None = None  # c: a score is c tanh(score / c); None: as it is
     logits_cap: float | None = None  # likewise of the logits
 
@@ -99,6 +102,8 @@ class ModelSpec:
             )
         if sorted(set(self.view_of)) != list(range(len(self.views))):
             raise BadOption(f"layers of views {sorted(set(self.view_of))}", f"each of the {len(self.views)} views")
+        if self.norm_kind == "rms" and any(weight.endswith("norm_bias") for weight in self.weights):
+            raise BadOption("an RMSNorm with a bias", "biases of LayerNorm only")
         for view in self.views:
             if len(view.rotary.frequencies) != self.head_dim // 2:
                 raise BadOption(f"{len(view.rotary.frequencies)} frequencies", f"{self.head_dim // 2}, one a pair")
@@ -115,6 +120,11 @@ class ModelSpec:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         del data["name"]
         return data
+
+    @property
+    def has_norm_bias(self) -> bool:
+        """Norms of the residual stream have biases, the last one too."""
+        return "attention_norm_bias" in self.weights
 
     @property
     def stream_eps(self) -> float:

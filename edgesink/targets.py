@@ -29,6 +29,7 @@ VOCABULARY_BITS = 8  # of the embedding and the head, which suffer most from 4
 KERNELS_HOLD: tuple[Precision, ...] = ("int8", "int4")
 KERNELS_WHOLE = {"head_dim": 16, "hidden": 32, "intermediate": 32}  # what the C kernels want sizes to be multiples of
 KERNELS_MOST_HEAD_DIM = 1024
+KERNELS_NORM = ("q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")  # themselves, and RMSNorm only
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,11 @@ def lacks(target: Target, precision: Precision, architecture: Mapping[str, Any])
             found.append(f"{name} {size} is not a multiple of {KERNELS_WHOLE[name]}")
     if sizes.get("head_dim", 0) > KERNELS_MOST_HEAD_DIM:
         found.append(f"head_dim {sizes['head_dim']} is more than {KERNELS_MOST_HEAD_DIM}")
+    norms = [norm for norm in KERNELS_NORM if norm in architecture.get("weights", ())]
+    if architecture.get("norm_kind") == "layer" and norms:
+        found.append(f"{norms[0]} is a LayerNorm")
     if architecture.get("score_cap"):
         found.append("scores have a soft cap")
-    if "q_whole_norm" in (architecture.get("weights") or ()):
-        found.append("queries and keys are normed over all heads at once")
     views = architecture.get("views")
     if isinstance(views, list) and any(isinstance(view, dict) and view.get("slopes") for view in views):
         found.append("scores lose what their distance costs (ALiBi)")

@@ -14,7 +14,7 @@ import torch  # noqa: TID253  (this module is PyTorch's side of the vocabulary; 
 
 from edgesink import names
 from edgesink.export.attention import MASKED, by_view, frame_attention, stream_attention
-from edgesink.export.graph import Attention, Norm, Projection, decoder, unknown_activation
+from edgesink.export.graph import Attention, Norm, Product, Projection, decoder, unknown_activation
 from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 
@@ -70,8 +70,11 @@ class TorchOps:
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
         wide = x if x.dtype == torch.float64 else x.float()
+        if norm.kind == "layer":
+            wide = wide - wide.mean(-1, keepdim=True)
         scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)
-        return scaled.to(x.dtype) * self._weights[norm.weight]
+        normed = scaled.to(x.dtype) * self._weights[norm.weight]
+        return normed if norm.bias is None else normed + self._weights[norm.bias]
 
     def heads(self, x: Tensor, *projections: Projection) -> tuple[Tensor, ...]:
         products = [self._product(x, projection.weight, projection.bias) for projection in projections]
@@ -81,12 +84,15 @@ class TorchOps:
     def merge(self, context: Tensor, width: int) -> Tensor:
         return context.transpose(1, 2).reshape(1, context.shape[2], -1)
 
-    def residual(self, x: Tensor, y: Tensor, weight: str, after: Norm | None) -> Tensor:
-        product = self._product(y, weight)
-        return x + (self.norm(product, after) if after else product)
+    def residual(self, x: Tensor, y: Tensor, product: Product, after: Norm | None) -> Tensor:
+        added = self._product(y, product.weight, product.bias)
+        return x + (self.norm(added, after) if after else added)
 
     def gated(self, x: Tensor, gate: str, up: str, activation: Activation) -> Tensor:
         return activated(self._product(x, gate), activation) * self._product(x, up)
+
+    def plain(self, x: Tensor, up: Product, activation: Activation) -> Tensor:
+        return activated(self._product(x, up.weight, up.bias), activation)
 
     def last(self, x: Tensor) -> Tensor:
         return x[:, -1:] if self._length is None else x[:, (self._length - 1).long()]
@@ -168,6 +174,8 @@ def activated(x: Tensor, activation: Activation) -> Tensor:
     """The activation of every value."""
     if activation == "silu":
         return torch.nn.functional.silu(x)
+    if activation == "gelu":
+        return torch.nn.functional.gelu(x)
     if activation == "gelu_tanh":
         return torch.nn.functional.gelu(x, approximate="tanh")
     raise unknown_activation(activation)

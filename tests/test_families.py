@@ -77,6 +77,20 @@ CASES = {
     },
     "seed_oss": {"head_dim": 32},
     "seed_oss without biases": {"attention_bias": False, "head_dim": 16},
+    "gpt_neox": {},
+    "gpt_neox in turn": {"use_parallel_residual": False, "hidden_act": "gelu_new", "tie_word_embeddings": True},
+    "gpt_neox without biases": {"attention_bias": False, "rope_parameters": {
+        "rope_type": "linear", "rope_theta": 1e4, "factor": 4.0, "partial_rotary_factor": 0.5}},
+    "stablelm": {"use_qkv_bias": True},
+    "stablelm side by side": {"use_parallel_residual": True, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    "falcon": {},
+    "falcon new": {"new_decoder_architecture": True, "num_kv_heads": 2, "tie_word_embeddings": True},
+    "falcon new, one norm": {
+        "new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1, "bias": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    },
+    "falcon in turn": {"parallel_attn": False, "multi_query": False, "bias": True, "activation": "gelu_new"},
     "granite": {
         "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.09, "logits_scaling": 8.0,
         "tie_word_embeddings": True,
@@ -87,12 +101,15 @@ CASES = {
 
 def random_model(case: str):
     """transformers' model of a case; norms and biases are random too."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     if case not in CASES:
         return images_and_text(case.partition(" ")[0])
-    config = AutoConfig.for_model(case.partition(" ")[0], **{"tie_word_embeddings": False, **SMALL, **CASES[case]})
+    kind = case.partition(" ")[0]
+    known = {field.name for field in dataclasses.fields(CONFIG_MAPPING[kind])}
+    small = {name: value for name, value in SMALL.items() if name in known}
+    config = AutoConfig.for_model(kind, **{"tie_word_embeddings": False, **small, **CASES[case]})
     return randomised(AutoModelForCausalLM.from_config(config).eval())
 
 

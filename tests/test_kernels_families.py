@@ -42,7 +42,9 @@ FAST = tuple(30.0 ** (-np.arange(8) / 8))
 SLOW = tuple(1000.0 ** (-np.arange(8) / 8))
 STILL = (0.0,) * 8
 BIASES, HEAD_NORMS = ("q_bias", "k_bias", "v_bias"), ("q_norm", "k_norm")
+WHOLE_NORMS = ("q_whole_norm", "k_whole_norm")
 POST_NORMS = ("post_attention_norm", "post_mlp_norm")
+NORM_BIASES, LAST_BIASES = ("attention_norm_bias", "mlp_norm_bias"), ("o_bias", "up_bias", "down_bias")
 
 
 def model_of(views: tuple[View, ...] = (View(Rotary(FAST)),), more: tuple[str, ...] = (), **changes) -> ModelSpec:
@@ -50,6 +52,11 @@ def model_of(views: tuple[View, ...] = (View(Rotary(FAST)),), more: tuple[str, .
     model = llama_spec(intermediate=96, vocab=VOCAB)
     view_of, weights = (0, len(views) - 1, 0), (*model.weights, *more)
     return replace(model, **{"views": views, "view_of": view_of, "weights": weights, "norm_eps": 1e-2, **changes})
+
+
+def without(model: ModelSpec, weight: str) -> ModelSpec:
+    """The same without one of its weights."""
+    return replace(model, weights=tuple(other for other in model.weights if other != weight))
 
 
 NEAR_AND_FAR = (View(Rotary(FAST), window=9), View(Rotary(SLOW)))
@@ -61,7 +68,20 @@ MODELS = {
     "a norm of queries": model_of(more=("q_norm",)),
     "a norm of keys": model_of(more=("k_norm",)),
     "norms after products": model_of(more=POST_NORMS),
+    "norms of all heads together": model_of(more=WHOLE_NORMS),
+    "OLMo's": without(without(model_of(more=(*WHOLE_NORMS, *POST_NORMS)), "attention_norm"), "mlp_norm"),
     "GELU": model_of(activation="gelu_tanh"),
+    "exact GELU": model_of(activation="gelu"),
+    "LayerNorm": model_of(norm_kind="layer"),
+    "LayerNorm with biases": model_of(more=NORM_BIASES, norm_kind="layer"),
+    "side by side": model_of(parallel=True),
+    "no gate": without(model_of(), "gate"),
+    "no gate, biases": without(model_of(more=LAST_BIASES, activation="gelu"), "gate"),
+    "one norm": without(model_of(parallel=True), "mlp_norm"),
+    "GPT-NeoX's": without(
+        model_of(more=(*BIASES, *NORM_BIASES, *LAST_BIASES), norm_kind="layer", parallel=True, activation="gelu"),
+        "gate",
+    ),
     "any scale": model_of(scale=0.6),
     "a scaled stream": model_of(embedding_scale=3.0, stream_scale=0.25),
     "layers with a window of their own": model_of(NEAR_AND_FAR),

@@ -155,7 +155,8 @@ def test_what_transformers_reads_of_a_config_is_read_here_or_does_nothing(folder
 
 CONFIGS = {
     "swish is silu": ({"hidden_act": "swish"}, "used"),
-    "gelu": ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+    "gelu": ({"hidden_act": "gelu"}, "used"),
+    "relu": ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
     "biases": ({"attention_bias": True}, "biases of attention"),
     "biases of the MLP": ({"mlp_bias": True}, "biases of the MLP"),
     "heads that are not a share of the width": ({"head_dim": 16}, "q_proj"),

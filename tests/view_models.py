@@ -78,7 +78,21 @@ CAPPED = dataclasses.replace(
     score_cap=2.0,  # scores reach 20
     logits_cap=8.0,
 )
-MODELS = {"gemma-like": GEMMA_LIKE, "qwen-like": QWEN_LIKE, "capped": CAPPED}
+NEOX_LIKE = dataclasses.replace(
+    GEMMA_LIKE,
+    name="attention and MLP side by side",
+    tied=False,
+    views=(FAR, NEAR),
+    view_of=(0, 1, 0, 0),
+    weights=(
+        *("attention_norm", "attention_norm_bias", "q", "k", "v", "q_bias", "k_bias", "v_bias", "o", "o_bias"),
+        *("mlp_norm", "mlp_norm_bias", "up", "up_bias", "down", "down_bias"),
+    ),
+    activation="gelu",
+    norm_kind="layer",
+    parallel=True,
+)
+MODELS = {"gemma-like": GEMMA_LIKE, "qwen-like": QWEN_LIKE, "neox-like": NEOX_LIKE, "capped": CAPPED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,27 +153,34 @@ class ViewOracle:
         x = w["embedding"][id_] * m.embedding_scale
         for layer in range(m.layers):
             own = {name: w[f"layers.{layer}.{name}"] for name in m.weights}
-            h = self.norm(x * m.stream_scale, own["attention_norm"]) if "attention_norm" in own else x
+            h = self.norm(x * m.stream_scale, own, "attention_norm") if "attention_norm" in own else x
             q, k, v = (own[name] @ h + own.get(f"{name}_bias", 0) for name in "qkv")
-            q = self.norm(q, own["q_whole_norm"]) if "q_whole_norm" in own else q
-            k = self.norm(k, own["k_whole_norm"]) if "k_whole_norm" in own else k
+            q = self.norm(q, own, "q_whole_norm") if "q_whole_norm" in own else q
+            k = self.norm(k, own, "k_whole_norm") if "k_whole_norm" in own else k
             q, k, v = q.reshape(m.heads, -1), k.reshape(m.kv_heads, -1), v.reshape(m.kv_heads, -1)
-            q = self.norm(q, own["q_norm"]) if "q_norm" in own else q
-            k = self.norm(k, own["k_norm"]) if "k_norm" in own else k
-            y = own["o"] @ self.attend(layer, q, k, v)
-            x = x + (self.norm(y, own["post_attention_norm"]) if "post_attention_norm" in own else y)
-            h = self.norm(x * m.stream_scale, own["mlp_norm"]) if "mlp_norm" in own else x
-            y = own["down"] @ (self.activated(own["gate"] @ h) * (own["up"] @ h))
-            x = x + (self.norm(y, own["post_mlp_norm"]) if "post_mlp_norm" in own else y)
-        logits = w["embedding" if m.tied else "head"] @ self.norm(x * m.stream_scale, w["norm"])
+            q = self.norm(q, own, "q_norm") if "q_norm" in own else q
+            k = self.norm(k, own, "k_norm") if "k_norm" in own else k
+            y = own["o"] @ self.attend(layer, q, k, v) + own.get("o_bias", 0)
+            attended = x + (self.norm(y, own, "post_attention_norm") if "post_attention_norm" in own else y)
+            h = x if m.parallel else attended
+            h = self.norm(h * m.stream_scale, own, "mlp_norm") if "mlp_norm" in own else h
+            inner = own["up"] @ h + own.get("up_bias", 0)
+            inner = self.activated(own["gate"] @ h) * inner if "gate" in own else self.activated(inner)
+            y = own["down"] @ inner + own.get("down_bias", 0)
+            x = attended + (self.norm(y, own, "post_mlp_norm") if "post_mlp_norm" in own else y)
+        logits = w["embedding" if m.tied else "head"] @ self.norm(x * m.stream_scale, w, "norm")
         return capped(logits, m.logits_cap)
 
-    def norm(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.model.norm_eps) * weight
+    def norm(self, x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndarray:
+        x = x - x.mean(-1, keepdims=True) if self.model.norm_kind == "layer" else x
+        normed = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.model.norm_eps) * weights[name]
+        return normed + weights.get(f"{name}_bias", 0)
 
     def activated(self, x: np.ndarray) -> np.ndarray:
         if self.model.activation == "silu":
             return x / (1 + np.exp(-x))
+        if self.model.activation == "gelu":
+            return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
     def attend(self, layer: int, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -241,6 +262,12 @@ OVERLOOKED = {
     },
     **{name: without_weight("capped", name) for name in ("q_whole_norm", "k_whole_norm")},
     **{name: without_weight("qwen-like", name) for name in ("q_bias", "k_bias", "v_bias")},
+    **{
+        name: without_weight("neox-like", name)
+        for name in ("attention_norm_bias", "mlp_norm_bias", "o_bias", "up_bias", "down_bias")
+    },
+    "side by side": without("neox-like", parallel=False),
+    "exact GELU": without("neox-like", activation="gelu_tanh"),
     "activation": without("gemma-like", activation="silu"),
     "scale": without("gemma-like", scale=GEMMA_LIKE.head_dim**-0.5),
     "embedding_scale": without("gemma-like", embedding_scale=1.0),

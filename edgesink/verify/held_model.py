@@ -50,6 +50,8 @@ def _overwrite(model: Any, spec: ModelSpec, held: Callable[[str], Any]) -> None:
     for name in weight_names(spec):
         source = HUB_FAMILIES[spec.architecture].source(name, spec)
         parameter = parameters.get(source.key, parameters.get(source.key.replace("model.", IN_WHOLE, 1)))
+        if name == "head":  # a file may have another name for it than the module has
+            parameter = model.get_output_embeddings().weight
         assert parameter is not None, f"transformers has no parameter {source.key}"
         with torch.no_grad():
             tensor = parameter.float().cpu().numpy().copy()

@@ -56,7 +56,7 @@ class SafetensorsCheckpoint:
         check_sizes(defaults | values, self.model, config.where)
         self._open: dict[str, Any] = {}
         tensors = text_tensors(read_headers(path)) if self._is_multimodal else read_headers(path)
-        self._tensors = with_prefix(tensors, self._source("embedding").key)
+        self._tensors = with_prefix(tensors, self._source("embedding").key, self._source("head").key)
         self.model = dataclasses.replace(self.model, tied=self._is_tied())
         self._account()
         self.bos_id = _bos_of_tokenizer(path)

@@ -90,7 +90,7 @@ def _file_of_each(folder: Path) -> Mapping[str, str]:
     return files
 
 
-def with_prefix(tensors: Mapping[str, Tensor], embedding: str) -> dict[str, Tensor]:
+def with_prefix(tensors: Mapping[str, Tensor], embedding: str, head: str) -> dict[str, Tensor]:
     """The tensors as a causal model spells them.
 
     A base model that was saved alone has its keys without the first part ("model."); its embedding shows that.
@@ -98,4 +98,4 @@ def with_prefix(tensors: Mapping[str, Tensor], embedding: str) -> dict[str, Tens
     prefix, _, rest = embedding.partition(".")
     if embedding in tensors or rest not in tensors:
         return dict(tensors)
-    return {key if key.startswith("lm_head.") else f"{prefix}.{key}": tensor for key, tensor in tensors.items()}
+    return {key if key == head else f"{prefix}.{key}": tensor for key, tensor in tensors.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgesink.export.families.decoder import decoder_of_config, decoder_of_gguf
+from edgesink.export.families.decoder import Names, decoder_of_config, decoder_of_gguf
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.gemma3 import decoder
 from edgesink.export.families.layers import SLIDING, kinds_of_layers, sliding_but_every
@@ -22,7 +22,7 @@ def of_config(config: Fields, name: str) -> ModelSpec:
     for second, first in TWICE.items():
         if config.says(second) and config.get(second) != config.get(first):
             raise config.error(second, f"{config.get(first)!r}, as {first} says")
-    model = decoder_of_config(config, name, "hidden_activation")
+    model = decoder_of_config(config, name, Names(activation="hidden_activation"))
     kinds = kinds_of_layers(config, sliding_but_every(PATTERN, model.layers))
     window = config.count("sliding_window") if SLIDING in kinds else None
     scale = config.count("query_pre_attn_scalar") ** -0.5

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgesink.export.families.decoder import MOST_DIMENSIONS, decoder_of_config, decoder_of_gguf
+from edgesink.export.families.decoder import MOST_DIMENSIONS, Names, decoder_of_config, decoder_of_gguf
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.frequencies import held, plain
 from edgesink.export.families.layers import FULL, SLIDING, kinds_of_layers, sliding_but_every, with_layers
@@ -30,7 +30,7 @@ def of_config(config: Fields, name: str) -> ModelSpec:
     """Layers by `layer_types`, or every sixth sees all; soft caps are left unread, and refused."""
     context, head_dim = config.count("max_position_embeddings"), config.count("head_dim", most=MOST_DIMENSIONS)
     rotary = rotaries_of_kinds(config, THETAS, context, head_dim)
-    model = decoder_of_config(config, name, "hidden_activation", lambda *sizes: rotary[FULL])
+    model = decoder_of_config(config, name, Names(activation="hidden_activation"), lambda *sizes: rotary[FULL])
     pattern = config.count("sliding_window_pattern", PATTERN)
     kinds = kinds_of_layers(config, sliding_but_every(pattern, model.layers))
     config.get("_sliding_window_pattern")  # transformers notes it so, and reads it never

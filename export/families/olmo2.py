@@ -5,8 +5,6 @@ OLMo 3 has layers with a window, and RoPE parameters for each kind of layer.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from edgesink.export.families.decoder import decoder_of_config, decoder_of_gguf
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.layers import (
@@ -19,13 +17,12 @@ from edgesink.export.families.layers import (
 )
 from edgesink.export.families.rope import rotaries_of_kinds
 from edgesink.export.families.spelling import HUB_POST_NORMS, hub_source
-from edgesink.export.families.weights_of import POST_NORMS, WHOLE_NORMS, Source, Tensors, with_weights
+from edgesink.export.families.weights_of import POST_NORMS, WHOLE_NORMS, Source, Tensors, with_weights, without_weights
 from edgesink.spec import ModelSpec, Rotary, View
 
 PATTERN = 4  # of OLMo 3: the last of so many layers sees everything
 THETA = 500000.0  # of OLMo 3
 THETAS = {FULL: "rope_theta", SLIDING: "rope_theta"}
-PRE_NORMS = ("attention_norm", "mlp_norm")
 
 
 def of_config(config: Fields, name: str) -> ModelSpec:
@@ -57,8 +54,7 @@ def of_gguf(fields: Fields, name: str, tensors: Tensors) -> ModelSpec:
 
 def normed_behind(model: ModelSpec) -> ModelSpec:
     """The decoder with OLMo's norms in place of Llama's."""
-    model = with_weights(model, *WHOLE_NORMS, *POST_NORMS)
-    return replace(model, weights=tuple(weight for weight in model.weights if weight not in PRE_NORMS))
+    return without_weights(with_weights(model, *WHOLE_NORMS, *POST_NORMS), "attention_norm", "mlp_norm")
 
 
 def hub(weight: str, model: ModelSpec) -> Source:

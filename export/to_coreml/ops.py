@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgesink.export.graph import Norm, Projection, unknown_activation
+from edgesink.export.graph import Norm, Product, Projection, unknown_activation
 from edgesink.export.to_coreml.builder import (
     Value,
     WeightStore,
@@ -49,18 +49,20 @@ class MilOps:
         return rows if scale == 1 else rows * scale
 
     def norm(self, x: Value, norm: Norm) -> Value:
-        """RMSNorm divided by the largest magnitude first.
+        """RMSNorm divided by the largest magnitude first; LayerNorm is the same of what differs from the mean.
 
         Residuals reach 26 000 on the tokens that become sinks, and their squares overflow float16. Divided by the
         peak nothing leaves [0, 1], and x / rms(x) is the same number.
         """
-        magnitude = mb.reduce_max(x=mb.abs(x=x.var), axes=[-1], keep_dims=True)
-        peak = Value(mb.maximum(x=magnitude, y=np.float16(SMALLEST_PEAK)))
+        if norm.kind == "layer":
+            largest = peak_of(x)
+            x = x - mean_of(x / largest) * largest
+        peak = peak_of(x)
         unit = x / peak
         floor = constant(np.array([max(norm.eps, SMALLEST_EPS) ** 0.5])) / peak
-        mean = Value(mb.reduce_mean(x=(unit * unit).var, axes=[-1], keep_dims=True)) + floor * floor
-        inverse = Value(mb.rsqrt(x=mean.var, epsilon=np.float16(0)))
-        return x * (inverse / peak) * self._weight(norm.weight)
+        inverse = Value(mb.rsqrt(x=(mean_of(unit * unit) + floor * floor).var, epsilon=np.float16(0)))
+        normed = x * (inverse / peak) * self._weight(norm.weight)
+        return normed if norm.bias is None else normed + self._weight(norm.bias)
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
         products = [self._product(x, projection.weight, projection.bias) for projection in projections]
@@ -71,13 +73,16 @@ class MilOps:
         rows = Value(mb.transpose(x=context.var, perm=[0, 2, 1, 3]))
         return reshape(rows, 1, context.shape[2], width)
 
-    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
-        product = self._product(y, weight)
-        return x + (self.norm(product, after) if after else product)
+    def residual(self, x: Value, y: Value, product: Product, after: Norm | None) -> Value:
+        added = self._product(y, product.weight, product.bias)
+        return x + (self.norm(added, after) if after else added)
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
         a, b = self._product(x, gate), self._product(x, up)
         return activated(a, activation) * b
+
+    def plain(self, x: Value, up: Product, activation: Activation) -> Value:
+        return activated(self._product(x, up.weight, up.bias), activation)
 
     def last(self, x: Value) -> Value:
         if self._length is None:
@@ -170,9 +175,20 @@ def activated(x: Value, activation: Activation) -> Value:
     """The activation of every value."""
     if activation == "silu":
         return Value(mb.silu(x=x.var))
-    if activation == "gelu_tanh":
-        return Value(mb.gelu(x=x.var, mode="TANH_APPROXIMATION"))
+    if activation in ("gelu", "gelu_tanh"):
+        return Value(mb.gelu(x=x.var, mode="EXACT" if activation == "gelu" else "TANH_APPROXIMATION"))
     raise unknown_activation(activation)
+
+
+def peak_of(x: Value) -> Value:
+    """The largest magnitude of each row, [..., 1]; never 0."""
+    magnitude = mb.reduce_max(x=mb.abs(x=x.var), axes=[-1], keep_dims=True)
+    return Value(mb.maximum(x=magnitude, y=np.float16(SMALLEST_PEAK)))
+
+
+def mean_of(x: Value) -> Value:
+    """The mean of each row, [..., 1]."""
+    return Value(mb.reduce_mean(x=x.var, axes=[-1], keep_dims=True))
 
 
 def products(q: Value, keys: Value) -> Value:

@@ -18,11 +18,11 @@ from onnx import numpy_helper
 
 from edgesink import names
 from edgesink.export.attention import by_view
-from edgesink.export.graph import Norm, Projection, decoder
+from edgesink.export.graph import Norm, Product, Projection, decoder
 from edgesink.export.quantize import BLOCK
 from edgesink.export.rows import NO_SINKS, AttentionSpec, Heads
 from edgesink.export.to_onnx.builder import Graph, Value, WeightFile, bytes_outside, place_outside
-from edgesink.export.to_onnx.ops import StepOps, activated, inputs, outputs
+from edgesink.export.to_onnx.ops import StepOps, activated, inputs, normalized, normed_products, outputs
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored
 from edgesink.kernel_image import GROUP, LOCATION, Image, Part
 from edgesink.spec import Activation, ModelSpec, StreamSpec
@@ -124,8 +124,15 @@ class KernelOps(StepOps):
         )  # fmt: skip
         return rows if scale == 1 else rows * scale
 
-    def norm(self, x: Value | Packed, norm: Norm) -> Normed | Packed:
-        return replace(x, norm=norm) if isinstance(x, Packed) else Normed(x, norm)
+    def norm(self, x: Value | Packed, norm: Norm) -> Value | Normed | Packed:
+        """An RMSNorm is taken along by what comes next; a LayerNorm is ONNX Runtime's own."""
+        if isinstance(x, Packed):
+            return replace(x, norm=norm)
+        return Normed(x, norm) if norm.kind == "rms" else self._normalized(x, norm)
+
+    def _normalized(self, x: Value, norm: Norm) -> Value:
+        """Through ONNX Runtime's own norm."""
+        return normalized(self.graph, x, norm, [self.vector(name) for name in (norm.weight, norm.bias) if name])
 
     def heads(self, x: Normed | Value, *projections: Projection) -> tuple[Packed, ...]:
         stored = self._weights.matrices(*(projection.weight for projection in projections))
@@ -134,21 +141,31 @@ class KernelOps(StepOps):
         together = [
             self._product(x, matrix, bias=self._bias(group)) for matrix, group in zip(stored, groups, strict=True)
         ]
+        if any(projection.norm for projection in projections):
+            dim = sum(matrix.rows for matrix in stored) // sum(counts)
+            together = normed_products(self.graph, together, projections, dim, self._normalized)
         packed = together[0] if len(together) == 1 else self.graph.node("Concat", *together, axis=2)
         return tuple(Packed(packed, sum(counts[:i]), count) for i, count in enumerate(counts))
 
     def merge(self, context: Packed, width: int) -> Value:
         return context.x  # side by side already
 
-    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
-        return self._product(y, self._weights.matrices(weight)[0], residual=x, after=after)
+    def residual(self, x: Value, y: Value, product: Product, after: Norm | None) -> Value:
+        stored = self._weights.matrices(product.weight)[0]
+        return self._product(y, stored, residual=x, bias=self._vector_of(product), after=after)
 
     def gated(self, x: Normed | Value, gate: str, up: str, activation: Activation) -> Value:
         stored = self._weights.matrices(gate, up)
-        if len(stored) == 1:
+        if len(stored) == 1 and activation in GATES:
             return self._product(x, stored[0], gated=GATES[activation])
-        a, b = (self._product(x, one) for one in stored)
-        return activated(self.graph, a, activation) * b
+        products = tuple(self._product(x, one) for one in stored)
+        if len(products) == 1:
+            products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
+        return activated(self.graph, products[0], activation) * products[1]
+
+    def plain(self, x: Normed | Value, up: Product, activation: Activation) -> Value:
+        inner = self._product(x, self._weights.matrices(up.weight)[0], bias=self._vector_of(up))
+        return activated(self.graph, inner, activation)
 
     def head(self, x: Normed | Value, weight: str) -> Value:
         return self._product(x, self._weights.vocabulary(weight))
@@ -158,6 +175,10 @@ class KernelOps(StepOps):
         biases = [projection.bias for projection in projections if projection.bias is not None]
         assert len(biases) in (0, len(projections)), "a product of some projections with a bias and some without"
         return self.vector(*biases) if biases else None
+
+    def _vector_of(self, product: Product) -> Value | None:
+        """Its bias, if it has one."""
+        return None if product.bias is None else self.vector(product.bias)
 
     def _product(
         self,

@@ -7,7 +7,7 @@ float64. Knows no model but by the numbers that it is told, and of the state (`b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from edgesink import names
 from edgesink.export.attention import MASKED, by_view, stream_attention
-from edgesink.export.graph import Norm, Projection, decoder, unknown_activation
+from edgesink.export.graph import Norm, Product, Projection, decoder, unknown_activation
 from edgesink.export.quantize import BLOCK
 from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.export.to_onnx.buffers import OnnxBuffers
@@ -70,9 +70,28 @@ def activated(graph: Graph, x: Value, activation: Activation) -> Value:
     """The activation of every value."""
     if activation == "silu":
         return x * graph.node("Sigmoid", x)
-    if activation == "gelu_tanh":
-        return graph.node("Gelu", x, approximate="tanh")
+    if activation in ("gelu", "gelu_tanh"):
+        return graph.node("Gelu", x, approximate="tanh" if activation == "gelu_tanh" else "none")
     raise unknown_activation(activation)
+
+
+def normalized(graph: Graph, x: Value, norm: Norm, vectors: Sequence[Value]) -> Value:
+    """x through a norm whose weight, and bias if it has one, are `vectors`."""
+    kind = {"rms": "RMSNormalization", "layer": "LayerNormalization"}[norm.kind]
+    return graph.node(kind, x, *vectors, axis=-1, epsilon=norm.eps)
+
+
+def normed_products(
+    graph: Graph,
+    products: Sequence[Value],
+    projections: Sequence[Projection],
+    dim: int,
+    normed: Callable[[Value, Norm], Value],
+) -> list[Value]:
+    """The product of each projection by itself, [1, T, heads dim], through its norm of all heads together if any."""
+    if len(products) == 1:
+        products = graph.split(products[0], [projection.heads * dim for projection in projections], axis=2)
+    return [normed(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
 
 
 class StepOps:
@@ -123,8 +142,8 @@ class OnnxOps(StepOps):
         return rows if scale == 1 else rows * scale
 
     def norm(self, x: Value, norm: Norm) -> Value:
-        scale = self.graph.initializer(self._weights.vector(norm.weight))
-        return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=norm.eps)
+        vectors = [self._vector(name) for name in (norm.weight, norm.bias) if name is not None]
+        return normalized(self.graph, x, norm, vectors)
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
         counts = [projection.heads for projection in projections]
@@ -132,7 +151,7 @@ class OnnxOps(StepOps):
         dim = sum(matrix.rows for matrix in stored) // sum(counts)
         products = self._biased([self._product(x, matrix) for matrix in stored], projections)
         if any(projection.norm for projection in projections):
-            products = self._normed(products, projections, dim)
+            products = normed_products(self.graph, products, projections, dim, self.norm)
         if len(products) == 1:  # one sum and one transposition for q, k and v
             return self.graph.split(self._cut(products[0], sum(counts), sum(counts) * dim), counts, axis=1)
         cut = zip(products, counts, strict=True)
@@ -142,9 +161,9 @@ class OnnxOps(StepOps):
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
         return self.graph.reshape(rows, 1, -1, width)
 
-    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
-        product = self._product(y, self._weights.matrices(weight)[0])
-        return x + (self.norm(product, after) if after else product)
+    def residual(self, x: Value, y: Value, product: Product, after: Norm | None) -> Value:
+        added = self._with_bias(y, product)
+        return x + (self.norm(added, after) if after else added)
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
         stored = self._weights.matrices(gate, up)
@@ -152,6 +171,9 @@ class OnnxOps(StepOps):
         if len(products) == 1:
             products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
         return activated(self.graph, products[0], activation) * products[1]
+
+    def plain(self, x: Value, up: Product, activation: Activation) -> Value:
+        return activated(self.graph, self._with_bias(x, up), activation)
 
     def head(self, x: Value, weight: str) -> Value:
         """A tied head is the embedding's bytes under another name."""
@@ -216,18 +238,19 @@ class OnnxOps(StepOps):
         groups = [biases] if len(products) == 1 else [[bias] for bias in biases]
         return [self._sum(product, group) for product, group in zip(products, groups, strict=True)]
 
-    def _normed(self, products: list[Value], projections: Sequence[Projection], dim: int) -> list[Value]:
-        """The product of each projection by itself, through its norm of all heads together if it has one."""
-        if len(products) == 1:
-            products = list(self.graph.split(products[0], [p.heads * dim for p in projections], axis=2))
-        return [self.norm(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
-
     def _sum(self, product: Value, biases: Sequence[str | None]) -> Value:
         present = [bias for bias in biases if bias is not None]
         if not present:
             return product
         assert len(present) == len(biases), "a product of some projections with a bias and some without"
-        return product + self.graph.initializer(self._weights.vector(*present))
+        return product + self._vector(*present)
+
+    def _with_bias(self, x: Value, product: Product) -> Value:
+        """x @ w.T + bias."""
+        return self._sum(self._product(x, self._weights.matrices(product.weight)[0]), [product.bias])
+
+    def _vector(self, *names: str) -> Value:
+        return self.graph.initializer(self._weights.vector(*names))
 
     def _product(self, x: Value, weight: Stored) -> Value:
         """x @ w.T."""
