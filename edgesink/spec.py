@@ -88,6 +88,7 @@ class ModelSpec:
     static_context: int | None = None  # tokens within which positions are as they stand here; None: any number
     norm_kind: NormKind = "rms"
     parallel: bool = False  # the MLP reads what attention reads, not what attention has added to
+    clip: float | None = None  # q, k and v are kept within ± it, as the products leave them; None: they are as they are
     score_cap: float | None = None  # c: a score is c tanh(score / c); None: as it is
     logits_cap: float | None = None  # likewise of the logits
 

@@ -47,7 +47,8 @@ class Projection:
     weight: str
     heads: int
     bias: str | None = None
-    norm: Norm | None = None  # of all its heads together, before it is cut into them
+    clip: float | None = None  # the values are kept within ± it
+    norm: Norm | None = None  # then, of all its heads together, before it is cut into them
 
 
 class Ops(Protocol):
@@ -146,7 +147,8 @@ class LayerWeights:
 
     def projection(self, weight: str, heads: int) -> Projection:
         """The same, its rows being those of `heads` heads."""
-        return Projection(self.name(weight), heads, self._bias(weight), self.norm(f"{weight}_whole_norm"))
+        norm = self.norm(f"{weight}_whole_norm")
+        return Projection(self.name(weight), heads, self._bias(weight), self.model.clip, norm)
 
     def norm(self, weight: str) -> Norm | None:
         """A norm of what is not the residual stream."""

@@ -77,9 +77,7 @@ class TorchOps:
         return normed if norm.bias is None else normed + self._weights[norm.bias]
 
     def heads(self, x: Tensor, *projections: Projection) -> tuple[Tensor, ...]:
-        products = [self._product(x, projection.weight, projection.bias) for projection in projections]
-        normed = [self.norm(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
-        return tuple(cut_heads(y, projection.heads) for y, projection in zip(normed, projections, strict=True))
+        return tuple(cut_heads(self._projected(x, projection), projection.heads) for projection in projections)
 
     def merge(self, context: Tensor, width: int) -> Tensor:
         return context.transpose(1, 2).reshape(1, context.shape[2], -1)
@@ -165,6 +163,12 @@ class TorchOps:
     def weigh(self, scores: Tensor, mask: Tensor, values: Tensor) -> Tensor:
         weights = (scores + mask).softmax(-1)
         return (grouped(weights, values) @ values).reshape(1, scores.shape[1], -1, values.shape[3])
+
+    def _projected(self, x: Tensor, projection: Projection) -> Tensor:
+        product = self._product(x, projection.weight, projection.bias)
+        if projection.clip is not None:
+            product = product.clamp(-projection.clip, projection.clip)
+        return self.norm(product, projection.norm) if projection.norm else product
 
     def _product(self, x: Tensor, weight: str, bias: str | None = None) -> Tensor:
         return torch.nn.functional.linear(x, self._weights[weight], None if bias is None else self._weights[bias])

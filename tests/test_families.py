@@ -63,6 +63,11 @@ CASES = {
             "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}, "sliding_attention": LOCAL,
         },
     },
+    "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 3, "max_seq_len": 512, "tie_word_embeddings": True},
+    "mpt six heads": {
+        "d_model": 96, "n_heads": 6, "n_layers": 3, "max_seq_len": 64,
+        "attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.4, "attn_impl": "triton"},
+    },
     "olmo2": {"head_dim": 16},
     "olmo3": {
         "layer_types": NEAR_FAR, "sliding_window": 9,
@@ -227,6 +232,12 @@ def with_views(checkpoint, change):
     return dataclasses.replace(checkpoint.model, views=(first, *(change(view, first) for view in others)))
 
 
+def with_first_view(checkpoint, **changes):
+    """The spec with another first view."""
+    first, *others = checkpoint.model.views
+    return dataclasses.replace(checkpoint.model, views=(dataclasses.replace(first, **changes), *others))
+
+
 def from_shuffled_heads(checkpoint):
     """The spec, and weights as if the dimensions that turn stood as pairs (i, i + D/2) already."""
     family, model = checkpoint._family, checkpoint.model
@@ -279,6 +290,12 @@ TRAPS = {
     "OLMo's windows turned as the others": (
         "olmo3", lambda c: with_views(c, lambda view, first: dataclasses.replace(view, rotary=first.rotary))
     ),
+    "slopes in the order of a power of two": (
+        "mpt six heads",
+        lambda c: with_first_view(c, slopes=(*sorted(c.model.views[0].slopes, reverse=True),)),
+    ),
+    "no slopes": ("mpt", lambda c: with_first_view(c, slopes=())),
+    "values that are not clipped": ("mpt six heads", lambda c: dataclasses.replace(c.model, clip=None)),
     "norms without 1": ("gemma3_text", without_the_one),
     "a residual stream that is not scaled": ("granite", lambda c: dataclasses.replace(c.model, embedding_scale=12.0)),
 }  # fmt: skip
@@ -297,7 +314,7 @@ def test_what_an_exporter_may_overlook_would_be_seen(tmp_path, trap):
         check_close(last_logits(tmp_path, spoil), expected)
 
 
-@pytest.mark.parametrize(("case", "context"), [("ministral3", 64), ("phi3 longrope", 64)])
+@pytest.mark.parametrize(("case", "context"), [("ministral3", 64), ("phi3 longrope", 64), ("mpt six heads", 64)])
 def test_a_capacity_beyond_the_original_context_is_refused(tmp_path, case, context):
     random_model(case).save_pretrained(tmp_path)
     model = open_checkpoint(tmp_path).model
@@ -320,6 +337,23 @@ REFUSED = {
         ({"use_bidirectional_attention": True}, "tokens that see those after them"),
         ({"rope_parameters": {"rope_type": "default"}}, "rope_type = 'default'"),
         ({"layer_types": ["full_attention"]}, "layer_types"),
+    ],
+    "mpt": [
+        ({"no_bias": False}, "no_bias = False"),
+        ({"expansion_ratio": 2}, "expansion_ratio = 2"),
+        ({"norm_type": "rmsnorm"}, "norm_type = 'rmsnorm'"),
+        ({"logit_scale": "inv_sqrt_d_model"}, "logit_scale = 'inv_sqrt_d_model'"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}, "auto_map"),
+        ({"attn_config": {"alibi": False}}, "learned positions"),
+        ({"attn_config": {"alibi_bias_max": 16}}, "attn_config has alibi_bias_max = 16"),
+        ({"attn_config": {"attn_impl": "ring"}}, "attn_impl = 'ring'"),
+        ({"attn_config": {"attn_type": "multiquery_attention"}}, "attn_type = 'multiquery_attention'"),
+        ({"attn_config": {"prefix_lm": True}}, "prefix_lm = True"),
+        ({"attn_config": {"qk_ln": True}}, "qk_ln = True"),
+        ({"attn_config": {"attn_uses_sequence_id": True}}, "attn_uses_sequence_id = True"),
+        ({"attn_config": {"clip_qkv": 0.0}}, "clip_qkv = 0.0"),
+        ({"attn_config": {"rope": True}}, "attn_config has rope = True"),
+        ({"attn_config": 3}, "attn_config = 3"),
     ],
     "olmo2": [
         ({"sliding_window": 9}, "sliding_window = 9"),

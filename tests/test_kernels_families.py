@@ -69,6 +69,8 @@ MODELS = {
     "a norm of keys": model_of(more=("k_norm",)),
     "norms after products": model_of(more=POST_NORMS),
     "norms of all heads together": model_of(more=WHOLE_NORMS),
+    "a clip": model_of(clip=0.8, more=BIASES),
+    "a clip and norms": model_of(clip=0.8, more=WHOLE_NORMS),
     "OLMo's": without(without(model_of(more=(*WHOLE_NORMS, *POST_NORMS)), "attention_norm"), "mlp_norm"),
     "GELU": model_of(activation="gelu_tanh"),
     "exact GELU": model_of(activation="gelu"),

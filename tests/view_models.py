@@ -75,6 +75,7 @@ CAPPED = dataclasses.replace(
         *("gate", "up", "down", "post_mlp_norm"),
     ),
     stream_scale=1.0,
+    clip=1.5,
     score_cap=2.0,  # scores reach 20
     logits_cap=8.0,
 )
@@ -155,6 +156,8 @@ class ViewOracle:
             own = {name: w[f"layers.{layer}.{name}"] for name in m.weights}
             h = self.norm(x * m.stream_scale, own, "attention_norm") if "attention_norm" in own else x
             q, k, v = (own[name] @ h + own.get(f"{name}_bias", 0) for name in "qkv")
+            if m.clip is not None:
+                q, k, v = (x.clip(-m.clip, m.clip) for x in (q, k, v))
             q = self.norm(q, own, "q_whole_norm") if "q_whole_norm" in own else q
             k = self.norm(k, own, "k_whole_norm") if "k_whole_norm" in own else k
             q, k, v = q.reshape(m.heads, -1), k.reshape(m.kv_heads, -1), v.reshape(m.kv_heads, -1)
@@ -280,6 +283,7 @@ OVERLOOKED = {
     ),
     "layers without positions": with_view("qwen-like", 1, rotary=NEAR.rotary),
     "the other view": without("gemma-like", view_of=(0, 1, 0, 0)),
+    "clip": without("capped", clip=None),
     "cap on scores": without("capped", score_cap=None),
     "cap on logits": without("capped", logits_cap=None),
     "slopes": with_view("capped", 1, slopes=()),

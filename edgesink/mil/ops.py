@@ -177,7 +177,6 @@ COMING: dict[str, str] = {
     "erf": "gelu written out",
     "sigmoid": "SiLU and other gates written out",
     "square": "a mean of squares, in norms over other axes than RMSNorm's",
-    "clip": "residual streams that leave float16, as Gemma 3's do",
     "cos": "phases computed in the program, where a table of them would be large",
     "sin": "as cos",
 }

@@ -20,9 +20,10 @@ HARMLESS = frozenset({
     "_commit_hash", "model_max_length", "max_sequence_length", "tokenizer_class", "prefix", "torchscript",
     "use_bfloat16", "tf_legacy_loss", "transformers.js_config", "unsloth_version", "unsloth_fixed",
     "is_llama_config", "_attn_implementation", "attn_implementation", "_attn_implementation_autoset",
-    "_flash_attn_2_enabled", "use_flash_attn", "gradient_checkpointing",
+    "_flash_attn_2_enabled", "use_flash_attn", "gradient_checkpointing", "init_device", "tokenizer_name", "verbose",
     # how it is trained
-    "initializer_range", "attention_dropout", "hidden_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop",
+    "initializer_range", "init_config", "embedding_fraction", "emb_pdrop",
+    "attention_dropout", "hidden_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop",
     "hidden_dropout_prob", "attention_probs_dropout_prob", "neftune_noise_alpha",
     # what is returned, in what pieces it is computed, and labels of heads that are not the language model's
     "use_cache", "cache_implementation", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict",

@@ -47,7 +47,7 @@ class Names:
     intermediate: str | None = "intermediate_size"  # None: four times the width
     context: str = "max_position_embeddings"
     norm_eps: str = "rms_norm_eps"
-    activation: str = "hidden_act"
+    activation: str | None = "hidden_act"  # None: the family knows it
 
 
 def decoder_of_config(
@@ -80,7 +80,7 @@ def decoder_of_config(
         weights=WEIGHTS,
         scale=head_dim**-0.5,
         norm_eps=config.number(names.norm_eps, below=1),
-        activation=ACTIVATIONS[config.one_of(names.activation, ACTIVATIONS)],
+        activation=ACTIVATIONS[config.one_of(names.activation, ACTIVATIONS)] if names.activation else "silu",
     )
 
 

@@ -65,9 +65,7 @@ class MilOps:
         return normed if norm.bias is None else normed + self._weight(norm.bias)
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
-        products = [self._product(x, projection.weight, projection.bias) for projection in projections]
-        normed = [self.norm(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
-        return tuple(cut_heads(y, projection.heads) for y, projection in zip(normed, projections, strict=True))
+        return tuple(cut_heads(self._projected(x, projection), projection.heads) for projection in projections)
 
     def merge(self, context: Value, width: int) -> Value:
         rows = Value(mb.transpose(x=context.var, perm=[0, 2, 1, 3]))
@@ -152,6 +150,12 @@ class MilOps:
         return reshape(context, 1, H, T, D)
 
     # ---- weights
+
+    def _projected(self, x: Value, projection: Projection) -> Value:
+        product, clip = self._product(x, projection.weight, projection.bias), projection.clip
+        if clip is not None:
+            product = Value(mb.clip(x=product.var, alpha=np.float16(-clip), beta=np.float16(clip)))
+        return self.norm(product, projection.norm) if projection.norm else product
 
     def _product(self, x: Value, weight: str, bias: str | None = None) -> Value:
         """x @ w.T + bias."""

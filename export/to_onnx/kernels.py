@@ -22,7 +22,7 @@ from edgesink.export.graph import Norm, Product, Projection, decoder
 from edgesink.export.quantize import BLOCK
 from edgesink.export.rows import NO_SINKS, AttentionSpec, Heads
 from edgesink.export.to_onnx.builder import Graph, Value, WeightFile, bytes_outside, place_outside
-from edgesink.export.to_onnx.ops import StepOps, activated, inputs, normalized, normed_products, outputs
+from edgesink.export.to_onnx.ops import StepOps, activated, clipped_and_normed, inputs, normalized, outputs
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored
 from edgesink.kernel_image import GROUP, LOCATION, Image, Part
 from edgesink.spec import Activation, ModelSpec, StreamSpec
@@ -141,9 +141,8 @@ class KernelOps(StepOps):
         together = [
             self._product(x, matrix, bias=self._bias(group)) for matrix, group in zip(stored, groups, strict=True)
         ]
-        if any(projection.norm for projection in projections):
-            dim = sum(matrix.rows for matrix in stored) // sum(counts)
-            together = normed_products(self.graph, together, projections, dim, self._normalized)
+        dim = sum(matrix.rows for matrix in stored) // sum(counts)
+        together = clipped_and_normed(self.graph, together, projections, dim, self._normalized)
         packed = together[0] if len(together) == 1 else self.graph.node("Concat", *together, axis=2)
         return tuple(Packed(packed, sum(counts[:i]), count) for i, count in enumerate(counts))
 

@@ -81,16 +81,23 @@ def normalized(graph: Graph, x: Value, norm: Norm, vectors: Sequence[Value]) -> 
     return graph.node(kind, x, *vectors, axis=-1, epsilon=norm.eps)
 
 
-def normed_products(
+def clipped_and_normed(
     graph: Graph,
-    products: Sequence[Value],
+    products: list[Value],
     projections: Sequence[Projection],
     dim: int,
     normed: Callable[[Value, Norm], Value],
 ) -> list[Value]:
-    """The product of each projection by itself, [1, T, heads dim], through its norm of all heads together if any."""
+    """Products of projections, kept within their clip; those that have norms of all heads together each by itself.
+
+    The products are one of all projections or one of each: [1, T, heads dim].
+    """
+    if (clip := projections[0].clip) is not None:
+        products = [graph.node("Clip", product, -clip, clip) for product in products]
+    if not any(projection.norm for projection in projections):
+        return products
     if len(products) == 1:
-        products = graph.split(products[0], [projection.heads * dim for projection in projections], axis=2)
+        products = list(graph.split(products[0], [projection.heads * dim for projection in projections], axis=2))
     return [normed(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
 
 
@@ -150,8 +157,7 @@ class OnnxOps(StepOps):
         stored = self._weights.matrices(*(projection.weight for projection in projections))
         dim = sum(matrix.rows for matrix in stored) // sum(counts)
         products = self._biased([self._product(x, matrix) for matrix in stored], projections)
-        if any(projection.norm for projection in projections):
-            products = normed_products(self.graph, products, projections, dim, self.norm)
+        products = clipped_and_normed(self.graph, products, projections, dim, self.norm)
         if len(products) == 1:  # one sum and one transposition for q, k and v
             return self.graph.split(self._cut(products[0], sum(counts), sum(counts) * dim), counts, axis=1)
         cut = zip(products, counts, strict=True)
