@@ -35,7 +35,11 @@ OTHERS = {
     "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9},
     "phi3": {"partial_rotary_factor": 0.5},
     "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
+    "gpt_neox": {},
+    "stablelm": {"use_qkv_bias": True},
+    "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2},
 }
+NORM_EPS = {"gpt_neox": "layer_norm_eps", "stablelm": "layer_norm_eps", "falcon": "layer_norm_epsilon"}
 HUGE = 10**9
 
 
@@ -93,7 +97,9 @@ def all_of(wrong: dict[str, str]) -> str:
 @pytest.mark.parametrize("kind", ["llama", "mistral", *OTHERS])
 def test_each_field_of_config_json_deleted_or_changed(folders, folder, verdict, kind):
     values = json.loads((folders[kind] / "config.json").read_text())
-    elsewhere = ("embed_tokens", "layers.0", "layers.1", "layers.2", "lm_head", "layer_types", "no_rope_layers")
+    layers = [f"{layers}.{number}" for layers in ("layers", "h") for number in range(3)]
+    vocabulary = ("embed_tokens", "embed_in", "word_embeddings", "lm_head", "embed_out")
+    elsewhere = (*layers, *vocabulary, "layer_types", "no_rope_layers")
     wrong, used = {}, set()  # a size that is wrong is seen elsewhere
     for name, value in values.items():
         for other in ["deleted", None, "x"] if name in HARMLESS else ["deleted", *changes_of(value)]:
@@ -107,7 +113,7 @@ def test_each_field_of_config_json_deleted_or_changed(folders, folder, verdict, 
     if wrong.get("head_dim = None", "").startswith("opened, though"):  # a share of the width, which others fall back to
         del wrong["head_dim = None"]
     assert not wrong, all_of(wrong)
-    assert "rms_norm_eps" in used
+    assert NORM_EPS.get(kind, "rms_norm_eps") in used
     assert "rope_parameters" in used or kind == "ministral3"  # which has it always, and in full
 
 
@@ -143,7 +149,9 @@ def test_what_transformers_reads_of_a_config_is_read_here_or_does_nothing(folder
         "tie_word_embeddings", "rope_parameters", "sliding_window", "use_sliding_window", "max_window_layers",
         "layer_types", "no_rope_layers", "no_rope_layer_interval", "hidden_activation", "query_pre_attn_scalar",
         "original_max_position_embeddings", "embedding_multiplier", "residual_multiplier", "attention_multiplier",
-        "logits_scaling",
+        "logits_scaling", "layer_norm_eps", "layer_norm_epsilon", "use_parallel_residual", "use_qkv_bias",
+        "num_ln_in_parallel_attn", "num_kv_heads", "alibi", "new_decoder_architecture", "multi_query", "parallel_attn",
+        "ffn_hidden_size", "activation", "classifier_dropout",
     }  # fmt: skip
     refused = {"attn_logit_softcapping", "final_logit_softcapping"}  # unless null
     for kind in folders:
@@ -286,11 +294,12 @@ def test_a_value_beyond_float16_is_refused_in_half_precision(folder):
 # ---- tensors of a folder
 
 
-def test_each_tensor_dropped_renamed_reshaped_or_of_another_type(folders, folder, verdict):
+@pytest.mark.parametrize("kind", ["llama", *NORM_EPS])
+def test_each_tensor_dropped_renamed_reshaped_or_of_another_type(folders, folder, verdict, kind):
     from safetensors.torch import load_file
 
     wrong = {}
-    keys = [key for key in load_file(folders["llama"] / "model.safetensors") if "layers.1" not in key]
+    keys = [key for key in load_file(folders[kind] / "model.safetensors") if ".1." not in key]
     for key in keys:
         changes = {
             "dropped": lambda w: {k: v for k, v in w.items() if k != key},  # noqa: B023
@@ -302,7 +311,7 @@ def test_each_tensor_dropped_renamed_reshaped_or_of_another_type(folders, folder
             "NaN": lambda w: w | {key: w[key] * float("nan")},  # noqa: B023
         }
         for change, tensors in changes.items():
-            answer = verdict(folder("llama", tensors=tensors), (key,), folders["llama"])
+            answer = verdict(folder(kind, tensors=tensors), (key,), folders[kind])
             if answer != "refused":
                 wrong[f"{key} {change}"] = answer
     assert not wrong, all_of(wrong)
