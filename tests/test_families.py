@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from edgesink.errors import BadCheckpoint, BadOption
 from edgesink.export.bundle import export
 from edgesink.export.checkpoint import open_checkpoint, weight_names
+from edgesink.export.families.fused import from_fused, side_by_side
 from edgesink.export.recipe import Recipe
 from edgesink.export.to_torch import RingDecoder, sink_corrected
 from edgesink.reference import Reference
@@ -262,6 +264,40 @@ def without_the_one(checkpoint):
     return checkpoint.model
 
 
+def in_order_of_the_file(checkpoint):
+    """The spec, and rows as they stand in the file."""
+    family = checkpoint._family
+    source = lambda weight, model: dataclasses.replace(family.source(weight, model), rows=None)  # noqa: E731
+    checkpoint._family = dataclasses.replace(family, source=source)
+    return checkpoint.model
+
+
+def with_rows_of(order):
+    """The spec, and q, k and v as if their heads stood in the fused matrix in this order."""
+
+    def spoil(checkpoint):
+        family = checkpoint._family
+        source = lambda weight, model: from_fused(family.source(weight, model), weight, model, order)  # noqa: E731
+        checkpoint._family = dataclasses.replace(family, source=source)
+        return checkpoint.model
+
+    return spoil
+
+
+def with_norms_swapped(checkpoint):
+    """The spec, and the norms of attention and MLP as if one were the other."""
+    family, others = checkpoint._family, {"attention_norm": "mlp_norm", "mlp_norm": "attention_norm"}
+
+    def source(weight, model):
+        layer, _, name = weight.rpartition(".")
+        kind = name.removesuffix("_bias")
+        other = f"{layer}.{others[kind]}{name.removeprefix(kind)}" if kind in others else weight
+        return family.source(other, model)
+
+    checkpoint._family = dataclasses.replace(family, source=source)
+    return checkpoint.model
+
+
 def amplified(checkpoint, amplitude):
     """The spec with another amplitude of every cosine and sine."""
     (view,) = checkpoint.model.views
@@ -296,6 +332,12 @@ TRAPS = {
     ),
     "no slopes": ("mpt", lambda c: with_first_view(c, slopes=())),
     "values that are not clipped": ("mpt six heads", lambda c: dataclasses.replace(c.model, clip=None)),
+    "heads of a fused matrix in groups": ("gpt_neox", with_rows_of(side_by_side)),
+    "one head of keys among the groups": ("falcon new", with_rows_of(side_by_side)),
+    "norms of attention and MLP": ("falcon new", with_norms_swapped),
+    "attention and MLP side by side": ("gpt_neox", lambda c: dataclasses.replace(c.model, parallel=False)),
+    "attention and MLP in turn": ("gpt_neox in turn", lambda c: dataclasses.replace(c.model, parallel=True)),
+    "heads that turn in part, apart": ("stablelm", in_order_of_the_file),
     "norms without 1": ("gemma3_text", without_the_one),
     "a residual stream that is not scaled": ("granite", lambda c: dataclasses.replace(c.model, embedding_scale=12.0)),
 }  # fmt: skip
@@ -381,6 +423,24 @@ REFUSED = {
         ({"layer_types": NEAR_FAR}, "no sliding window is used"),
         ({"max_window_layers": -1}, "max_window_layers"),
     ],
+    "gpt_neox": [
+        ({"rope_parameters": {"partial_rotary_factor": 0.2}}, "partial_rotary_factor = 0.2"),
+        ({"rotary_pct": 0.5}, "rotary_pct = 0.5"),
+        ({"rotary_emb_base": 777}, "rotary_emb_base = 777"),
+        ({"head_dim": 8}, "head_dim = 8"),
+        ({"num_key_value_heads": 2}, "num_key_value_heads = 2"),
+        ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
+    ],
+    "stablelm": [({"qk_layernorm": True}, "one for each head"), ({"partial_rotary_factor": 0.5}, "one share")],
+    "falcon": [
+        ({"alibi": True}, "ALiBi"),
+        ({"multi_query": False, "num_kv_heads": 2}, "num_kv_heads = 2"),
+        ({"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn = 2"),
+        ({"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn = False"),
+        ({"new_decoder_architecture": True, "num_kv_heads": 3}, "num_kv_heads = 3"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}, "auto_map"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5"),
+    ],
     "granite": [({"residual_multiplier": 0.0}, "residual_multiplier = 0.0"), ({"num_local_experts": 4}, "experts")],
     "ministral3": [({"rope_parameters": None}, "rope_parameters"), ({"rope_parameters": YARN}, "llama_4_scaling_beta")],
     "qwen3": [({"attention_bias": True}, "biases of attention, of its output too")],
@@ -419,3 +479,45 @@ def test_old_spellings_of_gemma_are_read(tmp_path):
     values |= {"sliding_window_pattern": 2, "cache_implementation": "hybrid"}
     (tmp_path / "config.json").write_text(json.dumps(values))
     assert open_checkpoint(tmp_path).model == new
+
+
+def pythia_as_the_hub_has_it(folder: Path) -> dict[str, torch.Tensor]:
+    """The folder of a GPT-NeoX of old: fields of old names, and what follows from them among the tensors."""
+    values = json.loads((folder / "config.json").read_text())
+    del values["rope_parameters"], values["attention_bias"]
+    (folder / "config.json").write_text(json.dumps(values | {"rotary_pct": 0.25, "rotary_emb_base": 10000}))
+    attention, context = "gpt_neox.layers.1.attention", values["max_position_embeddings"]
+    frequencies = 10000.0 ** (-torch.arange(0, 4, 2) / 4)
+    return load_file(folder / "model.safetensors") | {
+        f"{attention}.bias": torch.ones(1, 1, context, context, dtype=torch.bool).tril(),
+        f"{attention}.masked_bias": torch.tensor(-1e9),
+        f"{attention}.rotary_emb.inv_freq": frequencies,
+    }
+
+
+@pytest.mark.parametrize("name", ["bias", "masked_bias", "rotary_emb.inv_freq"])
+def test_pythia_is_read_as_the_hub_has_it(tmp_path, name):
+    random_model("gpt_neox").save_pretrained(tmp_path)
+    new = open_checkpoint(tmp_path).model
+    tensors = pythia_as_the_hub_has_it(tmp_path)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert open_checkpoint(tmp_path).model == new
+    key = f"gpt_neox.layers.1.attention.{name}"
+    other = tensors | {key: ~tensors[key] if name == "bias" else 2 * tensors[key]}
+    save_file(other, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadCheckpoint, match=name):
+        open_checkpoint(tmp_path)
+
+
+def test_falcon_is_read_as_the_hub_has_it(tmp_path):
+    """The first ones say no number of key and value heads, and nothing of positions."""
+    random_model("falcon").save_pretrained(tmp_path)
+    new = open_checkpoint(tmp_path).model
+    values = json.loads((tmp_path / "config.json").read_text())
+    for name in ("rope_parameters", "num_kv_heads", "num_ln_in_parallel_attn", "ffn_hidden_size", "activation"):
+        del values[name]
+    code = {"AutoConfig": "configuration_falcon.FalconConfig", "AutoModel": "modeling_falcon.FalconModel"}
+    values |= {"auto_map": code, "apply_residual_connection_post_layernorm": False}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert open_checkpoint(tmp_path).model == new
+    assert new.kv_heads == 1

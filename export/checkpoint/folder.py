@@ -23,7 +23,7 @@ from edgesink.export.checkpoint.config import (
 )
 from edgesink.export.checkpoint.multimodal import TEXT_KINDS, text_config, text_tensors
 from edgesink.export.checkpoint.second_reading import check_sizes
-from edgesink.export.checkpoint.shards import open_shard, read_headers, with_prefix
+from edgesink.export.checkpoint.shards import check_floats, open_shard, read_headers, with_prefix
 from edgesink.export.checkpoint.unsupported import refuse_family
 from edgesink.export.families import HUB_FAMILIES
 from edgesink.export.families.fields import Fields
@@ -57,6 +57,7 @@ class SafetensorsCheckpoint:
         self._open: dict[str, Any] = {}
         tensors = text_tensors(read_headers(path)) if self._is_multimodal else read_headers(path)
         self._tensors = with_prefix(tensors, self._source("embedding").key, self._source("head").key)
+        check_floats(self._tensors, path, lambda key: self._family.derived(key, self.model) is not None)
         self.model = dataclasses.replace(self.model, tied=self._is_tied())
         self._account()
         self.bos_id = _bos_of_tokenizer(path)
