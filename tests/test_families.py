@@ -200,6 +200,30 @@ def test_a_bundle_is_the_dense_model_and_then_the_oracle(case):
                 break
 
 
+@pytest.mark.parametrize("sinks", [0, 1, STREAM.max_sinks])
+@pytest.mark.parametrize("case", ["gemma2", "mpt six heads", "olmo3"], indirect=True)
+def test_a_bundle_is_the_oracle_with_any_number_of_sinks(case, sinks):
+    """The families whose attention is not that of the others."""
+    ids = ids_of(LAPS * STREAM.rows)
+    reference, stream = Reference(case.model, sinks, STREAM.capacity - sinks), load(case.bundle, sinks=sinks)
+    check_close(
+        np.stack([stream.step(int(token)) for token in ids]), np.stack([reference.step(int(token)) for token in ids])
+    )
+
+
+def test_positions_of_the_stream_are_refused_where_nothing_turns(tmp_path, toy):
+    """Slopes of a distance that grows would be another model; transformers has none to compare with."""
+    model = random_model("mpt")
+    model.save_pretrained(tmp_path / "model")
+    copy_tokenizer(toy, tmp_path / "model")
+    growing = dataclasses.replace(STREAM, positions="original")
+    with pytest.raises(BadOption, match="positions 'original' of a model with ALiBi"):
+        export(tmp_path / "model", tmp_path / "bundle", "onnx", growing, "fp32")
+    assert not (tmp_path / "bundle").exists()
+    with pytest.raises(BadOption, match="positions 'original' of a model that turns no keys"):
+        Reference(model, 4, 20, positions="original")
+
+
 def test_held_weights_go_back_into_the_modules_they_came_from(case):
     """In float32 nothing is rounded but by folding: the model is as it was."""
     before, after = case.model.state_dict(), held_model(case.folder, "fp32").state_dict()
