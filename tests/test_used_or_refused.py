@@ -151,7 +151,7 @@ def test_what_transformers_reads_of_a_config_is_read_here_or_does_nothing(folder
         "original_max_position_embeddings", "embedding_multiplier", "residual_multiplier", "attention_multiplier",
         "logits_scaling", "layer_norm_eps", "layer_norm_epsilon", "use_parallel_residual", "use_qkv_bias",
         "num_ln_in_parallel_attn", "num_kv_heads", "alibi", "new_decoder_architecture", "multi_query", "parallel_attn",
-        "ffn_hidden_size", "activation", "classifier_dropout",
+        "ffn_hidden_size", "activation",
     }  # fmt: skip
     refused = {"attn_logit_softcapping", "final_logit_softcapping"}  # unless null
     for kind in folders:

@@ -23,7 +23,7 @@ HARMLESS = frozenset({
     "_flash_attn_2_enabled", "use_flash_attn", "gradient_checkpointing",
     # how it is trained
     "initializer_range", "attention_dropout", "hidden_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop",
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "neftune_noise_alpha",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "neftune_noise_alpha",
     # what is returned, in what pieces it is computed, and labels of heads that are not the language model's
     "use_cache", "cache_implementation", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict",
     "return_dict_in_generate", "output_scores", "chunk_size_feed_forward", "pretraining_tp", "is_decoder",
