@@ -246,7 +246,7 @@ def verdict():
     def expected(path):
         try:
             return load_model(path, dtype=torch.float64)(ids).logits[0, -1]
-        except Exception:  # transformers refuses in many ways
+        except Exception:  # transformers refuses in many ways, some of them when it computes
             return None
 
     def judge(path, names, original):

@@ -28,7 +28,7 @@ def change_config(folder, **changes):
     [
         ({"model_type": "mamba"}, "type 'mamba'"),
         ({"attention_bias": True}, "attention_bias = True"),
-        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
         ({"intermediate_size": 97}, "has shape"),
         ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "RoPE of type 'longrope'"),
     ],

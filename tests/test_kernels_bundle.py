@@ -124,6 +124,9 @@ SIZES = {"head_dim": 64, "hidden": 576, "intermediate": 1536}
         ("onnx", "fp16", {}, ["fp16 is not int8 or int4"]),
         ("coreml", "fp16", {"head_dim": 24}, []),
         ("onnx", "int4", {"head_dim": 72}, ["head_dim 72 is not a multiple of 16"]),
+        ("onnx", "int4", {"norm_kind": "layer", "weights": ["attention_norm", "q_bias"]}, []),
+        ("onnx", "int4", {"norm_kind": "layer", "weights": ["attention_norm", "k_norm"]}, ["k_norm is a LayerNorm"]),
+        ("onnx", "int4", {"norm_kind": "rms", "weights": ["attention_norm", "k_norm"]}, []),
         ("onnx", "int4", {"head_dim": 1024}, []),
         ("onnx", "int4", {"head_dim": 2048}, ["head_dim 2048 is more than 1024"]),
         (

@@ -84,6 +84,7 @@ MODELS = {
         model_of(more=(*BIASES, *NORM_BIASES, *LAST_BIASES), norm_kind="layer", parallel=True, activation="gelu"),
         "gate",
     ),
+    "one head of keys and values": model_of(heads=6, kv_heads=1),
     "any scale": model_of(scale=0.6),
     "a scaled stream": model_of(embedding_scale=3.0, stream_scale=0.25),
     "layers with a window of their own": model_of(NEAR_AND_FAR),

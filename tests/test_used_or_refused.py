@@ -163,8 +163,8 @@ def test_what_transformers_reads_of_a_config_is_read_here_or_does_nothing(folder
         "logits_scaling", "attn_logit_softcapping", "final_logit_softcapping",  # of Gemma 3 refused unless null
         "layer_norm_eps", "layer_norm_epsilon", "use_parallel_residual", "use_qkv_bias", "num_ln_in_parallel_attn",
         "num_kv_heads", "alibi", "new_decoder_architecture", "multi_query", "parallel_attn", "ffn_hidden_size",
-        "activation", "classifier_dropout", "d_model", "n_heads", "n_layers", "expansion_ratio", "max_seq_len",
-        "learned_pos_emb", "attn_config", "no_bias", "norm_type",
+        "activation", "d_model", "n_heads", "n_layers", "expansion_ratio", "max_seq_len", "learned_pos_emb",
+        "attn_config", "no_bias", "norm_type",
     }  # fmt: skip
     for kind in folders:
         names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[kind])}

@@ -22,9 +22,9 @@ HARMLESS = frozenset({
     "is_llama_config", "_attn_implementation", "attn_implementation", "_attn_implementation_autoset",
     "_flash_attn_2_enabled", "use_flash_attn", "gradient_checkpointing", "init_device", "tokenizer_name", "verbose",
     # how it is trained
-    "initializer_range", "init_config", "embedding_fraction", "emb_pdrop",
-    "attention_dropout", "hidden_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop",
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "neftune_noise_alpha",
+    "initializer_range", "init_config", "embedding_fraction", "emb_pdrop", "attention_dropout", "hidden_dropout",
+    "resid_pdrop", "attn_pdrop", "embd_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "classifier_dropout", "neftune_noise_alpha",
     # what is returned, in what pieces it is computed, and labels of heads that are not the language model's
     "use_cache", "cache_implementation", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict",
     "return_dict_in_generate", "output_scores", "chunk_size_feed_forward", "pretraining_tp", "is_decoder",

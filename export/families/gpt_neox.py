@@ -45,7 +45,6 @@ IN_GGUF = {**GGUF, **dict.fromkeys("qkv", "attn_qkv.weight"), **dict.fromkeys(BI
 
 def of_config(config: Fields, name: str) -> ModelSpec:
     """The share of a head that turns, and its theta, have names of their own."""
-    config.get("classifier_dropout")  # of another head, and for training
 
     def rotary(config: Fields, context: int, head_dim: int) -> Rotary:
         rope = rope_fields(config, "rotary_emb_base")
@@ -60,7 +59,7 @@ def of_gguf(fields: Fields, name: str, tensors: Tensors) -> ModelSpec:
     """The file does not name the activation: Pythia's is taken."""
     eps = "attention.layer_norm_epsilon"
     model = decoder_of_gguf(fields, name, tensors, "gpt_neox", partial_rotary_of_gguf, eps)
-    return decoder(replace(model, activation="gelu"), fields.flag("use_parallel_residual", True), True)
+    return decoder(replace(model, activation="gelu"), fields.flag("use_parallel_residual"), True)
 
 
 def decoder(model: ModelSpec, parallel: bool, attention_bias: bool) -> ModelSpec:

@@ -54,7 +54,7 @@ def turning_dimensions(
     inner = rope.number("partial_rotary_factor", outer)
     dimensions = int(head_dim * inner)
     if not 2 <= dimensions <= head_dim or dimensions % 2 or (config.says(field) and inner != outer):
-        expected = f"one share, of an even number of dimensions of {head_dim}"
+        expected = f"one share, an even number of a head's {head_dim} dimensions (of num_attention_heads or head_dim)"
         said_there = rope.says("partial_rotary_factor") and not config.says(field)
         raise rope.error("partial_rotary_factor", expected) if said_there else config.error(field, expected)
     return dimensions
