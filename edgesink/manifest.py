@@ -24,14 +24,13 @@ from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
 from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 ONNX_GRAPH = "model.onnx"
 ONNX_DATA = "model.onnx.data"  # the weights of both graphs
 KERNELS_GRAPH = "model.kernels.onnx"  # the same over operators of our own, for processors that have their kernels
-KERNELS_IMAGE = "model.kernels.json"  # where its weights lie in ONNX_DATA, and how they lie in memory
 COREML_PACKAGE = "model.mlpackage"
 COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
@@ -184,7 +183,7 @@ class Manifest:
     @property
     def has_kernels(self) -> bool:
         """The bundle has a second graph, over kernels of our own; they hold the state in float16."""
-        return {KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA} <= {file.path for file in self.files}
+        return {KERNELS_GRAPH, ONNX_DATA} <= {file.path for file in self.files}
 
     @property
     def weight_bytes(self) -> int:

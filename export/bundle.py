@@ -17,7 +17,7 @@ from edgesink.export.states import states_of
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import Weights, counted, describe_weights, held_weights
 from edgesink.files import check_space, recover_folder, whole_folder
-from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, MANIFEST, ONNX_DATA, ONNX_GRAPH, Manifest, describe_file
+from edgesink.manifest import KERNELS_GRAPH, MANIFEST, ONNX_DATA, ONNX_GRAPH, Manifest, describe_file
 from edgesink.packages import EXPORT, require
 from edgesink.spec import ModelSpec, StreamSpec
 from edgesink.targets import ROWS, KvWrite, Precision, Target
@@ -123,7 +123,7 @@ def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights
         exact = recipe.precision == "int8"
         write_onnx(folder / ONNX_GRAPH, model, recipe.stream, stored, float_activations=exact)
         if runs_on_kernels(model, recipe.precision):
-            write_kernels_graph(folder / KERNELS_GRAPH, folder / KERNELS_IMAGE, model, recipe.stream, stored)
+            write_kernels_graph(folder / KERNELS_GRAPH, model, recipe.stream, stored)
 
 
 def _check_goal(out: Path) -> None:

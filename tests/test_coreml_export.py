@@ -15,10 +15,10 @@ from llama_oracle import LlamaOracle, kept
 
 from edgesink import names
 from edgesink.errors import BadOption
+from edgesink.export.blocks import Blocks
 from edgesink.export.bundle import _draft, export
 from edgesink.export.checkpoint import open_checkpoint
 from edgesink.export.palettize import Palette
-from edgesink.export.quantize import Blocks
 from edgesink.export.recipe import Recipe
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.functions import write_coreml

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from edgesink.export.blocks import Blocks
 from edgesink.export.palettize import palettize
-from edgesink.export.quantize import Blocks
 from edgesink.export.to_coreml.builder import _within_half
 
 

@@ -1,13 +1,13 @@
 """The decoder as an ONNX graph for ONNX Runtime: one graph for a single token and for a chunk.
 
 Owns what the vocabulary of `graph` and `attention` means in ONNX. In fp32 and fp16 every node is standard opset 24;
-quantised weights add `MatMulNBits` and `GatherBlockQuantized` of ONNX Runtime. Integers of positions are int64, phases
-float64. Knows no model but by the numbers that it is told, and of the state (`buffers`) nothing.
+quantised weights add `MatMulNBits` of ONNX Runtime, over constants that `unpack` makes. Integers of positions are
+int64, phases float64. Knows no model but by the numbers that it is told, and of the state (`buffers`) nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy as np
 from edgesink import names
 from edgesink.export.attention import AttentionSpec, Heads, SinkCorrected, by_view
 from edgesink.export.graph import Norm, Projection, decoder, unknown_activation
-from edgesink.export.quantize import BLOCK
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
-from edgesink.export.to_onnx.weights import OnnxWeights, Stored
+from edgesink.export.to_onnx.lookup import looked_up
+from edgesink.export.to_onnx.unpack import Factor, block_sums, in_order, unpacked
+from edgesink.export.to_onnx.weights import OnnxWeights, Stored, by_matrix
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 
 # MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path; or as they are, half as fast for a
@@ -106,7 +107,7 @@ class OnnxOps(StepOps):
         super().__init__(graph)
         self._weights = weights
         self._float_activations = float_activations
-        self._block_means: dict[str, Value] = {}  # by the name of what they are the means of
+        self._prepared_inputs: dict[tuple[object, ...], Value] = {}
         self._sink_shapes: dict[tuple[int, str], Value] = {}  # by the heads and the name of the sinks' number
 
     # ---- the decoder's vocabulary
@@ -120,14 +121,14 @@ class OnnxOps(StepOps):
         return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=norm.eps)
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
-        counts = [projection.heads for projection in projections]
         stored = self._weights.matrices(*(projection.weight for projection in projections))
-        products = [self._product(x, matrix) for matrix in stored]
-        if len(products) == 1:  # one sum and one transposition for q, k and v
-            (product,) = self._biased(products, projections)
-            return self.graph.split(self._cut(product, sum(counts), stored[0].rows), counts, axis=1)
-        cut = zip(self._biased(products, projections), counts, stored, strict=True)
-        return tuple(self._cut(product, count, matrix.rows) for product, count, matrix in cut)
+        heads: list[Value] = []
+        for matrix, group in by_matrix(stored, projections):  # one sum and one transposition for all of a matrix
+            counts = [projection.heads for projection in group]
+            product = self._biased(self._product(x, matrix), [projection.bias for projection in group])
+            cut = self._cut(product, sum(counts), matrix.rows)
+            heads += self.graph.split(cut, counts, axis=1) if len(counts) > 1 else [cut]
+        return tuple(heads)
 
     def merge(self, context: Value, width: int) -> Value:
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
@@ -189,19 +190,10 @@ class OnnxOps(StepOps):
         table = self._weights.vocabulary(weight)
         if not table.bits:
             return self._float(self.graph.node("Gather", self.graph.initializer(table.name), ids))
-        codes, (scale, *zero) = self.graph.initializer(f"{table.name}.rows"), self._scales(table)
-        return self.graph.node(
-            "GatherBlockQuantized", codes, ids, scale, *zero, dtype=np.float32, domain=MICROSOFT,
-            bits=table.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
-        )  # fmt: skip
+        return looked_up(self.graph, ids, table)
 
-    def _biased(self, products: list[Value], projections: Sequence[Projection]) -> list[Value]:
-        """The products with their biases; a single product of several projections has all of theirs or none."""
-        biases = [projection.bias for projection in projections]
-        groups = [biases] if len(products) == 1 else [[bias] for bias in biases]
-        return [self._sum(product, group) for product, group in zip(products, groups, strict=True)]
-
-    def _sum(self, product: Value, biases: Sequence[str | None]) -> Value:
+    def _biased(self, product: Value, biases: Sequence[str | None]) -> Value:
+        """The product of some projections with their biases; it has all of theirs or none."""
         present = [bias for bias in biases if bias is not None]
         if not present:
             return product
@@ -212,26 +204,31 @@ class OnnxOps(StepOps):
         """x @ w.T."""
         if not weight.bits:
             return self.graph.node("MatMul", x, self._float(self.graph.initializer(weight.name)))
-        columns = weight.columns
-        if weight.has_residual:
-            x, columns = self._with_block_means(x), columns + columns // BLOCK
-        level = ACTIVATION_FLOAT if self._float_activations and weight.bits == 4 else ACTIVATION_INT8
-        return self.graph.node(
-            "MatMulNBits", x, self.graph.initializer(f"{weight.name}.codes"), *self._scales(weight), domain=MICROSOFT,
-            K=columns, N=weight.rows, bits=weight.bits, block_size=BLOCK, accuracy_level=level,
+        matrix = unpacked(self.graph, weight)
+        terms = [self._factor(x, factor, matrix.run, weight) for factor in matrix.factors]
+        if matrix.rest is not None:
+            terms.append(self.graph.node("MatMul", self._prepared(x, block_sums, weight.columns), matrix.rest))
+        return sum(terms[1:], terms[0])
+
+    def _factor(self, x: Value, factor: Factor, run: int, weight: Stored) -> Value:
+        graph, zeros = self.graph, []
+        if factor.zero is not None:
+            packed = graph.constant(17 * factor.zero, np.uint8)  # two a byte
+            shape = graph.constant([weight.rows, -(-weight.columns // weight.block // 2)], np.int64)
+            zeros = [graph.node("Expand", packed, shape)]
+        x = x if run == 1 else self._prepared(x, in_order, run, weight.columns)
+        level = ACTIVATION_FLOAT if self._float_activations and factor.bits == 4 else ACTIVATION_INT8
+        return graph.node(
+            "MatMulNBits", x, factor.codes, factor.scale, *zeros, domain=MICROSOFT, K=weight.columns, N=weight.rows,
+            bits=factor.bits, block_size=weight.block, accuracy_level=level,
         )  # fmt: skip
 
-    def _scales(self, weight: Stored) -> tuple[Value, ...]:
-        """Scales, and zero points where they are not the middle that both operators assume."""
-        scale = self._float(self.graph.initializer(f"{weight.name}.scale"))
-        return (scale,) if weight.symmetric else (scale, self.graph.initializer(f"{weight.name}.zero"))
-
-    def _with_block_means(self, x: Value) -> Value:
-        """x and, behind it, the mean of each of its blocks: [1, T, K + K / 32]."""
-        if x.name not in self._block_means:
-            means = self.graph.node("AveragePool", x, kernel_shape=[BLOCK], strides=[BLOCK])  # tokens are its channels
-            self._block_means[x.name] = self.graph.node("Concat", x, means, axis=2)
-        return self._block_means[x.name]
+    def _prepared(self, x: Value, how: Callable[..., Value], *sizes: int) -> Value:
+        """x as products take it, once for all that do."""
+        key = (x.name, how, *sizes)
+        if key not in self._prepared_inputs:
+            self._prepared_inputs[key] = how(self.graph, x, *sizes)
+        return self._prepared_inputs[key]
 
     # ---- shapes
 
