@@ -118,8 +118,13 @@ def as_saved(weight: np.ndarray | Blocks | Palette) -> np.ndarray:
     """What the package means by a weight, in float64: floats, scales, offsets and tables rounded to float16."""
     half = lambda array: array.astype(np.float16).astype(np.float64)  # noqa: E731
     if isinstance(weight, Blocks):
-        codes = weight.codes.reshape(*weight.scale.shape, -1)
-        return ((codes - half(weight.zero)[..., None]) * half(weight.scale)[..., None]).reshape(weight.codes.shape)
+        scale, offset, block = weight.scales(), weight.offsets(), weight.block
+        values = weight.values().astype(np.float64)
+        if offset is not None:
+            zero = -offset / scale
+            whole = np.rint(zero)
+            values -= np.repeat(half(whole if np.abs(zero - whole).max() < 0.01 else zero), block, axis=1)
+        return values * np.repeat(half(scale), block, axis=1)
     if isinstance(weight, Palette):
         return half(dataclasses.replace(weight, table=half(weight.table)).dequantized())
     return half(weight)
