@@ -27,7 +27,7 @@ class Part:
     rows: int  # 1: nothing is moved
     row_bytes: int
     kept: int  # of the bytes of a row, the first
-    unit: int  # bytes that stay together
+    unit: int  # bytes that stay together; 16: a block of codes in 4 bits, which the kernels want in another order
 
     @property
     def data_bytes(self) -> int:
@@ -40,7 +40,7 @@ class Part:
         return self.kept if self.rows == 1 else self.kept * -(-self.rows // GROUP) * GROUP
 
     def __post_init__(self) -> None:
-        fits = self.offset >= 0 and self.rows > 0 and 0 < self.kept <= self.row_bytes and self.unit in (2, 4)
+        fits = self.offset >= 0 and self.rows > 0 and 0 < self.kept <= self.row_bytes and self.unit in (2, 4, 16)
         if not fits or self.offset % self.unit or self.row_bytes % self.unit or self.kept % self.unit:
             raise BadBundle(f"the kernels' weights have an impossible entry, {self}", "", "export the model again")
 

@@ -14,7 +14,8 @@
 EXPORT size_t edgesink_group(void);
 
 // Rows of units of 4 or 2 bytes to sixteen side by side, [rows, row_bytes] -> [rows / 16, kept / unit, 16, unit]: whole
-// groups of rows, of each row the first `kept` bytes. Both are aligned to units.
+// groups of rows, of each row the first `kept` bytes. Both are aligned to units. Unit 16: blocks of codes in 4 bits, two
+// columns a byte, which become what `Matrix` wants.
 EXPORT void edgesink_side_by_side(const uint8_t *from, uint8_t *to, size_t rows, size_t row_bytes, size_t kept,
                                   size_t unit);
 

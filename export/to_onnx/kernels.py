@@ -30,6 +30,7 @@ from edgesink.targets import Precision, lacks
 EDGESINK = "edgesink"  # the domain of the operators in kernels/onnxruntime.c
 UNREAD_EPSILON = 1e-5  # of a product that takes no norm along: the operator asks for the attribute
 HALF, WORD = 2, 4  # bytes: a scale; the codes of a row that a lane takes at once
+NIBBLES = 16  # bytes of a block of codes in 4 bits
 GATES: dict[Activation, int] = {"silu": 1, "gelu_tanh": 2}  # as the operator counts them; 0: no gate
 
 
@@ -70,10 +71,10 @@ class ImageTensors:
         """A tensor whose bytes stay in order."""
         self._place(name, self._file.tensor(name).dims, rows=1, unit=HALF)
 
-    def side_by_side(self, name: str, rows: int, columns: int, unit: int) -> None:
+    def side_by_side(self, name: str, rows: int, columns: int, unit: int, nibbles: bool = False) -> None:
         """The first `columns` units of each row: [rows / 16, columns, 16], and for words uint8 […, 4]."""
         shape = [-(-rows // GROUP), columns, GROUP, *([WORD] if unit == WORD else [])]
-        self._place(name, shape, rows, unit, columns * unit)
+        self._place(name, shape, rows, NIBBLES if nibbles and unit == WORD else unit, columns * unit)
 
     def _place(self, name: str, shape: Sequence[int], rows: int, unit: int, kept: int = 0) -> None:
         if name in self._tensors:
@@ -198,7 +199,7 @@ class KernelOps(StepOps):
         if not weight.symmetric:
             parts["offset"] = (blocks, HALF)
         for part, (columns, unit) in parts.items():
-            self._tensors.side_by_side(f"{weight.name}.{part}", weight.rows, columns, unit)
+            self._tensors.side_by_side(f"{weight.name}.{part}", weight.rows, columns, unit, nibbles=weight.bits == 4)
         values = [self.graph.initializer(f"{weight.name}.{part}") for part in parts]
         return [*values, self.graph.absent()] if weight.symmetric else values
 
