@@ -3,8 +3,8 @@
 import numpy as np
 import onnx
 import pytest
-from gguf_tensors import random_tensor
 from onnx import numpy_helper
+from packed import of_gguf, random_blocks
 
 from edgesink.export.blocks import Blocks
 from edgesink.export.gguf_blocks import KINDS, from_gguf
@@ -59,10 +59,24 @@ def test_a_row_takes_as_many_words_as_it_has_bits_for_each_block(bits):
     assert laid["scale"].shape == (2, 3, 16)
 
 
+HALVES = np.array([-0.03, 0.002, 0.05, -0.01])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tensor_lies_as_the_kernels_tests_have_it(kind):
+    data = random_blocks(kind, 37, 512, HALVES)
+    expected = of_gguf(kind, data).tensors
+    found = laid_out(from_gguf(data, kind, 512))
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        assert np.array_equal(found[name], array), name
+
+
 def blocks_of(kind: str) -> Blocks:
     """Of a tensor of this type; else of a matrix rounded to so many bits."""
     if kind in KINDS:
-        return from_gguf(random_tensor(kind, 37, 512), kind, 512)
+        return from_gguf(random_blocks(kind, 37, 512, HALVES), kind, 512)
     return quantize(np.random.default_rng(0).normal(size=(37, 512)).astype(np.float32), int(kind))
 
 

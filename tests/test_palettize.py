@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gguf_tensors import random_tensor
+from packed import random_blocks
 
 from edgesink.export.blocks import Blocks
 from edgesink.export.gguf_blocks import KINDS, from_gguf
@@ -44,7 +44,7 @@ def test_a_block_of_nearly_equal_values_survives_float16(zero):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_package_holds_a_gguf_as_near_as_float16_scales_allow(kind):
-    weight = from_gguf(random_tensor(kind, 37, 768), kind, 768)
+    weight = from_gguf(random_blocks(kind, 37, 768, np.array([-0.03, 0.002, 0.05])), kind, 768)
     parts = {name: part.array.astype(np.float32) for name, part in _parts(weight).items()}
     block = 768 // parts["scale"].shape[1]
     shifted = parts["data"] - np.repeat(parts.get("offset", np.float32([[0]])), block if "offset" in parts else 1, 1)

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from gguf_tensors import random_tensor
+from packed import random_blocks
 
 from edgesink.errors import BadOption
 from edgesink.export.blocks import Blocks, stacked
 from edgesink.export.checkpoint import GgufCheckpoint
 from edgesink.export.gguf_blocks import KINDS, bits_of, from_gguf
 from edgesink.export.quantize import quantize
+
+HALVES = np.array([-0.03, 0.002, 0.05, 6e-8, 0.0, -0.0, 65504])  # scales as tensors may have them
 
 
 def random_matrix(rows: int = 8, columns: int = 64, seed: int = 0) -> np.ndarray:
@@ -61,7 +63,7 @@ def test_gguf_blocks_are_carried_over_bit_by_bit(kind):
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
-    data = random_tensor(kind, 37, 768)
+    data = random_blocks(kind, 37, 768, HALVES)
     blocks = from_gguf(data, kind, 768)
     expected = dequantize(data, GGMLQuantizationType[kind])
     assert len(np.unique(blocks.codes)) == 1 << blocks.bits, "every code is tried"
