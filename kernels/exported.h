@@ -2,7 +2,6 @@
 #pragma once
 
 #include <stddef.h>
-#include <stdint.h>
 
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)

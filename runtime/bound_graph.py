@@ -31,6 +31,7 @@ class RunOptions:
     threads: int | None = None  # for matrix products; None lets ONNX Runtime take every core
     device: Device = "cpu"  # of the products and of the state
     kernels: bool | None = None  # the graph for our own kernels; None takes it where it can be run
+    mapped: bool | None = None  # leave the kernels' weights in their file; None if they would fill half of what is free
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -39,15 +40,23 @@ class RunOptions:
             raise BadOption(f"provider {self.device!r}", " or ".join(get_args(Provider)))
         if self.kernels and self.device != "cpu":
             raise BadOption(f"kernels on {self.device}", "the provider cpu, which they are written for")
+        if self.mapped is not None and (self.device != "cpu" or self.kernels is False):
+            raise BadOption(f"mapped = {self.mapped} without kernels", "kernels, which alone read weights from the file")
 
     @classmethod
-    def of(cls, threads: int | None = None, provider: Provider = "cpu", kernels: bool | None = None) -> RunOptions:
+    def of(
+        cls,
+        threads: int | None = None,
+        provider: Provider = "cpu",
+        kernels: bool | None = None,
+        mapped: bool | None = None,
+    ) -> RunOptions:
         """The options as users give them: the provider "plain" is the CPU without kernels."""
         if provider != "plain":
-            return cls(threads, provider, kernels)
+            return cls(threads, provider, kernels, mapped)
         if kernels:
             raise BadOption("kernels with the provider plain, which is the CPU without them", "the provider cpu")
-        return cls(threads, "cpu", kernels=False)
+        return cls(threads, "cpu", kernels=False, mapped=mapped)
 
 
 class BoundGraph:
@@ -128,7 +137,7 @@ def _kernels(bundle: Path, manifest: Manifest, options: RunOptions) -> Kernels |
             "a bundle in int8 or int4, and edgesink installed with a C compiler on x86-64 with AVX2 or on ARM",
             "leave --kernels out",
         )
-    return Kernels(graph, mapped=False) if graph else None
+    return Kernels(graph, options.mapped) if graph else None
 
 
 def _open_session(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,17 +48,20 @@ class Kernels:
 
     Args:
         graph: the bundle's second.
-        mapped: leave the weights in the file, which the system reads when they are wanted and may drop again; else
-            they are read into memory.
+        mapped: leave the weights in the file, which the system reads when they are wanted and may drop again; False
+            reads them into memory, and None does if they fill at most half of what is free.
 
     Attributes:
         graph: as given.
         name: of the kernels that run it.
     """
 
-    def __init__(self, graph: Path, mapped: bool) -> None:
+    def __init__(self, graph: Path, mapped: bool | None = None) -> None:
         self.graph, self.name = graph, available_kernels()[0]
-        self._weights = None if mapped else _read(graph.with_name(ONNX_DATA))  # ONNX Runtime reads it where it lies
+        data = graph.with_name(ONNX_DATA)
+        if mapped is None:
+            mapped = data.stat().st_size > free_bytes() // 2
+        self._weights = None if mapped else _read(data)  # ONNX Runtime reads it where it lies
 
     def add_to(self, options: Any) -> None:
         """Give ONNX Runtime's session options the operators and the weights; what it opens itself it maps."""
@@ -65,6 +69,15 @@ class Kernels:
         if self._weights is not None:
             options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
             options.add_external_initializers_from_files_in_memory([ONNX_DATA], [self._weights], [len(self._weights)])
+
+
+def free_bytes() -> int:
+    """Memory that can be had without swapping, as Linux tells it; elsewhere all that the machine has."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _read(path: Path) -> np.ndarray:
