@@ -117,6 +117,7 @@ class Manifest:
     kv_write: KvWrite | None = None  # how new keys and values reach the state; None where the target has one way only
     vocabulary_bits: int = VOCABULARY_BITS  # of the embedding and the head, where the weights are quantised
     parts: int = 1  # packages that the layers are cut into, to be run one behind the other
+    step_weight_bytes: int | None = None  # of weights that one step reads; None where they were not counted
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -125,6 +126,8 @@ class Manifest:
         ways = ROWS[self.target].kv_writes
         if self.kv_write not in (ways or (None,)):
             raise BadBundle(f"kv_write {self.kv_write!r} for {self.target}", " or ".join(ways) or "None", AGAIN)
+        if not 0 <= (self.step_weight_bytes or 0) <= LARGEST_BYTES:
+            raise BadBundle(f"step_weight_bytes {self.step_weight_bytes}", f"0 to {LARGEST_BYTES}", AGAIN)
         if not 0 < self.vocab <= LARGEST_SIZE:
             raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", AGAIN)
         if outside := [id_ for id_ in (*self.eos_ids, self.bos_id or 0) if not 0 <= id_ < self.vocab]:

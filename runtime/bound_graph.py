@@ -31,7 +31,9 @@ class RunOptions:
     threads: int | None = None  # for matrix products; None lets ONNX Runtime take every core
     device: Device = "cpu"  # of the products and of the state
     kernels: bool | None = None  # the graph for our own kernels; None takes it where it can be run
-    mapped: bool | None = None  # leave the kernels' weights in their file; None if they would fill half of what is free
+    mapped: bool | None = (
+        None  # leave the kernels' weights in their file; None where that costs nothing, or memory is short
+    )
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -41,7 +43,9 @@ class RunOptions:
         if self.kernels and self.device != "cpu":
             raise BadOption(f"kernels on {self.device}", "the provider cpu, which they are written for")
         if self.mapped is not None and (self.device != "cpu" or self.kernels is False):
-            raise BadOption(f"mapped = {self.mapped} without kernels", "kernels, which alone read weights from the file")
+            raise BadOption(
+                f"mapped = {self.mapped} without kernels", "kernels, which alone read weights from the file"
+            )
 
     @classmethod
     def of(

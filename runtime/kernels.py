@@ -19,6 +19,7 @@ import numpy as np
 from edgesink.errors import BadBundle
 from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, Manifest
 
+MAPPED_BYTES = 1_000_000_000  # a model of so many gains less than 1 % from the huge pages of memory of its own
 MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never imported
 
 
@@ -49,7 +50,7 @@ class Kernels:
     Args:
         graph: the bundle's second.
         mapped: leave the weights in the file, which the system reads when they are wanted and may drop again; False
-            reads them into memory, and None does if they fill at most half of what is free.
+            reads them into memory, and None does if they are less than a gigabyte and than half of what is free.
 
     Attributes:
         graph: as given.
@@ -60,7 +61,7 @@ class Kernels:
         self.graph, self.name = graph, available_kernels()[0]
         data = graph.with_name(ONNX_DATA)
         if mapped is None:
-            mapped = data.stat().st_size > free_bytes() // 2
+            mapped = data.stat().st_size >= min(MAPPED_BYTES, free_bytes() // 2)
         self._weights = None if mapped else _read(data)  # ONNX Runtime reads it where it lies
 
     def add_to(self, options: Any) -> None:

@@ -174,7 +174,7 @@ def load(
         sinks: pinned first tokens, 0 to the bundle's max_sinks; None takes the bundle's default.
         kernels: run the graph for edgesink's own kernels; None runs it where the bundle and this machine have it.
         mapped: with kernels, leave the weights in their file, of which the system keeps in memory what it can spare;
-            False reads them into memory, and None does if they fill at most half of what is free.
+            False reads them into memory, and None does if they are less than a gigabyte and than half of what is free.
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
     """

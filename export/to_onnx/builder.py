@@ -80,12 +80,13 @@ class WeightFile:
         self._name = path.name
         self._data: BinaryIO = path.open("wb")
         self._tensors: dict[str, onnx.TensorProto] = {}
+        self.sizes: dict[str, int] = {}  # bytes of each tensor that was stored
 
     def tensor(self, name: str, array: np.ndarray | None = None) -> onnx.TensorProto:
         """The protobuf of a weight; `array` is stored if the name is new."""
         if name not in self._tensors:
             assert array is not None, f"{name} was never stored"
-            self._tensors[name] = self._stored(name, array)
+            self._tensors[name], self.sizes[name] = self._stored(name, array), array.nbytes
         return self._tensors[name]
 
     def close(self) -> None:

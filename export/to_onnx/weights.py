@@ -82,6 +82,11 @@ class OnnxWeights:
                 self._stored[name] = [Stored(name, *weight.shape)]
         return self._stored[name][0]
 
+    def step_bytes(self, vocab: int, tied: bool) -> int:
+        """Of what is stored, the bytes that one step reads: all, but of an embedding that is no head one row."""
+        embedding = sum(size for name, size in self.file.sizes.items() if name.split(".")[0] == "embedding")
+        return sum(self.file.sizes.values()) - (0 if tied else embedding - embedding // vocab)
+
     def _weight(self, name: str) -> np.ndarray | Blocks:
         weight = self._weights(name)
         assert not isinstance(weight, Palette), "palettes are Core ML's, and refused before anything is written"
