@@ -8,7 +8,7 @@
 #include "simd.h"
 
 enum {
-    AHEAD = 2048,                // bytes that one token's weights are asked for before they are wanted
+    AHEAD = 4096,                // bytes that one token's weights are asked for before they are wanted
     TILE = LANES == 16 ? 8 : 4,  // tokens that are worked on at once: as many as registers hold
 };
 
