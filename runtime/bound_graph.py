@@ -31,9 +31,7 @@ class RunOptions:
     threads: int | None = None  # for matrix products; None lets ONNX Runtime take every core
     device: Device = "cpu"  # of the products and of the state
     kernels: bool | None = None  # the graph for our own kernels; None takes it where it can be run
-    mapped: bool | None = (
-        None  # leave the kernels' weights in their file; None where that costs nothing, or memory is short
-    )
+    mapped: bool | None = None  # leave the kernels' weights in their file; None where it is cheap
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
