@@ -107,7 +107,7 @@ class Manifest:
     views: tuple[LayerRing, ...]  # the rings that layers have, in the order of the graph's positions
     states: tuple[State, ...]
     precision: Precision
-    weights: str  # how the weights are held, for people: "Q4_1 carried over, head 8 bit"
+    weights: str  # how the weights are held, for people: "Q4_K, Q6_K of the GGUF, bit for bit"
     bos_id: int | None  # put before a text that is not a chat, where the tokenizer does so
     eos_ids: tuple[int, ...]  # every id that ends an answer
     files: tuple[BundleFile, ...]

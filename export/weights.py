@@ -110,11 +110,12 @@ def describe_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bi
     names = [name for name in weight_names(checkpoint.model) if len(weight_shape(checkpoint.model, name)) == 2]
     forms = {name: form_of(name, checkpoint.model, precision, vocabulary_bits) for name in names}
     kinds = {name: carried_kind(checkpoint, name, form) for name, form in forms.items()}
-    if not any(kinds.values()):
+    found = sorted({kind for kind in kinds.values() if kind is not None})
+    if not found:
         return f"{BITS[precision]} bit, {vocabulary}, blocks of 32"
-    exact = sorted({kind for kind in kinds.values() if kind in KINDS})
+    exact = [kind for kind in found if kind in KINDS]
     said = [f"{', '.join(exact)} of the GGUF, bit for bit"] if exact else []
-    said += [_rounded(checkpoint, kinds, kind) for kind in sorted({kind for kind in kinds.values() if kind} - {*exact})]
+    said += [_rounded(checkpoint, kinds, kind) for kind in found if kind not in KINDS]
     return "; ".join([*said, *([vocabulary] if None in kinds.values() else [])])
 
 

@@ -18,6 +18,7 @@ from edgesink import names
 from edgesink.errors import BadBundle, BadOption, MissingPackage, RunFailed, first_line
 from edgesink.manifest import ONNX_GRAPH, Manifest
 from edgesink.runtime.kernels import Kernels, available_kernels, kernels_graph
+from edgesink.runtime.memory import give_back
 from edgesink.runtime.ring_state import RingState, ort_value
 from edgesink.spec import Device, Provider
 
@@ -169,13 +170,16 @@ def _open_session(
     try:
         if kernels is not None:
             kernels.add_to(settings)
-        return ort.InferenceSession(model, settings, providers=[provider])
+        session = ort.InferenceSession(model, settings, providers=[provider])
     except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
         raise BadBundle(
             f"onnxruntime {ort.__version__} cannot load {path} ({first_line(error)})",
             f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
             "update onnxruntime, or export the bundle again",
         ) from None
+    if kernels is None:
+        give_back()
+    return session
 
 
 def _session_options(threads: int | None) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from edgesink.errors import BadBundle
 from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, Manifest
+from edgesink.runtime.memory import free_bytes
 
 MAPPED_BYTES = 1_000_000_000  # a model of so many gains less than 1 % from the huge pages of memory of its own
 MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never imported
@@ -72,22 +72,13 @@ class Kernels:
             options.add_external_initializers_from_files_in_memory([ONNX_DATA], [self._weights], [len(self._weights)])
 
 
-def free_bytes() -> int:
-    """Memory that can be had without swapping, as Linux tells it; elsewhere all that the machine has."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _read(path: Path) -> np.ndarray:
     """The bytes of a file, uint8."""
     memory = np.empty(path.stat().st_size, np.uint8)  # large, so numpy asks for huge pages
     with path.open("rb", buffering=0) as data:
-        view = memoryview(memory)
-        while view:  # one call reads 2 GB at most
-            count = data.readinto(view)
+        view = memory[:]
+        while len(view):  # one call reads 2 GB at most
+            count = data.readinto(view)  # type: ignore[arg-type]
             if not count:
                 raise BadBundle(f"{path} ends too soon", "", "copy or export the bundle again")
             view = view[count:]

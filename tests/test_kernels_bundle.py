@@ -12,7 +12,7 @@ import pytest
 from edgesink.errors import BadBundle, BadOption
 from edgesink.export.to_onnx.layout import GROUP
 from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, Manifest
-from edgesink.runtime import kernels
+from edgesink.runtime import kernels, memory
 from edgesink.runtime.bound_graph import BoundGraph, RunOptions
 from edgesink.runtime.session import load
 from edgesink.spec import StreamSpec
@@ -154,7 +154,7 @@ def test_large_weights_stay_in_their_file_and_small_ones_where_memory_is_short(b
 
 
 def test_free_memory_is_some_and_no_more_than_there_is():
-    assert 1 << 20 < kernels.free_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 1 << 20 < memory.free_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.mark.parametrize("options", [{"kernels": False}, {"provider": "plain"}], ids=str)

@@ -8,7 +8,7 @@ from edgesink.export.blocks import Blocks
 from edgesink.export.gguf_blocks import KINDS, from_gguf
 from edgesink.export.palettize import palettize
 from edgesink.export.quantize import quantize
-from edgesink.export.to_coreml.builder import _parts, _with_zeros
+from edgesink.export.to_coreml.builder import _with_zeros, held_parts
 
 
 def test_values_that_fit_a_table_are_kept_exactly():
@@ -45,7 +45,7 @@ def test_a_block_of_nearly_equal_values_survives_float16(zero):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_package_holds_a_gguf_as_near_as_float16_scales_allow(kind):
     weight = from_gguf(random_blocks(kind, 37, 768, np.array([-0.03, 0.002, 0.05])), kind, 768)
-    parts = {name: part.array.astype(np.float32) for name, part in _parts(weight).items()}
+    parts = {name: part.array.astype(np.float32) for name, part in held_parts(weight).items()}
     block = 768 // parts["scale"].shape[1]
     shifted = parts["data"] - np.repeat(parts.get("offset", np.float32([[0]])), block if "offset" in parts else 1, 1)
     found, exact = shifted * np.repeat(parts["scale"], block, axis=1), weight.dequantized()
@@ -56,6 +56,6 @@ def test_a_package_holds_a_gguf_as_near_as_float16_scales_allow(kind):
 
 def test_whole_zero_points_take_4_bits():
     rounded = quantize(np.random.default_rng(3).normal(size=(8, 64)).astype(np.float32), 4)
-    assert {name: part.kind for name, part in _parts(rounded).items()} == {
+    assert {name: part.kind for name, part in held_parts(rounded).items()} == {
         "data": "uint4", "scale": "", "offset": "uint4",
     }  # fmt: skip

@@ -168,7 +168,7 @@ class WeightStore:
 
     def keep(self, name: str, weight: np.ndarray | Blocks | Palette) -> None:
         """Hold a weight under `name`."""
-        parts = _parts(weight).items()
+        parts = held_parts(weight).items()
         self._held[name] = {key: Part(self._mapped(f"{name}.{key}", part.array), part.kind) for key, part in parts}
 
     def value(self, name: str) -> Value:
@@ -207,7 +207,7 @@ class WeightStore:
         return mapped
 
 
-def _parts(weight: np.ndarray | Blocks | Palette) -> dict[str, Part]:
+def held_parts(weight: np.ndarray | Blocks | Palette) -> dict[str, Part]:
     """The arrays that MIL holds a weight in, by the names of the inputs of the operation that unpacks it."""
     if isinstance(weight, np.ndarray):
         return {"value": Part(weight.astype(np.float16))}

@@ -35,7 +35,7 @@ def words(codes: np.ndarray, bits: int) -> np.ndarray:
     if bits == 8:
         return blocks.reshape(rows, -1, WORD)
     low = blocks & 15
-    parts = [low[..., :16] | low[..., 16:] << 4]
+    parts: list[np.ndarray] = [low[..., :16] | low[..., 16:] << 4]
     if bits == 5:
         parts.append(
             np.packbits((blocks >> 4).reshape(*blocks.shape[:2], 8, WORD), axis=2, bitorder="little")[..., 0, :]

@@ -97,7 +97,7 @@ class OnnxWeights:
         if not blocks:
             weight = np.concatenate([part for part in parts if not isinstance(part, Blocks)])
             self.file.tensor(name, weight.T)
-            return Stored(name, *weight.shape, parts=len(parts))
+            return Stored(name, weight.shape[0], weight.shape[1], len(parts))
         whole = stacked(blocks)
         for suffix, array in laid_out(whole).items():
             self.file.tensor(f"{name}.{suffix}", array)
