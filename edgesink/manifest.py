@@ -24,14 +24,13 @@ from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
 from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 ONNX_GRAPH = "model.onnx"
 ONNX_DATA = "model.onnx.data"  # the weights of both graphs
 KERNELS_GRAPH = "model.kernels.onnx"  # the same over operators of our own, for processors that have their kernels
-KERNELS_IMAGE = "model.kernels.json"  # where its weights lie in ONNX_DATA, and how they lie in memory
 COREML_PACKAGE = "model.mlpackage"
 COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
@@ -108,7 +107,7 @@ class Manifest:
     views: tuple[LayerRing, ...]  # the rings that layers have, in the order of the graph's positions
     states: tuple[State, ...]
     precision: Precision
-    weights: str  # how the weights are held, for people: "Q4_1 carried over, head 8 bit"
+    weights: str  # how the weights are held, for people: "Q4_K, Q6_K of the GGUF, bit for bit"
     bos_id: int | None  # put before a text that is not a chat, where the tokenizer does so
     eos_ids: tuple[int, ...]  # every id that ends an answer
     files: tuple[BundleFile, ...]
@@ -118,6 +117,7 @@ class Manifest:
     kv_write: KvWrite | None = None  # how new keys and values reach the state; None where the target has one way only
     vocabulary_bits: int = VOCABULARY_BITS  # of the embedding and the head, where the weights are quantised
     parts: int = 1  # packages that the layers are cut into, to be run one behind the other
+    step_weight_bytes: int | None = None  # of weights that one step reads; None where they were not counted
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -126,6 +126,8 @@ class Manifest:
         ways = ROWS[self.target].kv_writes
         if self.kv_write not in (ways or (None,)):
             raise BadBundle(f"kv_write {self.kv_write!r} for {self.target}", " or ".join(ways) or "None", AGAIN)
+        if not 0 <= (self.step_weight_bytes or 0) <= LARGEST_BYTES:
+            raise BadBundle(f"step_weight_bytes {self.step_weight_bytes}", f"0 to {LARGEST_BYTES}", AGAIN)
         if not 0 < self.vocab <= LARGEST_SIZE:
             raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", AGAIN)
         if outside := [id_ for id_ in (*self.eos_ids, self.bos_id or 0) if not 0 <= id_ < self.vocab]:
@@ -184,7 +186,7 @@ class Manifest:
     @property
     def has_kernels(self) -> bool:
         """The bundle has a second graph, over kernels of our own; they hold the state in float16."""
-        return {KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA} <= {file.path for file in self.files}
+        return {KERNELS_GRAPH, ONNX_DATA} <= {file.path for file in self.files}
 
     @property
     def weight_bytes(self) -> int:

@@ -46,7 +46,8 @@ class TargetRow:
     rounds_activations: tuple[Precision, ...] = ()  # precisions in which products round their inputs to 8 bits
     extra: str = "export"  # of the Python package, which brings `packages`
     packages: tuple[str, ...] = ()  # beyond those of every export
-    block_bits: int = 0  # beside the codes of 32 weights: scale, zero point, offset
+    block_bits: int = 0  # beside the codes of 32 weights: scale, offset
+    packs_odd_bits: bool = False  # codes of 5 and 6 bits take so many on disk, and not 8
     layer_bytes: int = 0  # about what the graph of one layer takes on disk, without its weights
     scratch_bits: Mapping[Precision, int] = field(default_factory=dict)  # a value, on disk until the bundle is whole
 
@@ -57,7 +58,8 @@ ROWS: Mapping[Target, TargetRow] = {
         states=dict.fromkeys(("fp32", "fp16", "int8", "int4"), "float32"),
         positions=("cache", "original"),
         rounds_activations=("int8", "int4"),
-        block_bits=40,
+        block_bits=28,  # between a scale alone and one with an offset
+        packs_odd_bits=True,
         layer_bytes=8_000,
     ),
     "coreml": TargetRow(

@@ -17,7 +17,7 @@ from edgesink.export.states import states_of
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import Weights, counted, describe_weights, held_weights
 from edgesink.files import check_space, recover_folder, whole_folder
-from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, MANIFEST, ONNX_DATA, ONNX_GRAPH, Manifest, describe_file
+from edgesink.manifest import KERNELS_GRAPH, MANIFEST, ONNX_DATA, ONNX_GRAPH, Manifest, describe_file
 from edgesink.packages import EXPORT, require
 from edgesink.spec import ModelSpec, StreamSpec
 from edgesink.targets import ROWS, KvWrite, Precision, Target
@@ -65,10 +65,10 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
         weights = held_weights(checkpoint, recipe.precision, recipe.vocabulary_bits)
         weights = counted(weights, len(weight_names(checkpoint.model)), on_progress)
         draft = _draft(checkpoint, recipe)
-        _write_graph(folder, checkpoint.model, recipe, draft, weights)
+        step_bytes = _write_graph(folder, checkpoint.model, recipe, draft, weights)
         write_tokenizer(checkpoint, folder)
         files = tuple(describe_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
-        manifest = dataclasses.replace(draft, files=files)
+        manifest = dataclasses.replace(draft, files=files, step_weight_bytes=step_bytes)
         (folder / README).write_text(bundle_readme(manifest), encoding="utf-8")
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
@@ -98,10 +98,11 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
     )
 
 
-def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> None:
+def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> int | None:
+    """The bytes of weights that a step of what was written reads, where they are counted."""
     if recipe.target == "onnx":
-        _write_onnx(folder, model, recipe, weights)
-    elif recipe.target == "coreml":
+        return _write_onnx(folder, model, recipe, weights)
+    if recipe.target == "coreml":
         from edgesink.export.to_coreml.functions import write_coreml
 
         write_coreml(folder, model, recipe, draft, weights)
@@ -109,9 +110,10 @@ def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest
         from edgesink.export.to_coreai import write_coreai
 
         write_coreai(folder, model, recipe, weights)
+    return None
 
 
-def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> None:
+def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> int:
     from edgesink.export.to_onnx.builder import WeightFile
     from edgesink.export.to_onnx.kernels import runs_on_kernels, write_kernels_graph
     from edgesink.export.to_onnx.ops import write_onnx
@@ -123,7 +125,8 @@ def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights
         exact = recipe.precision == "int8"
         write_onnx(folder / ONNX_GRAPH, model, recipe.stream, stored, float_activations=exact)
         if runs_on_kernels(model, recipe.precision):
-            write_kernels_graph(folder / KERNELS_GRAPH, folder / KERNELS_IMAGE, model, recipe.stream, stored)
+            write_kernels_graph(folder / KERNELS_GRAPH, model, recipe.stream, stored)
+        return stored.step_bytes(model.vocab, model.tied)
 
 
 def _check_goal(out: Path) -> None:

@@ -163,6 +163,7 @@ def load(
     provider: Provider = "cpu",
     sinks: int | None = None,
     kernels: bool | None = None,
+    mapped: bool | None = None,
 ) -> Stream:
     """Open a bundle and start a stream.
 
@@ -172,10 +173,12 @@ def load(
         provider: where ONNX Runtime runs, "cpu" or "cuda"; "plain" is the CPU with `kernels=False`.
         sinks: pinned first tokens, 0 to the bundle's max_sinks; None takes the bundle's default.
         kernels: run the graph for edgesink's own kernels; None runs it where the bundle and this machine have it.
+        mapped: with kernels, leave the weights in their file, of which the system keeps in memory what it can spare;
+            False reads them into memory, and None does if they are less than a gigabyte and than half of what is free.
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
     """
-    folder, options = Path(bundle), RunOptions.of(threads, provider, kernels)
+    folder, options = Path(bundle), RunOptions.of(threads, provider, kernels, mapped)
     manifest = Manifest.read(folder)
     if manifest.target != "onnx":
         raise BadBundle(f"{folder} is a bundle for {manifest.target}", "one for onnx", "export with --target onnx")

@@ -23,6 +23,7 @@ GOOD = Manifest(
     states=tuple(State(name, (1, 2, 39, 16), "float32", 0) for name in ("key_0", "value_0", "key_1", "value_1")),
     precision="int4", weights="four bits", bos_id=None, eos_ids=(0, 2), files=FILES, tools={"onnx": "1.23"},
     architecture={"layers": 2, "anything": [1.5, None]},
+    step_weight_bytes=4,
     parity=Parity(100, 1e-5, 1e-6, 1.0, True, "onnxruntime", "2026-11-22"),
 )  # fmt: skip
 TWO_VIEWS = dataclasses.replace(
@@ -109,6 +110,10 @@ FAULTS = [
     ("good", ["bos_id"], "remove"),
     ("good", ["kv_write"], "slice"),
     ("good", ["vocabulary_bits"], 6),
+    ("good", ["step_weight_bytes"], "remove"),
+    ("good", ["step_weight_bytes"], "9"),
+    ("good", ["step_weight_bytes"], -1),
+    ("good", ["step_weight_bytes"], 1 << 62),
     ("good", ["parts"], 0),
     ("good", ["parts"], 2),
     ("good", ["parts"], 1 << 40),

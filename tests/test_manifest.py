@@ -54,7 +54,7 @@ def test_a_runner_reads_a_family_that_nobody_knows_yet():
     ("change", "message"),
     [
         (lambda data: data.update(format=FORMAT + 1), "update edgesink"),
-        (lambda data: data.update(format=FORMAT - 1), "expected format 2; export the model again"),
+        (lambda data: data.update(format=FORMAT - 1), f"expected format {FORMAT}; export the model again"),
         (lambda data: data.update(format=None), "export the model again"),
         (lambda data: data.update(surprise=1), "unknown field 'surprise'"),
         (lambda data: data["stream"].update(surprise=1), "unknown field 'surprise'"),
@@ -116,9 +116,9 @@ def test_every_field_must_be_there(where):
 
 def test_text_that_is_not_a_manifest_is_refused(tmp_path: Path):
     with pytest.raises(BadBundle, match="not JSON"):
-        Manifest.from_json('{"format": 2')
+        Manifest.from_json('{"format": 3')
     with pytest.raises(BadBundle, match="not JSON"):
-        Manifest.from_json('{"format": 2, "architecture": ' + "[" * 100_000)
+        Manifest.from_json('{"format": 3, "architecture": ' + "[" * 100_000)
     with pytest.raises(BadBundle, match=r"no manifest.json in"):
         Manifest.read(tmp_path)
     (tmp_path / "manifest.json").write_bytes(b'{"format": "\xff"}')

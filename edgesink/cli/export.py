@@ -81,5 +81,6 @@ def export(
     recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
     talk = on_terminal()
     manifest = write_bundle(find_checkpoint(model, talk.say), goal, recipe, talk.on_progress)
+    say(f"weights: {manifest.weights}")
     say(f"{megabytes(manifest.weight_bytes)} of weights, {megabytes(manifest.state_bytes)} of state that never grows")
     print(goal)

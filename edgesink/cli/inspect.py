@@ -32,6 +32,8 @@ def inspect(
     if manifest.parts > 1:
         print(f"cut into  {manifest.parts} packages, run one behind the other")
     print(f"weights   {megabytes(manifest.weight_bytes)}: {manifest.weights}")
+    if manifest.step_weight_bytes is not None:
+        print(f"a step    reads {megabytes(manifest.step_weight_bytes)} of them")
     print(f"state     {megabytes(manifest.state_bytes)}, from the first token to the last")
     if manifest.target == "onnx":
         print(f"kernels   {_kernels(manifest)}")

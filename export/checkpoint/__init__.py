@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from edgesink.errors import BadCheckpoint
+from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.folder import SafetensorsCheckpoint
 from edgesink.export.checkpoint.gguf_file import GgufCheckpoint
 from edgesink.export.families.weights_of import weight_names, weight_shape
-from edgesink.export.quantize import Blocks
 from edgesink.spec import ModelSpec
 
 __all__ = [
@@ -40,12 +40,14 @@ class Checkpoint(Protocol):
     def tensor(self, weight: str) -> np.ndarray:
         """The weight as float32, [out, in] or [n]; BadCheckpoint if it holds what is not a finite number."""
 
-    def blocks(self, weight: str) -> Blocks | None:
-        """The weight as the checkpoint itself quantised it, or nearly; None if it is held in floats."""
+    def kind(self, weight: str) -> str | None:
+        """The type in which the checkpoint quantised a matrix, "Q4_K"; None if it quantised nothing, or of a vector."""
 
-    @property
-    def kinds(self) -> str | None:
-        """The quantisations of its matrices, for people: "Q4_1, Q8_0"; None if they are floats."""
+    def tensor_name(self, weight: str) -> str:
+        """The tensor that holds the weight, as the file spells it."""
+
+    def blocks(self, weight: str) -> Blocks | None:
+        """The weight as the checkpoint itself quantised it, or nearly; None where `kind` is."""
 
     def write_tokenizer(self, path: Path) -> None:
         """Write its tokenizer.json to `path`; BadCheckpoint if there is none that can be read."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgesink.errors import BadCheckpoint, first_line
+from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
 from edgesink.export.checkpoint.config import (
     HARMLESS,
@@ -28,7 +29,6 @@ from edgesink.export.checkpoint.unsupported import refuse_family
 from edgesink.export.families import HUB_FAMILIES
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.weights_of import Source, weight_names
-from edgesink.export.quantize import Blocks
 from edgesink.manifest import CHAT_TEMPLATE, TOKENIZER
 
 
@@ -62,17 +62,20 @@ class SafetensorsCheckpoint:
         self._account()
         self.bos_id = _bos_of_tokenizer(path)
 
-    @property
-    def kinds(self) -> str | None:
-        """None: the weights are floats."""
-        return None
-
     def tensor(self, weight: str) -> np.ndarray:
         """See `Checkpoint.tensor`."""
         source = self._source(weight)
         array: np.ndarray = self._stored(source.key).float().numpy()
         check_finite(array, source.key, str(self.path))
         return source.of(array)
+
+    def kind(self, weight: str) -> str | None:
+        """None: the weights are floats."""
+        return None
+
+    def tensor_name(self, weight: str) -> str:
+        """See `Checkpoint.tensor_name`."""
+        return self._source(weight).key
 
     def blocks(self, weight: str) -> Blocks | None:
         """None: the weights are floats."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgesink.errors import BadCheckpoint, first_line
+from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
 from edgesink.export.checkpoint.gguf_tokenizer import tokenizer_of_gguf
 from edgesink.export.checkpoint.stand_ins import check_stand_in
@@ -16,7 +17,8 @@ from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
 from edgesink.export.families import GGUF_FAMILIES
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.weights_of import Shapes, Source, weight_names
-from edgesink.export.quantize import Blocks, from_gguf, quantize
+from edgesink.export.gguf_blocks import KINDS, from_gguf
+from edgesink.export.quantize import quantize
 
 TURN_ENDS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"})
 FLOAT_KINDS = frozenset({"F32", "F16", "BF16"})
@@ -63,6 +65,8 @@ class GgufCheckpoint:
         self._family = GGUF_FAMILIES[kind]
         fields = Fields(self.fields, str(path), prefix=f"{kind}.")
         self._check_kinds()
+        self._kinds = {key: t.tensor_type.name for key, t in self._tensors.items() if len(t.shape) == 2}
+        self._is_quantised = not FLOAT_KINDS.issuperset(self._kinds.values())
         tensors = GgufTensors(self._tensors, str(path))
         self.model = self._family.read(fields, header.text("general.name", path.stem), tensors)
         fields.refuse_unread(NEUTRAL, meanings=MEANINGS)
@@ -71,29 +75,31 @@ class GgufCheckpoint:
         self.bos_id = self._token_id(header, "bos") if _adds_bos(self.fields) else None
         self.eos_ids = self._end_ids(header)
 
-    @property
-    def kinds(self) -> str | None:
-        """See `Checkpoint.kinds`."""
-        return ", ".join(sorted({t.tensor_type.name for t in self._tensors.values() if len(t.shape) == 2}))
-
     def tensor(self, weight: str) -> np.ndarray:
         """See `Checkpoint.tensor`."""
         source = self._source(weight)
         return source.of(_values(self._tensors[source.key], source.shape, str(self.path)))
 
+    def kind(self, weight: str) -> str | None:
+        """See `Checkpoint.kind`: a GGUF type, that of a float matrix too in a file where others are quantised."""
+        key = self._source(weight).key
+        return self._kinds.get(key) if self._is_quantised else None
+
+    def tensor_name(self, weight: str) -> str:
+        """See `Checkpoint.tensor_name`."""
+        return self._source(weight).key
+
     def blocks(self, weight: str) -> Blocks | None:
-        """See `Checkpoint.blocks`; Q4_0, Q4_1, Q4_K and Q8_0 map, others are rounded to 8 bits, finer than they are."""
-        source = self._source(weight)
-        tensor = self._tensors[source.key]
-        kind = tensor.tensor_type.name
-        if len(tensor.shape) != 2 or kind in FLOAT_KINDS:
+        """See `Checkpoint.blocks`; types that are not carried over are rounded to 8 bits."""
+        source, kind = self._source(weight), self.kind(weight)
+        if kind is None:
             return None
-        with np.errstate(all="ignore"):
-            blocks = from_gguf(np.asarray(tensor.data), kind, *source.shape)
-        if blocks is None:
+        if kind not in KINDS:
             return quantize(self.tensor(weight), 8)
+        blocks = from_gguf(np.asarray(self._tensors[source.key].data), kind, source.shape[1])
         check_finite(blocks.scale, source.key, str(self.path))
-        check_finite(blocks.zero, source.key, str(self.path))
+        if blocks.offset is not None:
+            check_finite(blocks.offset, source.key, str(self.path))
         return blocks if source.rows is None else blocks.rows(source.rows)
 
     def write_tokenizer(self, path: Path) -> None:

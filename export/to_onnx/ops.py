@@ -1,8 +1,8 @@
 """The decoder as an ONNX graph for ONNX Runtime: one graph for a single token and for a chunk.
 
 Owns what the vocabulary of `graph` and `attention` means in ONNX. In fp32 and fp16 every node is standard opset 24;
-quantised weights add `MatMulNBits` and `GatherBlockQuantized` of ONNX Runtime. Integers of positions are int64, phases
-float64. Knows no model but by the numbers that it is told, and of the state (`buffers`) nothing.
+quantised weights add `MatMulNBits` of ONNX Runtime, over constants that `unpack` makes. Integers of positions are
+int64, phases float64. Knows no model but by the numbers that it is told, and of the state (`buffers`) nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 from edgesink import names
 from edgesink.export.attention import MASKED, by_view, stream_attention
 from edgesink.export.graph import Norm, Product, Projection, decoder, unknown_activation
-from edgesink.export.quantize import BLOCK
 from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
-from edgesink.export.to_onnx.weights import OnnxWeights, Stored
+from edgesink.export.to_onnx.lookup import looked_up
+from edgesink.export.to_onnx.unpack import Factor, block_sums, in_order, unpacked
+from edgesink.export.to_onnx.weights import OnnxWeights, Stored, by_matrix
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 
 # MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path; or as they are, half as fast for a
@@ -83,21 +84,19 @@ def normalized(graph: Graph, x: Value, norm: Norm, vectors: Sequence[Value]) -> 
 
 def clipped_and_normed(
     graph: Graph,
-    products: list[Value],
+    product: Value,
     projections: Sequence[Projection],
     dim: int,
     normed: Callable[[Value, Norm], Value],
 ) -> list[Value]:
-    """Products of projections, kept within their clip; those that have norms of all heads together each by itself.
-
-    The products are one of all projections or one of each: [1, T, heads dim].
-    """
+    """The one product of some projections, [1, T, heads dim], kept within their clip: as one, or where any of them has
+    a norm of all heads together, each by itself."""
     if (clip := projections[0].clip) is not None:
-        products = [graph.node("Clip", product, -clip, clip) for product in products]
+        product = graph.node("Clip", product, -clip, clip)
     if not any(projection.norm for projection in projections):
-        return products
-    if len(products) == 1:
-        products = list(graph.split(products[0], [projection.heads * dim for projection in projections], axis=2))
+        return [product]
+    widths = [projection.heads * dim for projection in projections]
+    products = graph.split(product, widths, axis=2) if len(widths) > 1 else [product]
     return [normed(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
 
 
@@ -139,7 +138,7 @@ class OnnxOps(StepOps):
         super().__init__(graph)
         self._weights = weights
         self._float_activations = float_activations
-        self._block_means: dict[str, Value] = {}  # by the name of what they are the means of
+        self._prepared_inputs: dict[tuple[object, ...], Value] = {}
         self._sink_shapes: dict[tuple[int, str], Value] = {}  # by the heads and the name of the sinks' number
 
     # ---- the decoder's vocabulary
@@ -153,15 +152,16 @@ class OnnxOps(StepOps):
         return normalized(self.graph, x, norm, vectors)
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
-        counts = [projection.heads for projection in projections]
         stored = self._weights.matrices(*(projection.weight for projection in projections))
-        dim = sum(matrix.rows for matrix in stored) // sum(counts)
-        products = self._biased([self._product(x, matrix) for matrix in stored], projections)
-        products = clipped_and_normed(self.graph, products, projections, dim, self.norm)
-        if len(products) == 1:  # one sum and one transposition for q, k and v
-            return self.graph.split(self._cut(products[0], sum(counts), sum(counts) * dim), counts, axis=1)
-        cut = zip(products, counts, strict=True)
-        return tuple(self._cut(product, count, count * dim) for product, count in cut)
+        dim = sum(matrix.rows for matrix in stored) // sum(projection.heads for projection in projections)
+        heads: list[Value] = []
+        for matrix, group in by_matrix(stored, projections):
+            product = self._sum(self._product(x, matrix), [projection.bias for projection in group])
+            products = clipped_and_normed(self.graph, product, group, dim, self.norm)
+            shares = [group] if len(products) == 1 else [[projection] for projection in group]
+            for one, share in zip(products, shares, strict=True):
+                heads += self._cut_heads(one, share, dim)
+        return tuple(heads)
 
     def merge(self, context: Value, width: int) -> Value:
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
@@ -232,19 +232,16 @@ class OnnxOps(StepOps):
         table = self._weights.vocabulary(weight)
         if not table.bits:
             return self._float(self.graph.node("Gather", self.graph.initializer(table.name), ids))
-        codes, (scale, *zero) = self.graph.initializer(f"{table.name}.rows"), self._scales(table)
-        return self.graph.node(
-            "GatherBlockQuantized", codes, ids, scale, *zero, dtype=np.float32, domain=MICROSOFT,
-            bits=table.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
-        )  # fmt: skip
+        return looked_up(self.graph, ids, table)
 
-    def _biased(self, products: list[Value], projections: Sequence[Projection]) -> list[Value]:
-        """The products with their biases; a single product of several projections has all of theirs or none."""
-        biases = [projection.bias for projection in projections]
-        groups = [biases] if len(products) == 1 else [[bias] for bias in biases]
-        return [self._sum(product, group) for product, group in zip(products, groups, strict=True)]
+    def _cut_heads(self, product: Value, projections: Sequence[Projection], dim: int) -> Sequence[Value]:
+        """The heads of each projection out of the product of all, by one transposition."""
+        counts = [projection.heads for projection in projections]
+        cut = self._cut(product, sum(counts), sum(counts) * dim)
+        return self.graph.split(cut, counts, axis=1) if len(counts) > 1 else [cut]
 
     def _sum(self, product: Value, biases: Sequence[str | None]) -> Value:
+        """The product of some projections with their biases; it has all of theirs or none."""
         present = [bias for bias in biases if bias is not None]
         if not present:
             return product
@@ -262,26 +259,31 @@ class OnnxOps(StepOps):
         """x @ w.T."""
         if not weight.bits:
             return self.graph.node("MatMul", x, self._float(self.graph.initializer(weight.name)))
-        columns = weight.columns
-        if weight.has_residual:
-            x, columns = self._with_block_means(x), columns + columns // BLOCK
-        level = ACTIVATION_FLOAT if self._float_activations and weight.bits == 4 else ACTIVATION_INT8
-        return self.graph.node(
-            "MatMulNBits", x, self.graph.initializer(f"{weight.name}.codes"), *self._scales(weight), domain=MICROSOFT,
-            K=columns, N=weight.rows, bits=weight.bits, block_size=BLOCK, accuracy_level=level,
+        matrix = unpacked(self.graph, weight)
+        terms = [self._factor(x, factor, matrix.run, weight) for factor in matrix.factors]
+        if matrix.rest is not None:
+            terms.append(self.graph.node("MatMul", self._prepared(x, block_sums, weight.columns), matrix.rest))
+        return sum(terms[1:], terms[0])
+
+    def _factor(self, x: Value, factor: Factor, run: int, weight: Stored) -> Value:
+        graph, zeros = self.graph, []
+        if factor.zero is not None:
+            packed = graph.constant(17 * factor.zero, np.uint8)  # two a byte
+            shape = graph.constant([weight.rows, -(-weight.columns // weight.block // 2)], np.int64)
+            zeros = [graph.node("Expand", packed, shape)]
+        x = x if run == 1 else self._prepared(x, in_order, run, weight.columns)
+        level = ACTIVATION_FLOAT if self._float_activations and factor.bits == 4 else ACTIVATION_INT8
+        return graph.node(
+            "MatMulNBits", x, factor.codes, factor.scale, *zeros, domain=MICROSOFT, K=weight.columns, N=weight.rows,
+            bits=factor.bits, block_size=weight.block, accuracy_level=level,
         )  # fmt: skip
 
-    def _scales(self, weight: Stored) -> tuple[Value, ...]:
-        """Scales, and zero points where they are not the middle that both operators assume."""
-        scale = self._float(self.graph.initializer(f"{weight.name}.scale"))
-        return (scale,) if weight.symmetric else (scale, self.graph.initializer(f"{weight.name}.zero"))
-
-    def _with_block_means(self, x: Value) -> Value:
-        """x and, behind it, the mean of each of its blocks: [1, T, K + K / 32]."""
-        if x.name not in self._block_means:
-            means = self.graph.node("AveragePool", x, kernel_shape=[BLOCK], strides=[BLOCK])  # tokens are its channels
-            self._block_means[x.name] = self.graph.node("Concat", x, means, axis=2)
-        return self._block_means[x.name]
+    def _prepared(self, x: Value, how: Callable[..., Value], *sizes: int) -> Value:
+        """x as products take it, once for all that do."""
+        key = (x.name, how, *sizes)
+        if key not in self._prepared_inputs:
+            self._prepared_inputs[key] = how(self.graph, x, *sizes)
+        return self._prepared_inputs[key]
 
     # ---- shapes
 

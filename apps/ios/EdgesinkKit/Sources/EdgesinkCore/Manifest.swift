@@ -38,7 +38,7 @@ public enum Target: String, Sendable {
 /// What runs a bundle needs nothing of its architecture, which is not read: a new family of models does not break an
 /// app that is installed.
 public struct Manifest: Equatable, Sendable {
-    public static let format = 2
+    public static let format = 3
     public static let fileName = "manifest.json"
 
     public let target: Target
@@ -58,6 +58,7 @@ public struct Manifest: Equatable, Sendable {
     public let kvWrite: KvWrite?  // nil where the target has one way only
     public let vocabularyBits: Int  // of the embedding and the head, where the weights are quantised
     public let parts: Int  // packages that the layers are cut into, to be run one behind the other
+    public let stepWeightBytes: Int?  // of weights that one step reads; nil where they were not counted
 
     /// Of every state: a bundle has one.
     public var stateDtype: StateDtype { states[0].dtype }
@@ -116,7 +117,8 @@ extension Manifest {
             json, place,
             [
                 "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
-                "eos_ids", "files", "tools", "architecture", "parity", "kv_write", "vocabulary_bits", "parts", "format",
+                "eos_ids", "files", "tools", "architecture", "parity", "kv_write", "vocabulary_bits", "parts",
+                "step_weight_bytes", "format",
             ])
         target = try fields.choice("target")
         name = try fields.string("name")
@@ -136,6 +138,7 @@ extension Manifest {
         kvWrite = try fields.optional("kv_write") { try fields.choice($0) }
         vocabularyBits = try fields.int("vocabulary_bits")
         parts = try fields.int("parts")
+        stepWeightBytes = try fields.optional("step_weight_bytes", fields.int)
         try check()
     }
 

@@ -1,7 +1,7 @@
 /// What a manifest's fields must be of one another, in the words of `edgesink/manifest.py`.
 extension Manifest {
     static let again = "export the model again"
-    static let largestBytes = 1 << 44  // of a file or a state; more is a damaged manifest
+    static let largestBytes = 1 << 44  // of files, weights or states; more is a damaged manifest
 
     func check() throws {
         if ![4, 8].contains(vocabularyBits) { throw fault("vocabulary_bits \(vocabularyBits)", "4 or 8") }
@@ -10,6 +10,9 @@ extension Manifest {
             let shown = way.map { "'\($0)'" } ?? "None"
             let expected = ways.isEmpty ? "None" : ways.joined(separator: " or ")
             throw fault("kv_write \(shown) for \(target.rawValue)", expected)
+        }
+        if let read = stepWeightBytes, !(0...Self.largestBytes).contains(read) {
+            throw fault("step_weight_bytes \(read)", "0 to \(Self.largestBytes)")
         }
         if !(1...largestSize).contains(vocab) { throw fault("a vocabulary of \(vocab)", "1 to \(largestSize)") }
         if let outside = (eosIds + [bosId ?? 0]).first(where: { !(0..<vocab).contains($0) }) {
