@@ -95,7 +95,8 @@ class KeptLayer(DynamicLayer):
 
     def fill(self) -> None:
         """Repeat the one token that it keeps until there is room for one more only."""
-        assert self.keys is not None and self.values is not None, "nothing is kept yet"
+        assert self.keys is not None, "nothing is kept yet"
+        assert self.values is not None, "nothing is kept yet"
         more = self._sinks + self._window - 1
         self.keys, self.values = self.keys.repeat(1, 1, more, 1), self.values.repeat(1, 1, more, 1)
 
