@@ -38,6 +38,14 @@ KernelsOption = Annotated[
     bool | None,
     typer.Option("--kernels/--no-kernels", help="Use edgesink's C kernels. Default: where they are available."),
 ]
+MappedOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--mapped/--read",
+        help="With kernels: leave the weights in their file and let the system keep what it can in memory, or read "
+        "them. Default: mapped from one gigabyte on, and where memory is short.",
+    ),
+]
 Sinks = Annotated[
     int | None,
     typer.Option(help="Number of attention sinks: first tokens that are never evicted. Default: the bundle's."),
