@@ -22,7 +22,7 @@ class EdgesinkError(Exception):
         super().__init__("; ".join(part for part in parts if part))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of a library's error message, to quote in ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -49,6 +49,14 @@ class MissingPackage(EdgesinkError):
 
 class RunFailed(EdgesinkError):
     """A graph stopped in the middle of a run: no memory, or an operator gave up. The stream is where it was."""
+
+
+class BadNumbers(EdgesinkError):
+    """A graph computed what is not a finite number: its weights or its state are damaged, or beyond its precision."""
+
+
+BROKEN = "start a new stream; if it happens again, check the bundle with `edgesink verify`"
+"""What to do about bad numbers."""
 
 
 class NoSpace(EdgesinkError):
