@@ -4,27 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from make_golden_tokenizer import FAMILIES
+from make_golden_tokenizer import FAMILIES, SCRIPTS
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 HERE = Path(__file__).parent
-
-SCRIPTS = {
-    "Tibetan": "བོད་སྐད་ཡིག་ནི་བོད་མིའི་སྐད་ཡིག་ཡིན།",
-    "Hindi": "हिन्दी विश्व की एक प्रमुख भाषा है। क्ष्म्य",
-    "Thai": "สวัสดีครับ ภาษาไทยไม่มีช่องว่างระหว่างคำ",
-    "Korean": "안녕하세요 한국어로 씁니다 ㄱㄴㄷ",
-    "long CJK": "a日本語日本語日本語c" + "漢字" * 40 + "今天天气很好",
-    "hearts": "❤️❤️❤️ I ❤️ you 💚💙",
-    "joined emoji": "👩‍👩‍👧‍👦👍🏽 🏳️‍🌈🇩🇪🇫🇷 🙂🙂🙂",
-    "combining marks": "e\u0301a\u0308\u0323 Z\u0351\u036b\u0343\u036a\u0302a\u0363lgo q\u0323\u0307",
-    "Arabic and Hebrew": "العربية עברית ١٢٣",
-    "control characters": "\x00\x01\x1b[31m\x7f\r\n\ttab\u2028\ufeff",
-    "spaces": "  two  spaces,   three ",
-    "code": "def f(x):\n\treturn x ** 2  # ok\n",
-    "a replacement character": "\ufffd kept \ufffd\ufffd",
-    "nothing": "",
-}
 
 
 def bytes_only() -> Tokenizer:
