@@ -78,7 +78,7 @@ def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision, tal
 
     checkpoint = checkpoint_of(name, talk.say)
     talk.say(f"exporting {name} once, to {goal}")
-    export(checkpoint, goal, "onnx", stream, precision, talk.on_progress)
+    export(checkpoint, goal, "onnx", stream, precision, talk.on_progress, say=talk.say)
 
 
 def _maker(bundle: Path) -> str | None:

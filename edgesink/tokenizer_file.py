@@ -1,4 +1,4 @@
-"""Opens a `tokenizer.json`, whatever is in it."""
+"""What exporter and runtime do alike with a `tokenizer.json`, whatever is in it."""
 
 from __future__ import annotations
 
@@ -17,3 +17,20 @@ def open_tokenizer(path: Path) -> tokenizers.Tokenizer:
         raise
     except BaseException as error:  # the library raises bare Exception, and for some files a panic, which is not one
         raise ValueError(first_line(error)) from None
+
+
+def front_of(tokenizer: tokenizers.Tokenizer) -> list[int]:
+    """The ids that the tokenizer puts before a text by itself; those that it would put behind are nobody's."""
+    text: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
+    framed: list[int] = tokenizer.encode("a").ids
+    places = range(len(framed) - len(text) + 1)
+    return framed[: next((at for at in places if framed[at : at + len(text)] == text), 0)]
+
+
+def well_formed(text: str) -> str:
+    """The text with pairs of surrogates joined, and each that stands alone, which UTF-8 cannot hold, as U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

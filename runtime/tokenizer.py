@@ -17,7 +17,7 @@ from edgesink.errors import BadBundle, BadOption, first_line
 from edgesink.manifest import TOKENIZER
 from edgesink.runtime.sampling import TokenRows
 from edgesink.text_decoder import TextDecoder
-from edgesink.tokenizer_file import open_tokenizer
+from edgesink.tokenizer_file import front_of, open_tokenizer, well_formed
 
 
 class Tokenizer:
@@ -34,6 +34,11 @@ class Tokenizer:
         self._decoder = json.loads(inner.decoder.__getstate__()) if inner.decoder else None
         self.text_decoder()
 
+    @property
+    def inner(self) -> tokenizers.Tokenizer:
+        """The library's."""
+        return self._inner
+
     @classmethod
     def of_bundle(cls, bundle: Path) -> Tokenizer:
         """Read `tokenizer.json`; BadBundle if it cannot be read."""
@@ -45,7 +50,7 @@ class Tokenizer:
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Ids of `text`; `special` puts in front what the tokenizer puts before a plain text (a first token)."""
         try:
-            ids: list[int] = self._inner.encode(_well_formed(text), add_special_tokens=False).ids
+            ids: list[int] = self._inner.encode(well_formed(text), add_special_tokens=False).ids
         except Exception as error:  # the library raises nothing narrower
             raise BadOption(f"the tokenizer cannot encode this text ({first_line(error)})") from None
         return [*self._front, *ids] if special else ids
@@ -79,10 +84,7 @@ class Tokenizer:
     @cached_property
     def _front(self) -> list[int]:
         """Ids before a text that is not a chat."""
-        framed: list[int] = self._inner.encode("a").ids
-        text = self.encode("a")
-        starts = range(len(framed) - len(text) + 1)
-        return framed[: next(at for at in starts if framed[at : at + len(text)] == text)]
+        return front_of(self._inner)
 
 
 class Detokenizer:
@@ -99,12 +101,3 @@ class Detokenizer:
     def finish(self) -> str:
         """What is left at the end, incomplete bytes as the replacement character."""
         return self._decoder.finish()
-
-
-def _well_formed(text: str) -> str:
-    """The text with pairs of surrogates joined, and those that stand alone replaced."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
