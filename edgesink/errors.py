@@ -6,6 +6,8 @@ traceback and exits with 1. Anything else that escapes is a bug and keeps its tr
 
 from __future__ import annotations
 
+LONGEST_QUOTE = 300  # characters of another's message
+
 
 class EdgesinkError(Exception):
     """A failure that the user can fix.
@@ -23,8 +25,9 @@ class EdgesinkError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error message, to quote in ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of a library's error message, to quote in ours; of a very long one the beginning."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= LONGEST_QUOTE else f"{line[:LONGEST_QUOTE]} …"
 
 
 class BadBundle(EdgesinkError):

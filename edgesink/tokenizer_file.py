@@ -20,11 +20,12 @@ def open_tokenizer(path: Path) -> tokenizers.Tokenizer:
 
 
 def front_of(tokenizer: tokenizers.Tokenizer) -> list[int]:
-    """The ids that the tokenizer puts before a text by itself; those that it would put behind are nobody's."""
+    """The ids that the tokenizer puts before a text by itself, each once; what it would put behind is left out."""
     text: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
     framed: list[int] = tokenizer.encode("a").ids
     places = range(len(framed) - len(text) + 1)
-    return framed[: next((at for at in places if framed[at : at + len(text)] == text), 0)]
+    front = framed[: next((at for at in places if framed[at : at + len(text)] == text), 0)]
+    return list(dict.fromkeys(front))
 
 
 def well_formed(text: str) -> str:

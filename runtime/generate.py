@@ -61,7 +61,7 @@ def generate(
     recent: deque[int] = deque(maxlen=max(1, sampling.repetition_window))
     end_ids = frozenset(stream.manifest.eos_ids)
     text = StopFilter(Detokenizer(stream.tokenizer), stop)
-    rows = stream.tokenizer.rows
+    rows = stream.tokenizer.rows(stream.manifest.vocab)
     logits = stream.feed(ids)
     for made in count(1):
         if max_new_tokens == 0:

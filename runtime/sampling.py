@@ -31,9 +31,9 @@ class TokenRows:
 
     @classmethod
     def of(cls, ids: Iterable[int]) -> TokenRows:
-        """The rows of these ids, one or more."""
+        """The rows of these ids."""
         known = np.unique(np.fromiter(ids, np.int64))
-        count = int(known[-1]) + 1
+        count = int(known[-1]) + 1 if known.size else 0
         holes = () if len(known) == count else np.setdiff1d(np.arange(count), known, assume_unique=True).tolist()
         return cls(count, tuple(holes))
 

@@ -31,6 +31,7 @@ class Tokenizer:
         inner.no_padding()
         self._inner = inner
         self._special = {token.content for token in inner.get_added_tokens_decoder().values() if token.special}
+        self._rows: dict[int, TokenRows] = {}
         self._decoder = json.loads(inner.decoder.__getstate__()) if inner.decoder else None
         self.text_decoder()
 
@@ -73,13 +74,19 @@ class Tokenizer:
         """A decoder at the beginning of a text."""
         return TextDecoder(self._decoder)
 
-    @cached_property
-    def rows(self) -> TokenRows:
-        """Which rows of the logits have a token; BadBundle if none has."""
-        ids = self._inner.get_vocab(with_added_tokens=True).values()
-        if not ids:
+    def rows(self, vocab: int) -> TokenRows:
+        """Which of the `vocab` rows of the logits have a token; BadBundle if none has."""
+        if vocab not in self._rows:
+            self._rows[vocab] = self._count_rows(vocab)
+        if not self._rows[vocab].count:
             raise BadBundle(f"{TOKENIZER} has no tokens", "a vocabulary", "export the bundle again")
-        return TokenRows.of(ids)
+        return self._rows[vocab]
+
+    def _count_rows(self, vocab: int) -> TokenRows:
+        tokens = self._inner.get_vocab_size(with_added_tokens=True)
+        if all(self.text_of(id_) is None for id_ in range(tokens, vocab)):
+            return TokenRows(min(tokens, vocab))  # so many different ids, and none beyond their number
+        return TokenRows.of(id_ for id_ in self._inner.get_vocab(with_added_tokens=True).values() if id_ < vocab)
 
     @cached_property
     def _front(self) -> list[int]:

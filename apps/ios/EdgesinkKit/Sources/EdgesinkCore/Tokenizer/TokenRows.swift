@@ -4,8 +4,10 @@ public struct TokenRows: Equatable, Sendable {
     public let count: Int  // rows from here on have none
     public let holes: [Int]  // rows before that have none
 
+    private static let most = 1 << 24  // ids beyond are a damaged file's
+
     public init(_ ids: some Collection<Int32>) {
-        let known = Set(ids.map(Int.init))
+        let known = Set(ids.map(Int.init).filter { (0..<Self.most).contains($0) })
         count = (known.max() ?? -1) + 1
         holes = known.count == count ? [] : (0..<count).filter { !known.contains($0) }
     }

@@ -107,12 +107,14 @@ struct TokenFrame: Sendable {
     }
 
     private static func front(_ json: JSON) throws -> [Int32] {
-        try (json["single"]?.array ?? []).prefix { $0["Sequence"] == nil }.flatMap { item -> [Int32] in
-            guard let name = item["SpecialToken"]?["id"]?.string else { return [] }
+        var front: [Int32] = []
+        for item in (json["single"]?.array ?? []).prefix(while: { $0["Sequence"] == nil }) {
+            guard let name = item["SpecialToken"]?["id"]?.string else { continue }
             let ids = json["special_tokens"]?[name]?["ids"]?.array?.compactMap { $0.int.flatMap(Int32.init(exactly:)) }
             guard let ids else { throw unsupported("template with", name) }
-            return ids
+            for id in ids where !front.contains(id) { front.append(id) }  // each once
         }
+        return front
     }
 
     func framed(_ ids: [Int32]) -> [Int32] { front + ids }
