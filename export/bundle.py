@@ -7,7 +7,7 @@ from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edgesink.callbacks import OnProgress, silent
+from edgesink.callbacks import OnProgress, Say, silent
 from edgesink.errors import BadOption
 from edgesink.export.bundle_readme import bundle_readme
 from edgesink.export.checkpoint import Checkpoint, open_checkpoint, weight_names
@@ -37,13 +37,16 @@ def export(
     kv_write: KvWrite | None = None,
     vocabulary_bits: int | None = None,
     parts: int = 1,
+    say: Say = silent,
 ) -> Manifest:
     """`write_bundle` with the recipe's fields as arguments; those left out take the target's defaults."""
     recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
-    return write_bundle(checkpoint_path, out, recipe, progress)
+    return write_bundle(checkpoint_path, out, recipe, progress, say)
 
 
-def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: OnProgress = silent) -> Manifest:
+def write_bundle(
+    checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: OnProgress = silent, say: Say = silent
+) -> Manifest:
     """Export a checkpoint to the bundle folder `out`.
 
     Args:
@@ -51,6 +54,7 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
         out: replaced if it is a bundle, made if it is nothing; anything else there is refused.
         recipe: what is asked for.
         on_progress: told when a weight is first read: how many were, of how many, its name.
+        say: told what people should know of the model's text.
     Raises:
         BadCheckpoint, BadOption, MissingPackage, NoSpace: nothing is left behind.
     """
@@ -71,6 +75,10 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
         manifest = dataclasses.replace(draft, files=files, step_weight_bytes=step_bytes)
         (folder / README).write_text(bundle_readme(manifest), encoding="utf-8")
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    if not manifest.eos_ids:
+        say("this checkpoint names no end token: an answer goes on until it is stopped")
+    if dropped := checkpoint.dropped_tokens:
+        say(f"the embedding has no row for {', '.join(dropped)}: in a text they are like any other words")
     return manifest
 
 

@@ -5,6 +5,7 @@ import functools
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -19,6 +20,9 @@ from edgesink.models import DEFAULT_MODEL, MODELS
 from edgesink.runtime.session import Stream, load
 from edgesink.spec import StreamSpec
 from edgesink.targets import Precision
+
+hypothesis.settings.register_profile("edgesink", max_examples=50, deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("edgesink")
 
 
 @pytest.fixture(scope="session")

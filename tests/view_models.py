@@ -105,6 +105,7 @@ class HandMade:
     sliding_window: int | None = None
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
+    dropped_tokens: tuple[str, ...] = ()
     kinds: str | None = None
 
     def tensor(self, weight: str) -> np.ndarray:

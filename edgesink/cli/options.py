@@ -62,7 +62,9 @@ MinP = Annotated[
         help="Drop tokens less likely than this fraction of the most likely token's probability. 0 turns this off."
     ),
 ]
-Penalty = Annotated[float, typer.Option(help="Penalty on recently seen tokens, above 1. 1 turns this off.")]
+Penalty = Annotated[
+    float, typer.Option(help="Penalty on tokens that the answer had recently, above 1. 1 turns this off.")
+]
 Seed = Annotated[int | None, typer.Option(help="Random seed for sampling. Default: random.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Maximum number of tokens to generate. Default: no limit.")]
 

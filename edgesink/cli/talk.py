@@ -45,7 +45,7 @@ def chat(
     top_k: TopK = 0,
     top_p: TopP = 0.9,
     min_p: MinP = 0.0,
-    repetition_penalty: Penalty = 1.1,
+    repetition_penalty: Penalty = 1.0,
     seed: Seed = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,

@@ -34,8 +34,18 @@ class Checkpoint(Protocol):
 
     path: Path
     model: ModelSpec
-    bos_id: int | None  # put before plain text
-    eos_ids: tuple[int, ...]
+
+    @property
+    def bos_id(self) -> int | None:
+        """Put before plain text; BadCheckpoint if its tokenizer cannot be used."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every id that its files call an end."""
+
+    @property
+    def dropped_tokens(self) -> tuple[str, ...]:
+        """Added tokens of its tokenizer for which the embedding has no row: the bundle's has them not."""
 
     def tensor(self, weight: str) -> np.ndarray:
         """The weight as float32, [out, in] or [n]; BadCheckpoint if it holds what is not a finite number."""

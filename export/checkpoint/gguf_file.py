@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import numpy as np
 from edgesink.errors import BadCheckpoint, first_line
 from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
-from edgesink.export.checkpoint.gguf_tokenizer import tokenizer_of_gguf
+from edgesink.export.checkpoint.gguf_tokenizer import (
+    CONTROL,
+    TEXT_TAGS,
+    TURN_ENDS,
+    kinds_of,
+    token_id,
+    tokenizer_of_gguf,
+)
+from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer
 from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
 from edgesink.export.families import GGUF_FAMILIES
@@ -20,9 +29,7 @@ from edgesink.export.families.weights_of import Shapes, Source, weight_names
 from edgesink.export.gguf_blocks import KINDS, from_gguf
 from edgesink.export.quantize import quantize
 
-TURN_ENDS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"})
 FLOAT_KINDS = frozenset({"F32", "F16", "BF16"})
-_CONTROL = 3  # gguf.TokenType.CONTROL
 
 NEUTRAL: Mapping[str, Any] = {
     "attention.causal": True,
@@ -72,8 +79,23 @@ class GgufCheckpoint:
         fields.refuse_unread(NEUTRAL, meanings=MEANINGS)
         sources = [self._source(weight) for weight in weight_names(self.model)]
         account_for(tensors.shapes, sources, tensors.used, str(path))
-        self.bos_id = self._token_id(header, "bos") if _adds_bos(self.fields) else None
         self.eos_ids = self._end_ids(header)
+        self._token_id(header, "bos")
+
+    @cached_property
+    def tokenizer(self) -> ModelTokenizer:
+        """Its tokenizer; BadCheckpoint if it cannot be used."""
+        return tokenizer_of_gguf(self.path, self.fields, self.model.vocab)
+
+    @property
+    def bos_id(self) -> int | None:
+        """See `Checkpoint.bos_id`."""
+        return self.tokenizer.bos_id
+
+    @property
+    def dropped_tokens(self) -> tuple[str, ...]:
+        """None: its tokens are those of its embedding."""
+        return ()
 
     def tensor(self, weight: str) -> np.ndarray:
         """See `Checkpoint.tensor`."""
@@ -104,7 +126,7 @@ class GgufCheckpoint:
 
     def write_tokenizer(self, path: Path) -> None:
         """See `Checkpoint.write_tokenizer`."""
-        tokenizer_of_gguf(self.path, self.fields).save(str(path))
+        self.tokenizer.inner.save(str(path))
 
     def template(self) -> str | None:
         """See `Checkpoint.template`."""
@@ -127,20 +149,22 @@ class GgufCheckpoint:
                 )
 
     def _end_ids(self, header: Fields) -> tuple[int, ...]:
-        """The file's own end ids, and control tokens that are known to end a turn by their text."""
+        """The file's own end ids, and tokens that are known by their text to end a turn."""
         tokens = header.get("tokenizer.ggml.tokens") or []
-        if not isinstance(tokens, list) or len(tokens) > self.model.vocab:
+        is_list = isinstance(tokens, list) and all(type(token) is str for token in tokens)
+        if not is_list or len(tokens) > self.model.vocab:
             raise header.error("tokenizer.ggml.tokens", f"a list of {self.model.vocab} tokens at most")
-        kinds = header.get("tokenizer.ggml.token_type") or [_CONTROL] * len(tokens)  # a file may not tell
+        kinds = kinds_of(self.fields)
         if not isinstance(kinds, list) or len(kinds) != len(tokens):
             raise header.error("tokenizer.ggml.token_type", "one for each of tokenizer.ggml.tokens")
-        known = {id_ for id_, text in enumerate(tokens) if text in TURN_ENDS and kinds[id_] == _CONTROL}
+        known = {
+            id_ for id_, text in enumerate(tokens) if text in TURN_ENDS or (text in TEXT_TAGS and kinds[id_] == CONTROL)
+        }
         named = {self._token_id(header, name) for name in ("eos", "eot", "eom")}
         return tuple(sorted(known.union(id_ for id_ in named if id_ is not None)))
 
     def _token_id(self, header: Fields, name: str) -> int | None:
-        field = f"tokenizer.ggml.{name}_token_id"
-        id_ = header.get(field)
+        field, id_ = f"tokenizer.ggml.{name}_token_id", token_id(self.fields, name)
         if id_ is not None and (type(id_) is not int or not 0 <= id_ < self.model.vocab):
             raise header.error(field, f"an id from 0 to {self.model.vocab - 1}, the vocabulary's")
         return id_
@@ -198,10 +222,6 @@ def _check_whole_model(header: Fields) -> None:
     if header.get("split.count") not in (None, 0, 1):
         meaning, remedy = "a part of a model that is split", "join its parts with llama-gguf-split --merge"
         raise header.error("split.count", "a whole model in one file", meaning, remedy)
-
-
-def _adds_bos(fields: Mapping[str, Any]) -> bool:
-    return bool(fields.get("tokenizer.ggml.add_bos_token", fields.get("tokenizer.ggml.model") == "llama"))
 
 
 def _readable(kind: Any) -> bool:

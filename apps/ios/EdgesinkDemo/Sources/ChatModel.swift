@@ -44,7 +44,7 @@ final class ChatModel {
 
     private static var standardSampling: SamplingSpec {
         var spec = SamplingSpec()
-        (spec.temperature, spec.topP, spec.repetitionPenalty) = (0.7, 0.95, 1.1)
+        (spec.temperature, spec.topP) = (0.7, 0.95)
         return spec
     }
 

@@ -29,6 +29,8 @@ struct AddedTokens: Sendable {
             })
     }
 
+    var ids: [Int32] { Array(byId.keys) }
+
     func token(_ id: Int32) -> String? { byId[id]?.content }
 
     func isSpecial(_ id: Int32) -> Bool { byId[id]?.isSpecial ?? false }
