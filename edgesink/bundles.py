@@ -78,7 +78,9 @@ def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision, tal
 
     checkpoint = checkpoint_of(name, talk.say)
     talk.say(f"exporting {name} once, to {goal}")
-    export(checkpoint, goal, "onnx", stream, precision, talk.on_progress)
+    manifest = export(checkpoint, goal, "onnx", stream, precision, talk.on_progress)
+    for note in manifest.chat_notes:
+        talk.say(note)
 
 
 def _maker(bundle: Path) -> str | None:

@@ -6,6 +6,8 @@ traceback and exits with 1. Anything else that escapes is a bug and keeps its tr
 
 from __future__ import annotations
 
+AGAIN = "export the model again"  # the remedy for a bundle that is not as it was written
+
 
 class EdgesinkError(Exception):
     """A failure that the user can fix.

@@ -24,6 +24,11 @@ class Tokenizer:
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
 
+    @property
+    def inner(self) -> tokenizers.Tokenizer:
+        """The library's."""
+        return self._inner
+
     @classmethod
     def of_bundle(cls, bundle: Path) -> Tokenizer:
         """Read `tokenizer.json`; BadBundle if it cannot be read."""
