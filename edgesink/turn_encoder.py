@@ -29,8 +29,8 @@ class TurnEncoder:
         self._controls = {id_ for id_, token in added.items() if token.special}.union(controls)
         self._names = {id_: added[id_].content if id_ in added else "" for id_ in self._controls}
         secret = secrets.token_hex(8)
-        self._spelled = {id_: f"\ufdd0{secret}{id_:x}\ufdd1" for id_ in self._controls}
-        self._break = f"\ufdd0{secret}\ufdd1"  # a token of no id: what stands around it does not join
+        self._spelled = {id_: f"\ue2f0{secret}{id_:x}\ue2f1" for id_ in self._controls}
+        self._break = f"\ue2f0{secret}\ue2f1"  # a token of no id: what stands around it does not join
         twin = tokenizers.Tokenizer(tokenizer.model)
         if tokenizer.normalizer is not None:
             twin.normalizer = tokenizer.normalizer

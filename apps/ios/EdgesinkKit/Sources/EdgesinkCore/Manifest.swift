@@ -38,7 +38,7 @@ public enum Target: String, Sendable {
 /// What runs a bundle needs nothing of its architecture, which is not read: a new family of models does not break an
 /// app that is installed.
 public struct Manifest: Equatable, Sendable {
-    public static let format = 2
+    public static let format = 3
     public static let fileName = "manifest.json"
 
     public let target: Target
@@ -52,6 +52,8 @@ public struct Manifest: Equatable, Sendable {
     public let weights: String  // how the weights are held, for people
     public let bosId: Int?  // put before a text that is not a chat, where the tokenizer does so
     public let eosIds: [Int]  // every id that ends an answer
+    public let turns: Turns?  // how a conversation is written; nil: the model is not for one
+    public let noTurns: String?  // why there are none
     public let files: [BundleFile]
     public let tools: [String: String]  // versions of what made the bundle
     public let parity: Parity?
@@ -116,7 +118,8 @@ extension Manifest {
             json, place,
             [
                 "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
-                "eos_ids", "files", "tools", "architecture", "parity", "kv_write", "vocabulary_bits", "parts", "format",
+                "eos_ids", "turns", "no_turns", "files", "tools", "architecture", "parity", "kv_write",
+                "vocabulary_bits", "parts", "format",
             ])
         target = try fields.choice("target")
         name = try fields.string("name")
@@ -129,6 +132,8 @@ extension Manifest {
         weights = try fields.string("weights")
         bosId = try fields.optional("bos_id", fields.int)
         eosIds = try fields.list("eos_ids", StrictFields.int)
+        turns = try fields.optional("turns") { try Turns(fields.json($0), fields.place($0)) }
+        noTurns = try fields.optional("no_turns", fields.string)
         files = try fields.list("files", BundleFile.init)
         tools = try fields.strings("tools")
         try fields.requireObject("architecture")
