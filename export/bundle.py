@@ -70,7 +70,7 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
         _write_graph(folder, checkpoint.model, recipe, draft, weights)
         turns = write_tokenizer(checkpoint, folder)
         files = tuple(describe_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
-        manifest = dataclasses.replace(draft, files=files, **_conversation(turns, draft.eos_ids))
+        manifest = dataclasses.replace(draft, files=files, **_conversation(turns, draft))
         (folder / README).write_text(bundle_readme(manifest), encoding="utf-8")
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
@@ -102,11 +102,13 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
     )
 
 
-def _conversation(turns: Turns | str, eos_ids: tuple[int, ...]) -> dict[str, Any]:
+def _conversation(turns: Turns | str, draft: Manifest) -> dict[str, Any]:
     """The manifest's fields of a conversation; what a template writes behind an answer ends one."""
     if isinstance(turns, str):
         return {"turns": None, "no_turns": turns}
-    ends = {*eos_ids} if turns.end_id is None else {*eos_ids, turns.end_id}
+    if turns.ids and turns.ids[-1] >= draft.vocab:
+        return {"turns": None, "no_turns": f"its chat template writes token {turns.ids[-1]} of {draft.vocab}"}
+    ends = {*draft.eos_ids} if turns.end_id is None else {*draft.eos_ids, turns.end_id}
     return {"turns": turns, "no_turns": None, "eos_ids": tuple(sorted(ends))}
 
 

@@ -55,7 +55,7 @@ class Template:
         try:
             self._template = self._environment.from_string(source)
         except Exception as error:
-            raise NoTurns(f"its chat template cannot be read: {first_line(error)}") from None
+            raise NoTurns(f"its chat template cannot be read: {_words(error)}") from None
 
     def render(self, messages: Sequence[Message], prompting: bool = True) -> str:
         """The text of a whole conversation, `prompting` with the opening of an answer; NoTurns if there is none."""
@@ -71,7 +71,7 @@ class Template:
         except NoTurns:
             raise
         except Exception as error:  # whatever a template's author can do wrong
-            raise NoTurns(f"its chat template says: {first_line(error)}") from None
+            raise NoTurns(f"its chat template says: {_words(error)}") from None
         return "".join(parts)
 
     def literals(self) -> set[str]:
@@ -94,6 +94,11 @@ class Template:
         if form not in self.dates:
             self.dates.append(form)
         return mark("date", self.dates.index(form))
+
+
+def _words(error: Exception) -> str:
+    """One line that can be shown: a template may say anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in first_line(error)[:200])
 
 
 def _strings(tree: jinja2.nodes.Node) -> set[str]:
