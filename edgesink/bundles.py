@@ -80,7 +80,7 @@ def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision, tal
     talk.say(f"exporting {name} once, to {goal}")
     manifest = export(checkpoint, goal, "onnx", stream, precision, talk.on_progress)
     for note in manifest.chat_notes:
-        talk.say(note)
+        talk.say(f"chat: {note}")
 
 
 def _maker(bundle: Path) -> str | None:

@@ -179,7 +179,7 @@ class Manifest:
     @property
     def chat_notes(self) -> tuple[str, ...]:
         """What people should know of conversations with the model, a line each."""
-        return self.turns.notes if self.turns else (f"no chat with this model: {self.no_turns}",)
+        return self.turns.notes if self.turns else (f"not possible: {self.no_turns}",)
 
     @property
     def state_dtype(self) -> StateDtype:

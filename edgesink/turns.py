@@ -50,18 +50,18 @@ _DIRECTIVES: Mapping[str, Callable[[datetime], str]] = {
 class Piece:
     """A part of a turn."""
 
-    kind: Kind  # "system" and "user" are slots for what was said; "date" is for today's
+    kind: Kind  # "system" and "user" are places for what was said; "date" is for today's
     text: str = ""  # the token as the vocabulary spells it, the ordinary text, or the date's format
     id: int | None = None  # of a token
     trim: Trim = "none"  # on which side the template strips what was said
 
     def __post_init__(self) -> None:
-        is_slot = self.kind in ("system", "user")
-        if (self.id is None) == (self.kind == "token") or (self.text == "") != is_slot:
+        is_said = self.kind in ("system", "user")
+        if (self.id is None) == (self.kind == "token") or (self.text == "") != is_said:
             has = f"{'no' if self.id is None else 'an'} id and {'a' if self.text else 'no'} text"
             raise BadBundle(f"a piece of kind {self.kind} with {has}", "what its kind has", AGAIN)
-        if self.trim != "none" and not is_slot:
-            raise BadBundle(f"a piece of kind {self.kind} that is trimmed", "a slot", AGAIN)
+        if self.trim != "none" and not is_said:
+            raise BadBundle(f"a piece of kind {self.kind} that is trimmed", "a place for a message", AGAIN)
         if any("\ud800" <= character <= "\udfff" for character in self.text):
             raise BadBundle(f"a piece with the text {self.text!r}", "whole characters", AGAIN)
         if self.kind == "date" and (unknown := unknown_directive(self.text)):
@@ -78,7 +78,7 @@ class Script:
     def __post_init__(self) -> None:
         for name, pieces in (("first", self.first), ("later", self.later)):
             if all(piece.kind != "user" for piece in pieces):
-                raise BadBundle(f"a {name} turn without the user's message", "a slot for it", AGAIN)
+                raise BadBundle(f"a {name} turn without the user's message", "a place for it", AGAIN)
 
     @property
     def repeats_system(self) -> bool:
@@ -90,7 +90,7 @@ class Script:
 class Trigger:
     """A text in a message that the template writes in a way of its own, or takes for an order."""
 
-    slot: Literal["system", "user"]
+    role: Literal["system", "user"]
     text: str
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class Turns:
         if any(piece.kind == "system" for piece in plain):
             raise BadBundle("a system prompt in turns without one", "none", AGAIN)
         if self.with_system and all(piece.kind != "system" for piece in self.with_system.first):
-            raise BadBundle("turns that leave the system prompt out", "a slot for it", AGAIN)
+            raise BadBundle("turns that leave the system prompt out", "a place for it", AGAIN)
 
     @property
     def pieces(self) -> Iterator[Piece]:
@@ -164,15 +164,15 @@ class Turns:
             raise BadOption("an empty message", "some text")
         self._check_triggers("user", text)
 
-    def _check_triggers(self, slot: Kind, said: str) -> None:
+    def _check_triggers(self, role: Kind, said: str) -> None:
         for trigger in self.triggers:
-            if trigger.slot == slot and trigger.text in said:
+            if trigger.role == role and trigger.text in said:
                 expected = "none: the model's chat template gives it a meaning of its own"
-                raise BadOption(f"{trigger.text!r} in a message of the {slot}", expected)
+                raise BadOption(f"{trigger.text!r} in a message of the {role}", expected)
 
 
 def write(pieces: Sequence[Piece], system: str | None, user: str, now: datetime) -> list[Part]:
-    """The pieces with what was said in their slots: control tokens, and the text between two of them in one part."""
+    """The pieces with what was said in their places: control tokens, and the text between two of them in one part."""
     parts: list[Part] = []
     for piece in pieces:
         part = piece.id if piece.id is not None else _text_of(piece, system or "", user, now)
@@ -195,7 +195,7 @@ def _text_of(piece: Piece, system: str, user: str, now: datetime) -> str:
 
 
 def around_message(pieces: Sequence[Piece]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-    """What stands before the first and behind the last slot for the user's message."""
+    """What stands before the first and behind the last place of the user's message."""
     places = [i for i, piece in enumerate(pieces) if piece.kind == "user"]
     return tuple(pieces[: places[0]]), tuple(pieces[places[-1] + 1 :])
 

@@ -41,7 +41,7 @@ TWO_VIEWS = dataclasses.replace(
 )  # fmt: skip
 MANIFESTS = {"good": GOOD, "two_views": TWO_VIEWS}
 STATE = {"name": "key_2", "shape": [1, 2, 39, 16], "dtype": "float32", "view": 0, "part": 0}
-SLOT = {"kind": "user", "text": "", "id": None, "trim": "none"}
+SAID = {"kind": "user", "text": "", "id": None, "trim": "none"}
 TOKEN = {"kind": "token", "text": "<s>", "id": 1, "trim": "none"}
 DATE = {"kind": "date", "text": "%d %b %Y 100%%", "id": None, "trim": "none"}
 
@@ -130,11 +130,11 @@ FAULTS = [
     ("good", ["turns", "refusal"], None),
     ("good", ["turns", "blank_system"], 1),
     ("good", ["turns", "without_system"], None),
-    ("good", ["turns", "without_system"], {"first": [SLOT], "later": [SLOT]}),
-    ("good", ["turns", "without_system"], {"first": [SLOT], "later": []}),
+    ("good", ["turns", "without_system"], {"first": [SAID], "later": [SAID]}),
+    ("good", ["turns", "without_system"], {"first": [SAID], "later": []}),
     ("good", ["turns", "without_system", "first"], "remove"),
     ("good", ["turns", "without_system", "first"], []),
-    ("good", ["turns", "without_system", "first"], [SLOT, SLOT | {"kind": "system"}]),
+    ("good", ["turns", "without_system", "first"], [SAID, SAID | {"kind": "system"}]),
     ("good", ["turns", "without_system", "first", "0"], TOKEN | {"id": 255}),
     ("good", ["turns", "without_system", "first", "0"], TOKEN | {"id": 256}),
     ("good", ["turns", "without_system", "first", "0"], TOKEN | {"id": -1}),
@@ -158,8 +158,8 @@ FAULTS = [
     ("good", ["turns", "controls"], [256]),
     ("good", ["turns", "controls"], [255]),
     ("good", ["turns", "controls"], ["1"]),
-    ("good", ["turns", "triggers"], [{"slot": "user", "text": ""}]),
-    ("good", ["turns", "triggers"], [{"slot": "assistant", "text": "x"}]),
+    ("good", ["turns", "triggers"], [{"role": "user", "text": ""}]),
+    ("good", ["turns", "triggers"], [{"role": "assistant", "text": "x"}]),
     ("good", ["turns", "triggers"], ["x"]),
     ("good", ["turns", "notes"], [1]),
     ("good", ["turns", "notes"], []),

@@ -133,7 +133,7 @@ def test_a_bundle_without_turns_generates_and_says_why_it_does_not_chat(exported
     code, _, words = command("chat", out, "-m", "hi")
     assert (code, words.count("\n")) == (1, 1)
     assert re.search(reason, words)
-    assert re.search(f"no chat with this model: {reason}", command("inspect", out)[1])
+    assert re.search(f"chat +not possible: {reason}", command("inspect", out)[1])
 
 
 def test_the_template_gets_the_tokens_that_the_tokenizer_declares(exported):

@@ -178,7 +178,7 @@ def test_a_system_prompt_that_the_newest_message_carries_is_repeated_with_each()
     script = turns_of("Mistral v0.3", "mistral").with_system
     assert script.repeats_system
     assert not turns_of("Mistral v0.1", "mistral").with_system.repeats_system
-    assert any("it is repeated with each" in note for note in turns_of("Mistral v0.3", "mistral").notes)
+    assert any("every message repeats it" in note for note in turns_of("Mistral v0.3", "mistral").notes)
 
 
 def test_a_system_prompt_that_is_refused_dropped_or_demanded_is_said():
@@ -217,7 +217,7 @@ def test_the_day_is_told_when_the_turn_is_written():
 def test_a_stream_that_differs_from_the_template_says_so():
     for name in KINDS:
         notes = " ".join(turns_of(name, "smollm2").notes)
-        assert name not in ("Qwen3", "gpt-oss", "DeepSeek R1") or "the stream keeps what was generated" in notes
+        assert name not in ("Qwen3", "gpt-oss", "DeepSeek R1") or "as they were generated" in notes
     assert turns_of("ChatML", "smollm2").notes == turns_of("Llama 3.2", "smollm2").notes == ()
 
 

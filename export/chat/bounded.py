@@ -16,6 +16,7 @@ from edgesink.turns import Turns
 
 SECONDS = 10  # of processor time for all renderings together; a large template takes one
 MEMORY_BYTES = 256 << 20  # on top of what the tokenizer holds
+TOO_MUCH = f"its chat template takes more than {SECONDS} s or {MEMORY_BYTES >> 20} MB to render"
 
 
 def cut_turns(source: str, special: Mapping[str, str], tokenizer: Path) -> Turns | str:
@@ -32,8 +33,12 @@ def cut_turns(source: str, special: Mapping[str, str], tokenizer: Path) -> Turns
     })  # fmt: skip
     command = [sys.executable, "-P", "-m", "edgesink.export.chat.child"]
     try:
-        done = subprocess.run(command, input=request.encode(), capture_output=True, timeout=6 * SECONDS)
-        answer = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):
-        return f"its chat template takes more than {SECONDS} s or {MEMORY_BYTES >> 20} MB to render"
+        done = subprocess.run(command, input=request.encode(), capture_output=True, timeout=60 * SECONDS)
+    except subprocess.TimeoutExpired:
+        return TOO_MUCH
+    if done.returncode < 0 or b"MemoryError" in done.stderr:  # ended by the system
+        return TOO_MUCH
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode(errors="replace"))
+    answer = json.loads(done.stdout)
     return answer if isinstance(answer, str) else decode(Turns, answer, "turns")

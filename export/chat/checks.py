@@ -101,13 +101,13 @@ class _Said:
 
     def triggers(self) -> Iterator[Trigger]:
         """Texts that make the template write a message otherwise, of those that it asks for."""
-        slots: tuple[Literal["system", "user"], ...] = ("system", "user")
+        roles: tuple[Literal["system", "user"], ...] = ("system", "user")
         for text in sorted(self._template.questions()):
             tried = [f"{text} x", f"x {text}", f"x {text} y", *([text] if text.strip() else [])]
-            yield from (Trigger(slot, text) for slot in slots if not all(self._all_written(slot, one) for one in tried))
+            yield from (Trigger(role, text) for role in roles if not all(self._all_written(role, one) for one in tried))
 
-    def _all_written(self, slot: str, text: str) -> bool:
-        if slot == "system":
+    def _all_written(self, role: str, text: str) -> bool:
+        if role == "system":
             return self._turns.with_system is None or self.is_written(self._turns.with_system, text, "Hi")
         return all(self.is_written(script, system, text) for script, system in self.cases("Hi"))
 
@@ -117,15 +117,15 @@ class _Said:
             what = "with a" if turns.with_system is None else "without a"
             yield f"no conversation {what} system prompt: {turns.refusal}"
         if not any(piece.kind == "token" for piece in turns.pieces):
-            yield "its turns have no control tokens: text in a message may look like a turn"
+            yield "its template has no control tokens, so text in a message can look like a turn"
         for trigger in turns.triggers:
-            yield f"a message of the {trigger.slot} with {trigger.text!r} is refused: its chat template changes it"
+            yield f"a message of the {trigger.role} with {trigger.text!r} is refused, as its template changes it"
         if turns.with_system and turns.with_system.repeats_system:
-            yield "the system prompt stands in every message: it is repeated with each, and need not be pinned"
+            yield "its template writes the system prompt into the newest message, so every message repeats it"
         elif turns.with_system and _in_message(turns.with_system.first):
-            yield "the system prompt stands in the first message: pinned, it keeps the opening of that message"
+            yield "its template writes the system prompt into the first message: to pin it pins how that message begins"
         if not self._renders_history_alike():
-            yield "earlier answers are written otherwise by the template; the stream keeps what was generated"
+            yield "its template writes earlier answers in another way; a stream keeps them as they were generated"
 
     def _renders_history_alike(self) -> bool:
         """The whole rendering is the turns put together, white space aside, and nothing of an answer is dropped."""
@@ -140,7 +140,10 @@ class _Said:
         for number in (1, 2, 3):
             pieces = script.first if number == 1 else script.later
             text += self._text(write(pieces, system, mark("user", number), DATES[0])) + answer * (number < 3)
-        return self._template.render(messages).split() == text.split()
+        try:
+            return self._template.render(messages).split() == text.split()
+        except NoTurns:
+            return False
 
 
 def _in_message(pieces: tuple[Piece, ...]) -> bool:

@@ -122,11 +122,11 @@ class _Knife:
         start = 0
         for number, end in enumerate(ends):
             pieces += self._literal(text[start : end.start()])
-            pieces.append(self._slot(end, trims[number] if trims else "none"))
+            pieces.append(self._said(end, trims[number] if trims else "none"))
             start = end.end()
         return (*pieces, *self._literal(text[start:]))
 
-    def _slot(self, found: re.Match[str], trim: Trim) -> Piece:
+    def _said(self, found: re.Match[str], trim: Trim) -> Piece:
         if found[1] == "date":
             return Piece("date", self.template.dates[int(found[2])])
         return Piece("user" if found[1] == "user" else "system", trim=trim)

@@ -7,7 +7,7 @@ public struct Piece: Equatable, Sendable {
     /// On which side the template strips what was said.
     public enum Trim: String, Sendable { case none, left, right, both }
 
-    public let kind: Kind  // system and user are slots for what was said; date is for today's
+    public let kind: Kind  // system and user are places for what was said; date is for today's
     public let text: String  // the token as the vocabulary spells it, the ordinary text, or the date's format
     public let id: Int?  // of a token
     public let trim: Trim
@@ -24,9 +24,9 @@ public struct Script: Equatable, Sendable {
 
 /// A text in a message that the template writes in a way of its own, or takes for an order.
 public struct Trigger: Equatable, Sendable {
-    public enum Slot: String, Sendable { case system, user }
+    public enum Role: String, Sendable { case system, user }
 
-    public let slot: Slot
+    public let role: Role
     public let text: String
 }
 
@@ -71,10 +71,10 @@ public struct Turns: Equatable, Sendable {
         try checkTriggers(.user, message)
     }
 
-    private func checkTriggers(_ slot: Trigger.Slot, _ said: String) throws {
-        for trigger in triggers where trigger.slot == slot && said.utf8.firstRange(of: trigger.text.utf8) != nil {
+    private func checkTriggers(_ role: Trigger.Role, _ said: String) throws {
+        for trigger in triggers where trigger.role == role && said.utf8.firstRange(of: trigger.text.utf8) != nil {
             throw EdgesinkError(
-                .badOption, "\(JSON.string(trigger.text).shown) in a message of the \(slot.rawValue)",
+                .badOption, "\(JSON.string(trigger.text).shown) in a message of the \(role.rawValue)",
                 expected: "none: the model's chat template gives it a meaning of its own")
         }
     }
@@ -89,7 +89,7 @@ public enum TurnPart: Equatable, Sendable {
 }
 
 extension [Piece] {
-    /// The pieces with what was said in their slots, the text between two control tokens in one part.
+    /// The pieces with what was said in their places, the text between two control tokens in one part.
     public func written(system: String?, user: String, date: Date) -> [TurnPart] {
         var parts: [TurnPart] = []
         for piece in self {
@@ -107,7 +107,7 @@ extension [Piece] {
         return parts
     }
 
-    /// What stands before the first slot for the user's message.
+    /// What stands before the first place of the user's message.
     var beforeMessage: [Piece] { Array(prefix { $0.kind != .user }) }
 }
 

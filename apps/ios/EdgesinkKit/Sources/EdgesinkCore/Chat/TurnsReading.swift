@@ -6,12 +6,14 @@ extension Piece {
         text = try fields.string("text")
         id = try fields.optional("id", fields.int)
         trim = try fields.choice("trim")
-        let isSlot = kind == .system || kind == .user
-        if (id == nil) == (kind == .token) || text.isEmpty != isSlot {
+        let isSaid = kind == .system || kind == .user
+        if (id == nil) == (kind == .token) || text.isEmpty != isSaid {
             let has = "\(id == nil ? "no" : "an") id and \(text.isEmpty ? "no" : "a") text"
             throw fault("a piece of kind \(kind.rawValue) with \(has)", "what its kind has")
         }
-        if trim != .none, !isSlot { throw fault("a piece of kind \(kind.rawValue) that is trimmed", "a slot") }
+        if trim != .none, !isSaid {
+            throw fault("a piece of kind \(kind.rawValue) that is trimmed", "a place for a message")
+        }
         if kind == .date, let unknown = unknownDirective(text) {
             throw EdgesinkError(
                 .badBundle, "a date with \(unknown)", expected: "another format", remedy: "update edgesink")
@@ -25,15 +27,15 @@ extension Script {
         first = try fields.list("first", Piece.init)
         later = try fields.list("later", Piece.init)
         for (name, pieces) in [("first", first), ("later", later)] where !pieces.contains(where: { $0.kind == .user }) {
-            throw fault("a \(name) turn without the user's message", "a slot for it")
+            throw fault("a \(name) turn without the user's message", "a place for it")
         }
     }
 }
 
 extension Trigger {
     init(_ json: JSON, _ place: String) throws {
-        let fields = try StrictFields(json, place, ["slot", "text"])
-        slot = try fields.choice("slot")
+        let fields = try StrictFields(json, place, ["role", "text"])
+        role = try fields.choice("role")
         text = try fields.string("text")
         if text.isEmpty { throw fault("a trigger without text", "some") }
     }
@@ -67,7 +69,7 @@ extension Turns {
             throw fault("a system prompt in turns without one", "none")
         }
         if let script = withSystem, !script.first.contains(where: { $0.kind == .system }) {
-            throw fault("turns that leave the system prompt out", "a slot for it")
+            throw fault("turns that leave the system prompt out", "a place for it")
         }
     }
 }
