@@ -45,7 +45,8 @@ KINDS: dict[str, ChatKind] = {
     "Qwen1.5": kind("<|im_start|> <|im_end|> <|endoftext|>"),
     "Qwen2.5": kind("<|im_start|> <|im_end|> <|endoftext|>"),
     "Qwen3": kind(
-        "<|im_start|> <|im_end|> <|endoftext|>", plain=("<think>", "</think>", "<tool_response>", "</tool_response>")
+        "<|im_start|> <|im_end|> <|endoftext|>",
+        plain=("<think>", "</think>", "<tool_response>", "</tool_response>", "<|fim_prefix|>"),
     ),
     "QwQ": kind("<|im_start|> <|im_end|> <|endoftext|>", plain=("<think>", "</think>")),
     "Hermes 3": kind("<|im_start|> <|im_end|> <|endoftext|>", bos="<|begin_of_text|>"),

@@ -19,6 +19,8 @@ from edgesink.turns import Piece, Script, Trim, Turns
 MOST_TURNS = 5  # of a rendering: a later turn must be the same wherever it stands
 _LEFT, _RIGHT = "\n \x0b", "\x0b\t\n "  # white space around a message, to see what a template strips
 
+_MARKUP = re.compile("<[|\uff5c].+[|\uff5c]>", re.DOTALL)  # a control token by its looks
+
 _TRIMS: tuple[Trim, ...] = ("none", "left", "right", "both")
 
 
@@ -82,7 +84,7 @@ class _Knife:
         literals = "\0".join(template.literals())
         self._named = {
             id_ for id_, token in added.items()
-            if not token.special and token.content in literals and _looks_like_control(token.content)
+            if not token.special and (_MARKUP.fullmatch(token.content) or _is_named(token.content, literals))
         }  # fmt: skip
         self._ids = {
             token.content: id_
@@ -93,7 +95,7 @@ class _Knife:
         self._token = re.compile("|".join(map(re.escape, filter(None, longest_first))) or "(?!)")
 
     def named(self) -> tuple[int, ...]:
-        """Added tokens that are not special but that the template names: no message becomes one of them."""
+        """Added tokens that are control tokens without being marked special: no message becomes one of them."""
         return tuple(sorted(self._named))
 
     def cut(self, turns: int, system: str | None) -> tuple[Piece, ...]:
@@ -142,9 +144,9 @@ class _Knife:
         return [*pieces, Piece("text", text[start:])] if start < len(text) else pieces
 
 
-def _looks_like_control(text: str) -> bool:
-    """No word and no white space."""
-    return bool(text.strip()) and not text.strip("\u2581 ").isalnum()
+def _is_named(token: str, literals: str) -> bool:
+    """The template writes or looks for it, and it is neither a word nor white space."""
+    return token in literals and bool(token.strip()) and not token.strip("\u2581 ").isalnum()
 
 
 def _trims(plain: str, padded: str) -> list[Trim]:

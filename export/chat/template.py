@@ -59,20 +59,20 @@ class Template:
 
     def render(self, messages: Sequence[Message], prompting: bool = True) -> str:
         """The text of a whole conversation, `prompting` with the opening of an answer; NoTurns if there is none."""
-        parts: list[str] = []
+        text = ""
         try:
             for part in self._template.generate(
                 messages=[dict(message) for message in messages], tools=None, documents=None,
                 add_generation_prompt=prompting, **self._special,
             ):  # fmt: skip
-                parts.append(part)
-                if sum(map(len, parts)) > LONGEST:
+                text += part
+                if len(text) > LONGEST:
                     raise NoTurns(f"its chat template writes more than {LONGEST} characters")
         except NoTurns:
             raise
         except Exception as error:  # whatever a template's author can do wrong
             raise NoTurns(f"its chat template says: {_words(error)}") from None
-        return "".join(parts)
+        return text
 
     def literals(self) -> set[str]:
         """Texts that the template writes, and strings in it."""
