@@ -8,15 +8,18 @@ import pytest
 
 from edgesink import load
 from edgesink.errors import BadBundle, BadCheckpoint
+from edgesink.export.checkpoint import open_checkpoint
 from edgesink.export.checkpoint.chat_files import (
     folder_special_tokens,
     folder_templates,
     gguf_special_tokens,
     gguf_templates,
 )
+from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.manifest import Manifest
 from edgesink.runtime.chat import Chat
 from edgesink.spec import StreamSpec
+from edgesink.turns import Turns
 
 NAMED = [{"name": "tool_use", "template": "tools"}, {"name": "rag", "template": "documents"}]
 TURNS = "{% for m in messages %}<begin>{{ m.role }} {{ m.content }}<end>{% endfor %}"
@@ -90,72 +93,62 @@ def test_a_gguf_has_templates_by_name_and_tokens_by_id():
 
 
 @pytest.fixture
-def exported(toy, tmp_path):
-    """exported(files) -> manifest and folder of the toy with other chat files."""
+def changed(toy, tmp_path):
+    """changed(files) -> the toy's checkpoint folder with other chat files."""
 
-    def export(**files):
+    def change(**files):
         folder = tmp_path / "toy"
         folder.mkdir()
         for file in toy.path.iterdir():
             if file.name != "chat_template.jinja":
                 (folder / file.name).symlink_to(file)
-        out = type(toy)(write(folder, **files), toy.model).bundle(tmp_path / "out", StreamSpec())
-        return Manifest.read(out), out
+        return write(folder, **files)
 
-    return export
-
-
-def test_the_only_template_is_taken_whatever_its_name(exported):
-    manifest, _ = exported(**{"tokenizer_config.json": {"chat_template": [{"name": "tool_use", "template": TURNS}]}})
-    assert manifest.turns is not None
+    return change
 
 
-def test_several_templates_without_a_default_are_named(exported):
-    manifest, _ = exported(**{"tokenizer_config.json": {"chat_template": NAMED}})
-    assert manifest.no_turns == "of its chat templates (rag, tool_use) none is named 'default'"
+def turns_of(folder, tmp_path):
+    return write_tokenizer(open_checkpoint(folder), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("template", "reason"),
-    [
-        (None, "it has no chat template"),
-        ("{% for %}", "its chat template cannot be read"),
-        ("{{ raise_exception('roles\x1b[0m\nmust alternate') }}", r"its chat template says: roles\?\[0m"),
-    ],
-)
-def test_a_bundle_without_turns_generates_and_says_why_it_does_not_chat(exported, command, template, reason):
-    manifest, out = exported(**({"chat_template.jinja": template} if template else {}))
-    assert manifest.turns is None
-    assert "\n" not in manifest.no_turns
-    with pytest.raises(BadBundle, match=reason):
+def test_the_only_template_is_taken_whatever_its_name(changed, tmp_path):
+    folder = changed(**{"tokenizer_config.json": {"chat_template": [{"name": "tool_use", "template": TURNS}]}})
+    assert isinstance(turns_of(folder, tmp_path), Turns)
+    assert (tmp_path / "chat_template.jinja").read_text(encoding="utf-8") == TURNS
+
+
+def test_several_templates_without_a_default_are_named(changed, tmp_path):
+    folder = changed(**{"tokenizer_config.json": {"chat_template": NAMED}})
+    assert turns_of(folder, tmp_path) == "of its chat templates (rag, tool_use) none is named 'default'"
+
+
+def test_the_template_gets_the_tokens_that_the_tokenizer_declares(changed, tmp_path):
+    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    config = {"bos_token": "<begin>", "eos_token": {"content": "<end>"}}
+    turns = turns_of(changed(**{"chat_template.jinja": template, "tokenizer_config.json": config}), tmp_path)
+    kinds = [(piece.kind, piece.id) for piece in turns.without_system.first]
+    assert kinds == [("token", 1), ("user", None), ("token", 0)]
+
+
+def test_a_model_without_a_template_is_not_for_conversations(changed, tmp_path):
+    assert turns_of(changed(), tmp_path) == "it has no chat template"
+
+
+def test_a_bundle_without_turns_generates_and_says_why_it_does_not_chat(toy, changed, command, tmp_path):
+    folder = changed(**{"chat_template.jinja": "{{ raise_exception('roles\x1b[0m\nmust alternate') }}"})
+    out = type(toy)(folder, toy.model).bundle(tmp_path / "out", StreamSpec())
+    manifest, reason = Manifest.read(out), "its chat template says: roles?[0m"
+    assert (manifest.turns, manifest.no_turns) == (None, reason)
+    with pytest.raises(BadBundle, match=re.escape(reason)):
         Chat(load(out))
     assert np.isfinite(load(out).prefill([3, 4])).all()
     code, _, words = command("chat", out, "-m", "hi")
     assert (code, words.count("\n")) == (1, 1)
-    assert re.search(reason, words)
-    assert re.search(f"chat +not possible: {reason}", command("inspect", out)[1])
+    assert reason in words
+    assert f"not possible: {reason}" in command("inspect", out)[1]
 
 
-def test_the_template_gets_the_tokens_that_the_tokenizer_declares(exported):
-    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
-    config = {"bos_token": "<begin>", "eos_token": {"content": "<end>"}}
-    manifest, _ = exported(**{"chat_template.jinja": template, "tokenizer_config.json": config})
-    kinds = [(piece.kind, piece.id) for piece in manifest.turns.without_system.first]
-    assert kinds == [("token", 1), ("user", None), ("token", 0)]
-
-
-def test_an_export_says_what_a_stream_does_otherwise_than_the_template(toy, tmp_path, command):
-    assert command("export", toy.path, "--out", tmp_path / "plain")[2].count("\n") == 1
-    folder = tmp_path / "toy"
-    folder.mkdir()
-    for file in toy.path.iterdir():
-        (folder / file.name).symlink_to(file)
-    (folder / "chat_template.jinja").unlink()
-    write(
-        folder,
-        **{"chat_template.jinja": TURNS.replace("{{ m.role }}", "{{ raise_exception('no') if m.role == 'system' }}")},
-    )
-    assert (
-        "no conversation with a system prompt: its chat template says: no"
-        in command("export", folder, "--out", tmp_path / "x")[2]
-    )
+def test_an_export_says_what_a_stream_does_otherwise_than_the_template(changed, command, tmp_path):
+    template = TURNS.replace("{{ m.role }}", "{{ raise_exception('no') if m.role == 'system' }}")
+    words = command("export", changed(**{"chat_template.jinja": template}), "--out", tmp_path / "out")[2]
+    assert "chat: no conversation with a system prompt: its chat template says: no" in words
