@@ -81,6 +81,8 @@ def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision, tal
     manifest = export(checkpoint, goal, "onnx", stream, precision, talk.on_progress, say=talk.say)
     if "rounded" in manifest.weights:  # what a file holds in bits of its own, and the bundle does not
         talk.say(f"weights: {manifest.weights}")
+    for note in manifest.chat_notes:
+        talk.say(f"chat: {note}")
 
 
 def _maker(bundle: Path) -> str | None:

@@ -7,6 +7,7 @@ traceback and exits with 1. Anything else that escapes is a bug and keeps its tr
 from __future__ import annotations
 
 LONGEST_QUOTE = 300  # characters of another's message
+AGAIN = "export the model again"  # the remedy for a bundle that is not as it was written
 
 
 class EdgesinkError(Exception):

@@ -17,17 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
-from edgesink.errors import BadBundle, EdgesinkError
+from edgesink.errors import AGAIN, BadBundle, EdgesinkError
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
 from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
 from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
+from edgesink.turns import Turns
 
 FORMAT = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
-CHAT_TEMPLATE = "chat_template.jinja"
+CHAT_TEMPLATE = "chat_template.jinja"  # for people: `Manifest.turns` is what is left of it
 ONNX_GRAPH = "model.onnx"
 ONNX_DATA = "model.onnx.data"  # the weights of both graphs
 KERNELS_GRAPH = "model.kernels.onnx"  # the same over operators of our own, for processors that have their kernels
@@ -37,7 +38,6 @@ GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a dev
 
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
 LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
-AGAIN = "export the model again"
 
 T = TypeVar("T")
 
@@ -110,6 +110,8 @@ class Manifest:
     weights: str  # how the weights are held, for people: "Q4_K, Q6_K of the GGUF, bit for bit"
     bos_id: int | None  # put before a text that is not a chat, where the tokenizer does so
     eos_ids: tuple[int, ...]  # every id that ends an answer
+    turns: Turns | None  # how a conversation is written; None: the model is not for one
+    no_turns: str | None  # why there are none
     files: tuple[BundleFile, ...]
     tools: dict[str, str]  # versions of what made the bundle
     architecture: dict[str, Any]  # the exporter's `ModelSpec`, for `edgesink verify`
@@ -130,8 +132,11 @@ class Manifest:
             raise BadBundle(f"step_weight_bytes {self.step_weight_bytes}", f"0 to {LARGEST_BYTES}", AGAIN)
         if not 0 < self.vocab <= LARGEST_SIZE:
             raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", AGAIN)
-        if outside := [id_ for id_ in (*self.eos_ids, self.bos_id or 0) if not 0 <= id_ < self.vocab]:
+        ids = (*self.eos_ids, self.bos_id or 0, *(self.turns.ids if self.turns else ()))
+        if outside := [id_ for id_ in ids if not 0 <= id_ < self.vocab]:
             raise BadBundle(f"token id {outside[0]}", f"0 to {self.vocab - 1}", AGAIN)
+        if (self.turns is None) == (self.no_turns is None):
+            raise BadBundle("turns, or no reason why there are none", "one of the two", AGAIN)
         for view in self.views:
             _check_view(view, self.stream)
         self._check_states()
@@ -174,6 +179,11 @@ class Manifest:
         return tuple(f"{name}.{part}.{suffix}" for part in range(self.parts))
 
     @property
+    def chat_notes(self) -> tuple[str, ...]:
+        """What people should know of conversations with the model, a line each."""
+        return self.turns.notes if self.turns else (f"not possible: {self.no_turns}",)
+
+    @property
     def state_dtype(self) -> StateDtype:
         """Of every state: a bundle has one."""
         return self.states[0].dtype
@@ -214,7 +224,7 @@ class Manifest:
         if found != FORMAT:
             remedy = "update edgesink" if isinstance(found, int) and found > FORMAT else AGAIN
             raise BadBundle(f"{MANIFEST} has format {found!r}", f"format {FORMAT}", remedy)
-        return _decode(cls, data, MANIFEST)
+        return decode(cls, data, MANIFEST)
 
     @classmethod
     def read(cls, bundle: Path) -> Manifest:
@@ -269,7 +279,7 @@ def replace_manifest(bundle: Path, manifest: Manifest) -> None:
         aside.write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _decode(kind: Any, data: Any, where: str) -> Any:
+def decode(kind: Any, data: Any, where: str) -> Any:
     """`data` as JSON gave it, as a value of the annotated type `kind`; BadBundle at the first misfit."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -282,11 +292,11 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         if data is None and type(None) in arguments:
             return None
         (inner,) = [argument for argument in arguments if argument is not type(None)]
-        return _decode(inner, data, where)
+        return decode(inner, data, where)
     elif origin is tuple and isinstance(data, list):
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+        return tuple(decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     elif origin is dict and isinstance(data, dict):
-        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in data.items()}
+        return {key: decode(arguments[1], item, f"{where}.{key}") for key, item in data.items()}
     elif kind is float:
         fits = isinstance(data, int | float) and not isinstance(data, bool)
     else:
@@ -304,7 +314,7 @@ def _decode_dataclass(kind: type[T], data: Any, where: str) -> T:
         raise BadBundle(f"{where} has an unknown field {unknown[0]!r}", "", "update edgesink or export again")
     if missing := sorted(hints.keys() - data.keys()):
         raise BadBundle(f"{where} lacks {missing[0]!r}", "", AGAIN)
-    values = {name: _decode(hints[name], item, f"{where}: {name}") for name, item in data.items()}
+    values = {name: decode(hints[name], item, f"{where}: {name}") for name, item in data.items()}
     try:
         return kind(**values)
     except BadBundle:

@@ -6,6 +6,7 @@ import dataclasses
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from edgesink.callbacks import OnProgress, Say, silent
 from edgesink.errors import BadOption
@@ -21,6 +22,7 @@ from edgesink.manifest import KERNELS_GRAPH, MANIFEST, ONNX_DATA, ONNX_GRAPH, Ma
 from edgesink.packages import EXPORT, require
 from edgesink.spec import ModelSpec, StreamSpec
 from edgesink.targets import ROWS, KvWrite, Precision, Target
+from edgesink.turns import Turns
 from edgesink.version import __version__
 
 README = "README.md"
@@ -70,9 +72,9 @@ def write_bundle(
         weights = counted(weights, len(weight_names(checkpoint.model)), on_progress)
         draft = _draft(checkpoint, recipe)
         step_bytes = _write_graph(folder, checkpoint.model, recipe, draft, weights)
-        write_tokenizer(checkpoint, folder)
+        turns = write_tokenizer(checkpoint, folder)
         files = tuple(describe_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
-        manifest = dataclasses.replace(draft, files=files, step_weight_bytes=step_bytes)
+        manifest = dataclasses.replace(draft, files=files, step_weight_bytes=step_bytes, **_conversation(turns, draft))
         (folder / README).write_text(bundle_readme(manifest), encoding="utf-8")
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     if not manifest.eos_ids:
@@ -97,6 +99,8 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
         weights=describe_weights(checkpoint, recipe.precision, recipe.vocabulary_bits),
         bos_id=checkpoint.bos_id,
         eos_ids=checkpoint.eos_ids,
+        turns=None,
+        no_turns="they are not cut yet",
         files=(),
         tools={"edgesink": __version__, **_tool_versions()},
         architecture=model.as_data(),
@@ -104,6 +108,16 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
         vocabulary_bits=recipe.vocabulary_bits,
         parts=recipe.parts,
     )
+
+
+def _conversation(turns: Turns | str, draft: Manifest) -> dict[str, Any]:
+    """The manifest's fields of a conversation; what a template writes behind an answer ends one."""
+    if isinstance(turns, str):
+        return {"turns": None, "no_turns": turns}
+    if turns.ids and turns.ids[-1] >= draft.vocab:
+        return {"turns": None, "no_turns": f"its chat template writes token {turns.ids[-1]} of {draft.vocab}"}
+    ends = {*draft.eos_ids} if turns.end_id is None else {*draft.eos_ids, turns.end_id}
+    return {"turns": turns, "no_turns": None, "eos_ids": tuple(sorted(ends))}
 
 
 def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> int | None:

@@ -20,7 +20,8 @@ def manifest(**changes) -> Manifest:
     values = dict(
         target="onnx", name="toy", family="llama", vocab=256, stream=STREAM, views=(LayerRing(32, True),),
         states=tuple(map(state, ("key_0", "value_0", "key_1", "value_1"))), precision="fp32", weights="as they are",
-        bos_id=None, eos_ids=(0, 2), files=(), tools={"onnx": "1.23"}, architecture={"layers": 2},
+        bos_id=None, eos_ids=(0, 2), turns=None, no_turns="no template", files=(), tools={"onnx": "1.23"},
+        architecture={"layers": 2},
     )  # fmt: skip
     return Manifest(**(values | changes))
 

@@ -122,8 +122,11 @@ class HandMade:
     def blocks(self, weight: str) -> None:
         return None
 
-    def template(self) -> None:
-        return None
+    def templates(self) -> dict[str, str]:
+        return {}
+
+    def special_tokens(self) -> dict[str, str]:
+        return {}
 
     def write_tokenizer(self, path: Path) -> None:
         path.write_text("{}")

@@ -83,4 +83,6 @@ def export(
     manifest = write_bundle(find_checkpoint(model, talk.say), goal, recipe, talk.on_progress, talk.say)
     say(f"weights: {manifest.weights}")
     say(f"{megabytes(manifest.weight_bytes)} of weights, {megabytes(manifest.state_bytes)} of state that never grows")
+    for note in manifest.chat_notes:
+        say(f"chat: {note}")
     print(goal)

@@ -43,6 +43,8 @@ def inspect(
             print(f"and       in some layers the last {view.capacity} alone, as the model was trained")
     print(f"sinks     0 to {stream.max_sinks}, chosen when a stream starts; positions as in the {stream.positions}")
     print(f"feeds     up to {stream.chunk} tokens at once")
+    for note in manifest.chat_notes:
+        print(f"chat      {note}")
     parity = manifest.parity
     print(
         f"parity    max |Δlogit| {parity.max_abs_diff:.1e} over {parity.tokens} tokens, {parity.runner}, {parity.date}"

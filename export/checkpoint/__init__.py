@@ -62,8 +62,11 @@ class Checkpoint(Protocol):
     def write_tokenizer(self, path: Path) -> None:
         """Write its tokenizer.json to `path`; BadCheckpoint if there is none that can be read."""
 
-    def template(self) -> str | None:
-        """Its chat template."""
+    def templates(self) -> dict[str, str]:
+        """Its chat templates by name; "default" is the one that is taken unasked. BadCheckpoint if one is no text."""
+
+    def special_tokens(self) -> dict[str, str]:
+        """Texts of the special tokens that its tokenizer declares, by the names that templates use: "bos_token"."""
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from edgesink.errors import BadCheckpoint
 from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
+from edgesink.export.checkpoint.chat_files import folder_special_tokens, folder_templates
 from edgesink.export.checkpoint.config import (
     HARMLESS,
     MEANINGS,
@@ -30,7 +30,7 @@ from edgesink.export.checkpoint.unsupported import refuse_family
 from edgesink.export.families import HUB_FAMILIES
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.weights_of import Source, weight_names
-from edgesink.manifest import CHAT_TEMPLATE, TOKENIZER
+from edgesink.manifest import TOKENIZER
 
 
 class SafetensorsCheckpoint:
@@ -108,17 +108,13 @@ class SafetensorsCheckpoint:
             raise BadCheckpoint(f"no {TOKENIZER} in {self.path}", "a tokenizer", "put the model's own there")
         self.tokenizer.inner.save(str(path))
 
-    def template(self) -> str | None:
-        """See `Checkpoint.template`."""
-        if (self.path / CHAT_TEMPLATE).is_file():
-            return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
-        config = self.path / "tokenizer_config.json"
-        if not config.is_file():
-            return None
-        template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
-        if isinstance(template, list):  # several by name
-            template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
-        return template
+    def templates(self) -> dict[str, str]:
+        """See `Checkpoint.templates`."""
+        return folder_templates(self.path)
+
+    def special_tokens(self) -> dict[str, str]:
+        """See `Checkpoint.special_tokens`."""
+        return folder_special_tokens(self.path)
 
     def _end_ids(self, config: Fields) -> set[int]:
         path, vocab = self.path / "generation_config.json", self.model.vocab

@@ -12,6 +12,7 @@ import numpy as np
 from edgesink.errors import BadCheckpoint, first_line
 from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
+from edgesink.export.checkpoint.chat_files import gguf_special_tokens, gguf_templates
 from edgesink.export.checkpoint.gguf_tokenizer import (
     CONTROL,
     TEXT_TAGS,
@@ -128,12 +129,13 @@ class GgufCheckpoint:
         """See `Checkpoint.write_tokenizer`."""
         self.tokenizer.inner.save(str(path))
 
-    def template(self) -> str | None:
-        """See `Checkpoint.template`."""
-        template = self.fields.get("tokenizer.chat_template")
-        if template is not None and type(template) is not str:
-            raise BadCheckpoint(f"{self.path} has a tokenizer.chat_template that is not a text", "a string")
-        return template
+    def templates(self) -> dict[str, str]:
+        """See `Checkpoint.templates`."""
+        return gguf_templates(self.fields, str(self.path))
+
+    def special_tokens(self) -> dict[str, str]:
+        """See `Checkpoint.special_tokens`."""
+        return gguf_special_tokens(self.fields)
 
     def _source(self, weight: str) -> Source:
         return self._family.source(weight, self.model)

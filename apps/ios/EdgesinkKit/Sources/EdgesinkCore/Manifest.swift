@@ -52,6 +52,8 @@ public struct Manifest: Equatable, Sendable {
     public let weights: String  // how the weights are held, for people
     public let bosId: Int?  // put before a text that is not a chat, where the tokenizer does so
     public let eosIds: [Int]  // every id that ends an answer
+    public let turns: Turns?  // how a conversation is written; nil: the model is not for one
+    public let noTurns: String?  // why there are none
     public let files: [BundleFile]
     public let tools: [String: String]  // versions of what made the bundle
     public let parity: Parity?
@@ -117,8 +119,8 @@ extension Manifest {
             json, place,
             [
                 "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
-                "eos_ids", "files", "tools", "architecture", "parity", "kv_write", "vocabulary_bits", "parts",
-                "step_weight_bytes", "format",
+                "eos_ids", "turns", "no_turns", "files", "tools", "architecture", "parity", "kv_write",
+                "vocabulary_bits", "parts", "step_weight_bytes", "format",
             ])
         target = try fields.choice("target")
         name = try fields.string("name")
@@ -131,6 +133,8 @@ extension Manifest {
         weights = try fields.string("weights")
         bosId = try fields.optional("bos_id", fields.int)
         eosIds = try fields.list("eos_ids", StrictFields.int)
+        turns = try fields.optional("turns") { try Turns(fields.json($0), fields.place($0)) }
+        noTurns = try fields.optional("no_turns", fields.string)
         files = try fields.list("files", BundleFile.init)
         tools = try fields.strings("tools")
         try fields.requireObject("architecture")

@@ -15,8 +15,11 @@ extension Manifest {
             throw fault("step_weight_bytes \(read)", "0 to \(Self.largestBytes)")
         }
         if !(1...largestSize).contains(vocab) { throw fault("a vocabulary of \(vocab)", "1 to \(largestSize)") }
-        if let outside = (eosIds + [bosId ?? 0]).first(where: { !(0..<vocab).contains($0) }) {
+        if let outside = (eosIds + [bosId ?? 0] + (turns?.ids ?? [])).first(where: { !(0..<vocab).contains($0) }) {
             throw fault("token id \(outside)", "0 to \(vocab - 1)")
+        }
+        if (turns == nil) == (noTurns == nil) {
+            throw fault("turns, or no reason why there are none", "one of the two")
         }
         for view in views { try view.check(in: stream) }
         try checkStates()

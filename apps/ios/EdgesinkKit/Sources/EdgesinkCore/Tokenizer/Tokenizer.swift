@@ -6,10 +6,10 @@ import Foundation
 /// Byte-pair models of the GPT-2, Llama 3, Qwen 2, SmolLM 2, Mistral and Gemma families; a component of another kind
 /// is refused by name. Held to the `tokenizers` library by `tests/golden/tokenizer` and `tests/test_swift_tokenizer.py`.
 public struct Tokenizer: Sendable {
-    private let normalizer: Normalizer?
+    let normalizer: Normalizer?
     private let preTokenizer: PreTokenizer?
     private let model: BytePairModel
-    private let added: AddedTokens
+    var added: AddedTokens
     private let around: TokenFrame
     let decoder: TokenDecoder  // at the beginning of a text
     public let rows: TokenRows  // of the logits, that have a token
