@@ -40,11 +40,6 @@ class Tokenizer:
         """The library's."""
         return self._inner
 
-    @property
-    def inner(self) -> tokenizers.Tokenizer:
-        """The library's."""
-        return self._inner
-
     @classmethod
     def of_bundle(cls, bundle: Path) -> Tokenizer:
         """Read `tokenizer.json`; BadBundle if it cannot be read."""
