@@ -124,7 +124,8 @@ def test_several_templates_without_a_default_are_named(changed, tmp_path):
 
 def test_the_template_gets_the_tokens_that_the_tokenizer_declares(changed, tmp_path):
     template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
-    config = {"bos_token": "<begin>", "eos_token": {"content": "<end>"}}
+    end = {"__type": "AddedToken", "content": "<end>"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<begin>", "eos_token": end}
     turns = turns_of(changed(**{"chat_template.jinja": template, "tokenizer_config.json": config}), tmp_path)
     kinds = [(piece.kind, piece.id) for piece in turns.without_system.first]
     assert kinds == [("token", 1), ("user", None), ("token", 0)]
