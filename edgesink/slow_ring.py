@@ -93,6 +93,12 @@ class KeptLayer(DynamicLayer):
         """The tokens that the next one will see beside itself; ALiBi and masks are made from it."""
         return min(super().get_seq_length(), self._sinks + self._window - 1)
 
+    def fill(self) -> None:
+        """Repeat the one token that it keeps until there is room for one more only."""
+        kept: list[Any] = [self.keys, self.values]
+        more = self._sinks + self._window - 1
+        self.keys, self.values = (rows.repeat(1, 1, more, 1) for rows in kept)
+
 
 def slow_ring(
     sinks: int,

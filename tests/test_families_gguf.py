@@ -48,6 +48,10 @@ CASES = {
         "num_hidden_layers": 3, "head_dim": 256, "sliding_window": 16, "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True,
     },
+    "gemma2 27B": {
+        "num_hidden_layers": 46, "head_dim": 32, "sliding_window": 16, "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 0.5, "final_logit_softcapping": 1.5, "tie_word_embeddings": True,
+    },
     "gemma3_text": {
         "num_hidden_layers": 7, "head_dim": 256, "sliding_window": 16, "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True, "rope_parameters": {"full_attention": GLOBAL, "sliding_attention": LOCAL},

@@ -60,12 +60,17 @@ def _overwrite(model: Any, spec: ModelSpec, held: Callable[[str], Any]) -> None:
 
 
 def _look_back_alike(model: Any, spec: ModelSpec) -> None:
-    """The window and the rotary embeddings that a GGUF says: transformers overlooks some of its fields and tensors."""
+    """What a GGUF says of attention: transformers overlooks some of its fields and tensors, and sizes that imply it."""
     import torch
 
     for window in {view.window for view in spec.views if view.window is not None}:
         model.config.sliding_window = window
+    if spec.logits_cap is not None:
+        model.config.final_logit_softcapping = spec.logits_cap
     for module in model.modules():
+        for name, value in (("scaling", spec.scale), ("attn_logit_softcapping", spec.score_cap)):
+            if hasattr(module, name):
+                setattr(module, name, value)
         for buffer in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("inv_freq")]:
             if "original" in buffer:
                 continue
