@@ -308,6 +308,35 @@ def read_all(path: Path) -> None:
         checkpoint.tensor(weight)
 
 
+FIELDS = {
+    "gpt_neox": [
+        ("add_parallel_residual", [], "lacks gptneox.use_parallel_residual"),
+        ("add_rope_dimension_count", [3], "rope.dimension_count = 3"),
+        ("add_rope_dimension_count", [18], "rope.dimension_count = 18"),
+        ("add_layer_norm_eps", [], "lacks gptneox.attention.layer_norm_epsilon"),
+    ],
+    "stablelm": [("add_rope_dimension_count", [0], "rope.dimension_count = 0")],
+    "falcon new": [
+        ("add_tensor_data_layout", ["other"], "tensor_data_layout = 'other'"),
+        ("add_head_count_kv", [3], "head_count_kv = 3"),
+        ("add_head_count_kv", [4], "shape"),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", FIELDS)
+def test_a_field_that_is_missing_or_wrong_is_refused_by_name(tmp_path, case):
+    model = random_model(case)
+    for method, values, message in FIELDS[case]:
+        add = getattr(GGUFWriter, method)
+        with pytest.MonkeyPatch.context() as patch:
+            changed = lambda writer, value: [add(writer, other) for other in values]  # noqa: B023, E731
+            patch.setattr(GGUFWriter, method, changed)
+            path = write(tmp_path / "changed.gguf", model)
+        with pytest.raises(BadCheckpoint, match=message):
+            open_checkpoint(path)
+
+
 def test_falcon_2_is_refused_as_its_rotary_base_is_not_in_the_file(pair_of, tmp_path):
     changes = CASES["falcon new"] | {"num_ln_in_parallel_attn": 1}
     with pytest.MonkeyPatch.context() as patch:

@@ -22,6 +22,7 @@ from edgesink.spec import ModelSpec, Rotary
 THETA, SHARE = 10000.0, 0.25  # where a config.json does not say them
 NAMES = Names(kv_heads=None, head_dim=None, norm_eps="layer_norm_eps")
 MASKED = -1e9
+MOST_MASKED = 4096  # tokens of a mask that is read; it has their square
 HUB: Mapping[str, str] = {
     "embedding": "gpt_neox.embed_in.weight",
     "norm": "gpt_neox.final_layer_norm.weight",
@@ -85,5 +86,5 @@ def hub_derived(key: str, model: ModelSpec) -> np.ndarray | None:
     if not found:
         return None
     if found[1] == "bias":
-        return np.tri(model.context)[None, None]
+        return np.tri(model.context)[None, None] if model.context <= MOST_MASKED else None
     return np.array(MASKED if found[1] == "masked_bias" else [f for f in model.views[0].rotary.frequencies if f])
