@@ -104,7 +104,7 @@ class GgufCheckpoint:
 
     def write_tokenizer(self, path: Path) -> None:
         """See `Checkpoint.write_tokenizer`."""
-        tokenizer_of_gguf(self.path, self.fields).save(str(path))
+        tokenizer_of_gguf(self.path, self.fields).save(str(path), pretty=False)
 
     def template(self) -> str | None:
         """See `Checkpoint.template`."""
