@@ -1,6 +1,7 @@
 // Quantised weights as `Matrix` in kernels.h has them, a block of LANES rows at a time, in the words of simd.h.
 #pragma once
 
+#include "floats.h"
 #include "kernels.h"
 #include "simd.h"
 
@@ -71,6 +72,10 @@ INLINE void unpack(const uint8_t *codes, const Kind kind, const int64_t ahead, I
 
 // One row of the weights, in floats [K]: products and sums are rounded each.
 static void matrix_row(const Matrix *w, int64_t row, float *out) {
+    if (w->bits == FLOAT_BITS) {
+        float_row(w, row, out);
+        return;
+    }
     const Kind kind = kind_of(w);
     const int64_t blocks = w->columns / BLOCK, own = row % LANES, lane = row % GROUP - own;
     for (int64_t b = 0; b < blocks; b++) {
