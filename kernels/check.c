@@ -1,10 +1,9 @@
 // Holds every set of kernels that this processor runs against sums in double, and lets hostile calls loose on it: for
 // processors that only an emulator has, and under the compiler's sanitizers.
 //
-//   options="-std=gnu11 -ffp-contract=off kernels/*.c -lm -o check"
-//   cc -O2 $options && ./check
-//   cc -g -O1 -fsanitize=address,undefined $options && ./check
-//   aarch64-linux-gnu-gcc -O2 -static $options && qemu-aarch64 ./check
+//   cc -O2 -std=gnu11 kernels/*.c -lm -o check && ./check
+//   cc -g -O1 -std=gnu11 -fsanitize=address,undefined kernels/*.c -lm -o check && ./check
+//   aarch64-linux-gnu-gcc -O2 -std=gnu11 -static kernels/*.c -lm -o check && qemu-aarch64 ./check
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

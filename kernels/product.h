@@ -35,21 +35,20 @@ static size_t product_scratch_bytes(const Product *p) {
 static float round_block(const float *values, int8_t *high_codes, int8_t *low_codes, float sums[2]) {
     F most = f_set(0);
     for (int k = 0; k < BLOCK; k += LANES) most = f_max(most, f_abs(f_load(values + k)));
-    const float largest = f_largest(most), scale = largest / 127;
+    const float largest = f_largest(most), scale = largest / (127 * 128);
     const F inverse = f_set(largest > SMALLEST ? 127 / largest : 0), fine = f_set(128);
     for (int first = 0; first < BLOCK; first += BLOCK / 2) {
-        F high_sum = f_set(0), low_sum = f_set(0);
+        F sum = f_set(0);
         for (int k = first; k < first + BLOCK / 2; k += LANES) {
             const F x = f_mul(f_load(values + k), inverse), high = f_round(x);
-            i_store_bytes(high_codes + k, high);
-            high_sum = f_add(high_sum, high);
             const F low = f_round(f_mul(f_sub(x, high), fine));
+            i_store_bytes(high_codes + k, high);
             i_store_bytes(low_codes + k, low);
-            low_sum = f_add(low_sum, low);
+            sum = f_add(sum, f_fma(high, fine, low));
         }
-        sums[first != 0] = scale * (f_sum(high_sum) + f_sum(low_sum) / 128);
+        sums[first != 0] = scale * f_sum(sum);
     }
-    return scale / 128;
+    return scale;
 }
 
 // A token's activations behind their norm, if there is one, as the weights want them: rounded, or as they are.
@@ -59,7 +58,7 @@ static void product_round(const Product *p, int64_t token) {
     const float *x = p->x + token * r.columns;
     const float rms = p->norm ? inverse_rms(x, r.columns, p->epsilon) : 1;
     // an offset is added as it is; else a code counts from the middle, and some sets have taken a part of that already
-    const float times = kind.offset ? 1 : (float)((is_wide(kind) ? CODE_BIAS : 0) - middle_of(kind));
+    const float times = kind.offset ? 1 : (float)((unpacked_bits(kind) == 8 ? CODE_BIAS : 0) - middle_of(kind));
     int8_t *high = r.codes + token * 2 * r.columns;
     float *kept = kind.bits == FLOAT_BITS ? (float *)p->scratch + token * r.columns : NULL;
     for (int64_t b = 0; b < r.blocks; b++) {
@@ -83,7 +82,7 @@ static void product_round(const Product *p, int64_t token) {
 // found[t][lane ...] of `count` tokens from `first` on with LANES of the rows of a group.
 INLINE void lanes_product(const Matrix *w, const Kind kind, int64_t group, int lane, const Rounded *r, int64_t first,
                           const int count, float (*found)[GROUP]) {
-    const int parts = parts_of(kind), bits = is_wide(kind) ? 8 : kind.bits;
+    const int parts = parts_of(kind), bits = unpacked_bits(kind);
     F acc[TILE], rest[TILE];  // of offsets apart
     UNROLL for (int t = 0; t < count; t++) acc[t] = rest[t] = f_set(0);
     for (int64_t b = 0; b < r->blocks; b++) {
