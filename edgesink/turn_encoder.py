@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import tokenizers
 
 from edgesink.errors import BadBundle, BadOption
+from edgesink.tokenizer_file import well_formed
 from edgesink.turns import Part
 
 _BREAK = -1  # the id of what stands for none
@@ -95,6 +96,5 @@ class TurnEncoder:
         return text
 
     def _twin_ids(self, text: str) -> list[int]:
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # no half of a surrogate pair
-        ids: list[int] = self._twin.encode(whole, add_special_tokens=False).ids
+        ids: list[int] = self._twin.encode(well_formed(text), add_special_tokens=False).ids
         return ids

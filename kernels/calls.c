@@ -28,15 +28,19 @@ static int64_t tokens_of(const Tensor *x, int64_t width) {
     return x->given && x->rank == 3 && x->sizes[1] > 0 && is(x, SIZES(1, x->sizes[1], width)) ? x->sizes[1] : 0;
 }
 
-// What there is of a matrix, before its shapes.
-static const char *check_kind(const MatrixOptions *of, int has_offset, int has_factors, int has_offset_factors) {
-    REFUSE_IF(of->bits != 4 && of->bits != 5 && of->bits != 6 && of->bits != 8, "weights are in 4, 5, 6 or 8 bits");
+// What there is of a matrix, before its shapes; `weights` and `factors` as below.
+static const char *check_kind(const MatrixOptions *of, const Tensor *weights, const Tensor *factors) {
+    const int bits = (int)of->bits, has_scale = weights[1].given, has_offset = weights[2].given;
+    const int has_factors = factors[0].given, has_offset_factors = factors[1].given;
+    REFUSE_IF(bits != of->bits || (bits != 4 && bits != 5 && bits != 6 && bits != 8 && bits != 16),
+              "weights are in 4, 5, 6, 8 or 16 bits");
     REFUSE_IF(of->table != 0 && of->table != 1, "table is 0 or 1");
-    REFUSE_IF(of->table && of->bits != 4, "weights of the table are in 4 bits");
-    REFUSE_IF(has_offset && (of->bits > 5 || of->table), "weights in 6 or 8 bits, or of the table, take no offset");
-    REFUSE_IF(has_factors && of->bits == 8, "weights in 8 bits take no factors");
-    REFUSE_IF(!has_factors && of->bits == 6, "weights in 6 bits have factors");
-    REFUSE_IF(has_factors && of->bits < 6 && !of->table && !has_offset, "weights with factors have an offset");
+    REFUSE_IF(of->table && bits != 4 && bits != 16, "weights of the table are in 4 bits");
+    REFUSE_IF(has_scale == (bits == 16), "weights have a scale, and in 16 bits none");
+    REFUSE_IF(has_offset && (bits > 5 || of->table), "weights in 6 bits or more, or of the table, take no offset");
+    REFUSE_IF(has_factors && bits > 6, "weights in 8 or 16 bits take no factors");
+    REFUSE_IF(!has_factors && bits == 6, "weights in 6 bits have factors");
+    REFUSE_IF(has_factors && bits < 6 && !of->table && !has_offset, "weights with factors have an offset");
     REFUSE_IF(has_offset_factors != (has_offset && has_factors), "an offset has factors where its scale has");
     return NULL;
 }
@@ -44,7 +48,7 @@ static const char *check_kind(const MatrixOptions *of, int has_offset, int has_f
 // `weights` are codes, scale and offset, `factors` those of scale and offset.
 static const char *fill_matrix(const MatrixOptions *of, int64_t columns, const Tensor *weights, const Tensor *factors,
                                Matrix *w) {
-    const char *refused = check_kind(of, weights[2].given, factors[0].given, factors[1].given);
+    const char *refused = check_kind(of, weights, factors);
     REFUSE_IF(refused, refused);
     REFUSE_IF(of->rows < 1 || of->rows > MOST, "rows are 1 or more, and fewer than 2^53");
     REFUSE_IF(columns < BLOCK || columns > MOST || columns % BLOCK, "columns are whole blocks of 32, one or more");
@@ -52,12 +56,12 @@ static const char *fill_matrix(const MatrixOptions *of, int64_t columns, const T
     const int64_t groups = (of->rows + GROUP - 1) / GROUP, blocks = columns / BLOCK;
     const int64_t halves = factors->given ? columns / SUPER : blocks, parts = of->bits == 6 ? 2 : 1;
     REFUSE_IF(!is(weights, SIZES(groups, blocks * of->bits, GROUP, 4)), "codes are not of rows x columns");
-    REFUSE_IF(!is(weights + 1, SIZES(groups, halves, GROUP)), "scale is not of rows x blocks");
+    REFUSE_IF(!absent_or(weights + 1, SIZES(groups, halves, GROUP)), "scale is not of rows x blocks");
     REFUSE_IF(!absent_or(weights + 2, SIZES(groups, halves, GROUP)), "offset is not of rows x blocks");
     REFUSE_IF(!absent_or(factors, SIZES(groups, blocks * parts, GROUP)), "factors are not of rows x blocks");
     REFUSE_IF(!absent_or(factors + 1, SIZES(groups, blocks, GROUP)), "offset_factors are not of rows x blocks");
     *w = (Matrix){
-        .codes = weights[0].data, .scale = weights[1].data, .offset = data_of(weights + 2),
+        .codes = weights[0].data, .scale = data_of(weights + 1), .offset = data_of(weights + 2),
         .factors = data_of(factors), .offset_factors = data_of(factors + 1),
         .rows = of->rows, .columns = columns, .bits = (int)of->bits, .table = (int)of->table,
     };

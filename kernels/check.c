@@ -1,10 +1,9 @@
 // Holds every set of kernels that this processor runs against sums in double, and lets hostile calls loose on it: for
 // processors that only an emulator has, and under the compiler's sanitizers.
 //
-//   options="-std=gnu11 -ffp-contract=off kernels/*.c -lm -o check"
-//   cc -O2 $options && ./check
-//   cc -g -O1 -fsanitize=address,undefined $options && ./check
-//   aarch64-linux-gnu-gcc -O2 -static $options && qemu-aarch64 ./check
+//   cc -O2 -std=gnu11 kernels/*.c -lm -o check && ./check
+//   cc -g -O1 -std=gnu11 -fsanitize=address,undefined kernels/*.c -lm -o check && ./check
+//   aarch64-linux-gnu-gcc -O2 -std=gnu11 -static kernels/*.c -lm -o check && qemu-aarch64 ./check
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +51,7 @@ const Layout layouts[LAYOUTS] = {
     {.bits = 4}, {.bits = 4, .offset = 1}, {.bits = 4, .offset = 1, .factors = 1},
     {.bits = 4, .table = 1}, {.bits = 4, .table = 1, .factors = 1},
     {.bits = 5}, {.bits = 5, .offset = 1}, {.bits = 5, .offset = 1, .factors = 1},
-    {.bits = 6, .factors = 1}, {.bits = 8},
+    {.bits = 6, .factors = 1}, {.bits = 8}, {.bits = 16}, {.bits = 16, .table = 1},
 };
 
 static void *random_bytes(int64_t count) {
@@ -67,8 +66,24 @@ static half *random_halves(int64_t count, double least, double most) {
     return halves;
 }
 
+// Halves, or as bfloat16 the upper half of their floats.
+static Matrix random_floats(const Layout *of, int64_t rows, int64_t columns) {
+    const int64_t count = (rows + GROUP - 1) / GROUP * GROUP * columns;
+    half *halves = random_halves(count, -1, 1);
+    for (int64_t i = 0; of->table && i < count; i++) {
+        const float x = (float)double_of(halves[i]);
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof x);
+        halves[i] = (half)(bits >> 16);
+    }
+    const void *codes = halves;
+    return (Matrix){.codes = codes, .rows = rows, .columns = columns, .bits = 16, .table = of->table};
+}
+
 static Matrix random_matrix(const Layout *of, int64_t rows, int64_t columns) {
-    const int64_t filled = (rows + GROUP - 1) / GROUP * GROUP, halves = filled * columns / (of->factors ? SUPER : BLOCK);
+    if (of->bits == 16) return random_floats(of, rows, columns);
+    const int64_t filled = (rows + GROUP - 1) / GROUP * GROUP;
+    const int64_t halves = filled * columns / (of->factors ? SUPER : BLOCK);
     return (Matrix){
         .codes = random_bytes(filled * columns * of->bits / 8), .scale = random_halves(halves, 0.001, 0.1),
         .offset = of->offset ? random_halves(halves, -0.5, 0) : NULL,
@@ -98,8 +113,19 @@ static double value_of(const Matrix *w, int code) {
     return w->table ? table[code] : w->offset ? code : code - (1 << (w->bits - 1));
 }
 
+static float float_of(const Matrix *w, int64_t row, int64_t column) {
+    const int64_t word = (row / GROUP * w->columns + column) / 2 * GROUP + row % GROUP;
+    half found;
+    memcpy(&found, w->codes + word * 4 + column % 2 * 2, sizeof found);
+    const uint32_t bits = (uint32_t)found << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return w->table ? x : (float)double_of(found);
+}
+
 // As the definition has it, each product and the sum rounded to float.
 static float weight_of(const Matrix *w, int64_t row, int64_t column) {
+    if (w->bits == 16) return float_of(w, row, column);
     const int64_t block = row / GROUP * (w->columns / BLOCK) + column / BLOCK, parts = w->bits == 6 ? 2 : 1;
     const int64_t lane = row % GROUP, place = (w->factors ? block / 8 : block) * GROUP + lane;
     const int64_t part = block * parts + column % BLOCK * parts / BLOCK;

@@ -9,7 +9,7 @@ double uniform(void);  // of 0 <= x < 1, the same series in every run
 typedef struct {
     int bits, table, offset, factors;
 } Layout;
-enum { LAYOUTS = 10 };
+enum { LAYOUTS = 12 };
 extern const Layout layouts[LAYOUTS];
 
 // The whole of a call on one thread; 0 if there is no memory.

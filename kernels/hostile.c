@@ -69,8 +69,8 @@ static void free_all(Tensor *inputs, size_t count) {
     for (size_t i = 0; i < count; i++) free(inputs[i].data);
 }
 
-// A product or a look-up of 40 rows and 64 columns, with factors 256; a third of products gated, a third with a norm after
-// them; `options` and inputs are spoiled `times` times.
+// A product or a look-up of 40 rows and 64 columns, with factors 256; a third of products gated, a third with a norm
+// after them; `options` and inputs are spoiled `times` times.
 static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
     const Layout *of = layouts + any(LAYOUTS);
     const int64_t tokens = 1 + any(9), kind = look_up ? 2 : any(3), columns = of->factors ? SUPER : 64;
@@ -84,7 +84,7 @@ static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
     const Input offset_factors = {3, of->factors && of->offset ? 1 : 0, {groups, blocks, GROUP}, 0};
     Input wanted[MOST_INPUTS] = {
         {3, 4, {1, tokens, columns}, 0}, {4, 1, {groups, blocks * of->bits, GROUP, 4}, 0},
-        {3, 2, {groups, halves, GROUP}, 0}, {3, of->offset ? 2 : 0, {groups, halves, GROUP}, 0},
+        {3, of->bits == 16 ? 0 : 2, {groups, halves, GROUP}, 0}, {3, of->offset ? 2 : 0, {groups, halves, GROUP}, 0},
         {1, after ? 0 : 4, {columns}, 0}, {3, 4, {1, tokens, width}, 0},
         {1, gated ? 0 : 4, {rows}, 0}, {1, after ? 4 : 0, {rows}, 0}, factors, offset_factors,
     };

@@ -1,6 +1,7 @@
 // Quantised weights as `Matrix` in kernels.h has them, a block of LANES rows at a time, in the words of simd.h.
 #pragma once
 
+#include "floats.h"
 #include "kernels.h"
 #include "simd.h"
 
@@ -19,11 +20,11 @@ INLINE int is_same(Kind a, Kind b) {
 
 INLINE int parts_of(const Kind kind) { return kind.bits == 6 ? 2 : 1; }
 
-// Whether unpacked codes take all of their 8 bits.
-INLINE int is_wide(const Kind kind) { return kind.bits == 8 || kind.table; }
+// That a code takes of its byte when it is unpacked.
+INLINE int unpacked_bits(const Kind kind) { return kind.table ? 8 : kind.bits; }
 
 // The unpacked code that stands for 0.
-INLINE int middle_of(const Kind kind) { return kind.offset ? 0 : is_wide(kind) ? 128 : 1 << (kind.bits - 1); }
+INLINE int middle_of(const Kind kind) { return kind.offset ? 0 : 1 << (unpacked_bits(kind) - 1); }
 
 // Of a block, counted through all groups.
 INLINE const uint8_t *codes_at(const Matrix *w, const Kind kind, int64_t block, int64_t lane) {
@@ -69,8 +70,13 @@ INLINE void unpack(const uint8_t *codes, const Kind kind, const int64_t ahead, I
     }
 }
 
-// One row of the weights, in floats [K]: products and sums are rounded each.
+// One row of the weights, in floats [K], each product rounded and then the sum. Where there is a sum its products have at
+// most 23 bits (11 of a half, 7 of a factor, 5 of a code): they are exact, and a compiler may contract the two.
 static void matrix_row(const Matrix *w, int64_t row, float *out) {
+    if (w->bits == FLOAT_BITS) {
+        float_row(w, row, out);
+        return;
+    }
     const Kind kind = kind_of(w);
     const int64_t blocks = w->columns / BLOCK, own = row % LANES, lane = row % GROUP - own;
     for (int64_t b = 0; b < blocks; b++) {

@@ -1,10 +1,10 @@
 // The operators of domain `edgesink` as ONNX Runtime's custom operators, and the entry that registers them.
 //
-//   BlockProduct(x, codes, scale, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?) -> y
+//   BlockProduct(x, codes, scale?, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?) -> y
 //     x float [1, T, K]; codes, scale, offset, factors as `Matrix` in kernels.h, uint8, float16 and int8; norm float
 //     [K]; residual and y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]. As `Product`.
 //     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`), epsilon (of `norm` or `after`).
-//   BlockRows(ids, codes, scale, offset?, factors?, offset_factors?) -> y
+//   BlockRows(ids, codes, scale?, offset?, factors?, offset_factors?) -> y
 //     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits, table.
 //   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?) -> context, key, value
 //     qkv float [1, T, (H + 2 K) D]; key and value float16 [1, K, rows, D], to be bound to the memory of their outputs;
@@ -271,7 +271,7 @@ static int attention_output(const OrtCustomOp *op, size_t place) { return (void)
 static int always_float(const OrtCustomOp *op, size_t place) { return (void)op, (void)place, ORT_FLOAT; }
 
 static int needs_weights(const OrtCustomOp *op, size_t place) {
-    return (void)op, place < 3 ? ORT_REQUIRED : ORT_OPTIONAL;
+    return (void)op, place < 2 ? ORT_REQUIRED : ORT_OPTIONAL;
 }
 static int needs_phases(const OrtCustomOp *op, size_t place) {
     return (void)op, place < 9 ? ORT_REQUIRED : ORT_OPTIONAL;

@@ -1,16 +1,12 @@
-// Products with quantised weights, in the words of simd.h. Sixteen rows of the weights lie side by side, and a lane is a
-// row: what is read lies in one piece, nothing is summed across lanes, and no row is too short.
+// Products with weights, in the words of simd.h. Sixteen rows of the weights lie side by side, and a lane is a row:
+// what is read lies in one piece, nothing is summed across lanes, and no row is too short.
 #pragma once
 
+#include "floats.h"
 #include "kernels.h"
 #include "matrix.h"
 #include "norm.h"
 #include "simd.h"
-
-enum {
-    AHEAD = 4096,                // bytes that one token's weights are asked for before they are wanted
-    TILE = LANES == 16 ? 8 : 4,  // tokens that are worked on at once: as many as registers hold
-};
 
 #define SMALLEST 1e-35f  // of a block's values: its inverse is still a float
 
@@ -19,7 +15,7 @@ typedef struct {
     int64_t blocks, columns;
     int8_t *codes;        // [T, 2, K], high and low
     float *scale;         // [T, blocks]
-    float *sum;           // [T, blocks, parts] of the values that a scale of the weights is for, times what it is to give
+    float *sum;           // [T, blocks, parts] of the values that share a scale of the weights, times what offsets ask for
 } Rounded;
 
 static Rounded rounded(const Product *p) {
@@ -31,6 +27,7 @@ static Rounded rounded(const Product *p) {
 
 static size_t product_scratch_bytes(const Product *p) {
     const size_t blocks = (size_t)(p->tokens * p->weight.columns / BLOCK);
+    if (p->weight.bits == FLOAT_BITS) return blocks * BLOCK * sizeof(float);
     return blocks * (2 * BLOCK + (1 + MOST_PARTS) * sizeof(float));
 }
 
@@ -38,38 +35,41 @@ static size_t product_scratch_bytes(const Product *p) {
 static float round_block(const float *values, int8_t *high_codes, int8_t *low_codes, float sums[2]) {
     F most = f_set(0);
     for (int k = 0; k < BLOCK; k += LANES) most = f_max(most, f_abs(f_load(values + k)));
-    const float largest = f_largest(most), scale = largest / 127;
+    const float largest = f_largest(most), scale = largest / (127 * 128);
     const F inverse = f_set(largest > SMALLEST ? 127 / largest : 0), fine = f_set(128);
     for (int first = 0; first < BLOCK; first += BLOCK / 2) {
-        F high_sum = f_set(0), low_sum = f_set(0);
+        F sum = f_set(0);
         for (int k = first; k < first + BLOCK / 2; k += LANES) {
             const F x = f_mul(f_load(values + k), inverse), high = f_round(x);
-            i_store_bytes(high_codes + k, high);
-            high_sum = f_add(high_sum, high);
             const F low = f_round(f_mul(f_sub(x, high), fine));
+            i_store_bytes(high_codes + k, high);
             i_store_bytes(low_codes + k, low);
-            low_sum = f_add(low_sum, low);
+            sum = f_add(sum, f_fma(high, fine, low));
         }
-        sums[first != 0] = scale * (f_sum(high_sum) + f_sum(low_sum) / 128);
+        sums[first != 0] = scale * f_sum(sum);
     }
-    return scale / 128;
+    return scale;
 }
 
+// A token's activations behind their norm, if there is one, as the weights want them: rounded, or as they are.
 static void product_round(const Product *p, int64_t token) {
     const Rounded r = rounded(p);
     const Kind kind = kind_of(&p->weight);
     const float *x = p->x + token * r.columns;
     const float rms = p->norm ? inverse_rms(x, r.columns, p->epsilon) : 1;
-    // an offset is given once; without one a code counts from the middle, from which some sets have taken a part already
-    const float times = kind.offset ? 1 : (float)((is_wide(kind) ? CODE_BIAS : 0) - middle_of(kind));
+    // an offset is added as it is; else a code counts from the middle, and some sets have taken a part of that already
+    const float times = kind.offset ? 1 : (float)((unpacked_bits(kind) == 8 ? CODE_BIAS : 0) - middle_of(kind));
     int8_t *high = r.codes + token * 2 * r.columns;
+    float *kept = kind.bits == FLOAT_BITS ? (float *)p->scratch + token * r.columns : NULL;
     for (int64_t b = 0; b < r.blocks; b++) {
-        float values[BLOCK], sums[2], *sum = r.sum + (token * r.blocks + b) * parts_of(kind);
+        float block[BLOCK], *values = kept ? kept + b * BLOCK : block;
         for (int k = 0; k < BLOCK; k += LANES) {
             F v = f_load(x + b * BLOCK + k);
             if (p->norm) v = f_mul(f_mul(v, f_set(rms)), f_load(p->norm + b * BLOCK + k));
             f_store(values + k, v);
         }
+        if (kept) continue;
+        float sums[2], *sum = r.sum + (token * r.blocks + b) * parts_of(kind);
         r.scale[token * r.blocks + b] = round_block(values, high + b * BLOCK, high + r.columns + b * BLOCK, sums);
         if (parts_of(kind) == 1) {
             sum[0] = (sums[0] + sums[1]) * times;
@@ -82,7 +82,7 @@ static void product_round(const Product *p, int64_t token) {
 // found[t][lane ...] of `count` tokens from `first` on with LANES of the rows of a group.
 INLINE void lanes_product(const Matrix *w, const Kind kind, int64_t group, int lane, const Rounded *r, int64_t first,
                           const int count, float (*found)[GROUP]) {
-    const int parts = parts_of(kind), bits = is_wide(kind) ? 8 : kind.bits;
+    const int parts = parts_of(kind), bits = unpacked_bits(kind);
     F acc[TILE], rest[TILE];  // of offsets apart
     UNROLL for (int t = 0; t < count; t++) acc[t] = rest[t] = f_set(0);
     for (int64_t b = 0; b < r->blocks; b++) {
@@ -121,14 +121,12 @@ INLINE void group_tokens(const Product *p, const Kind kind, const Rounded *r, in
     }
 }
 
-// found[t] of every token with the 16 rows of a group: of every kind of matrix that calls.c lets through, code of its own.
-static void group_products(const Product *p, const Rounded *r, int64_t group, float (*found)[GROUP]) {
+// found[t] of every token with the 16 rows of a group: code of its own for every kind that calls.c lets through.
+static void group_products(const Product *p, int64_t group, float (*found)[GROUP]) {
+    const Rounded r = rounded(p);
     const Kind kind = kind_of(&p->weight);
-#define IF_IT_IS(...)                                             \
-    if (is_same(kind, (Kind){__VA_ARGS__})) {                     \
-        group_tokens(p, (Kind){__VA_ARGS__}, r, group, found); \
-        return;                                                   \
-    }
+#define IF_IT_IS(...) \
+    if (is_same(kind, (Kind){__VA_ARGS__})) group_tokens(p, (Kind){__VA_ARGS__}, &r, group, found);
     IF_IT_IS(.bits = 4)
     IF_IT_IS(.bits = 4, .offset = 1)
     IF_IT_IS(.bits = 4, .offset = 1, .factored = 1)
@@ -140,6 +138,8 @@ static void group_products(const Product *p, const Rounded *r, int64_t group, fl
     IF_IT_IS(.bits = 6, .factored = 1)
     IF_IT_IS(.bits = 8)
 #undef IF_IT_IS
+    if (kind.bits == FLOAT_BITS && kind.table) group_float_products(&p->weight, 1, group, p->scratch, p->tokens, found);
+    else if (kind.bits == FLOAT_BITS) group_float_products(&p->weight, 0, group, p->scratch, p->tokens, found);
 }
 
 // z such that the gate of x is x sigmoid(z): x itself, or since (1 + tanh(u)) / 2 = sigmoid(2 u), twice GELU's
@@ -168,14 +168,13 @@ static int64_t product_tasks(const Product *p) {
 }
 
 static int product_task(const Product *p, int64_t task) {
-    const Rounded r = rounded(p);
     const int64_t width = p->gated ? p->weight.rows / 2 : p->weight.rows, row = task * GROUP;
     const int64_t count = width - row < GROUP ? width - row : GROUP;
     float(*found)[GROUP] = thread_scratch(OF_TASK, 2 * sizeof *found * (size_t)p->tokens);
     if (!found) return 0;
     float(*up)[GROUP] = found + p->tokens;
-    group_products(p, &r, task, found);
-    if (p->gated) group_products(p, &r, width / GROUP + task, up);
+    group_products(p, task, found);
+    if (p->gated) group_products(p, width / GROUP + task, up);
     for (int64_t t = 0; t < p->tokens; t++) {
         float *out = p->out + t * width + row;
         if (p->gated) gate_times(found[t], up[t], p->gated);

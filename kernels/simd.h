@@ -37,6 +37,10 @@ static inline float f_sum(F a) { return _mm512_reduce_add_ps(a); }
 static inline float f_largest(F a) { return _mm512_reduce_max_ps(a); }
 static inline F f_of_bytes(const int8_t *p) { return f_of_int(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p))); }
 static inline F f_of_half(const half *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+static inline void f_of_halves(I x, F *even, F *odd) {
+    *even = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x));
+    *odd = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)));
+}
 static inline void half_store(half *p, F x) {
     _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -104,6 +108,12 @@ static inline float f_largest(F a) {
 }
 static inline F f_of_bytes(const int8_t *p) { return f_of_int(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p))); }
 static inline F f_of_half(const half *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+static inline void f_of_halves(I x, F *even, F *odd) {
+    const I low = _mm256_and_si256(x, _mm256_set1_epi32(0xffff)), high = _mm256_srli_epi32(x, 16);
+    const I apart = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+    *even = _mm256_cvtph_ps(_mm256_castsi256_si128(apart));
+    *odd = _mm256_cvtph_ps(_mm256_extracti128_si256(apart, 1));
+}
 static inline void half_store(half *p, F x) {
     _mm_storeu_si128((void *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -173,6 +183,11 @@ static inline F f_of_bytes(const int8_t *p) {
     return f_of_int(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(bytes))))));
 }
 static inline F f_of_half(const half *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+static inline void f_of_halves(I x, F *even, F *odd) {
+    const uint32x4_t words = vreinterpretq_u32_s32(x);
+    *even = vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(words)));
+    *odd = vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32(words, 16)));
+}
 static inline void half_store(half *p, F x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
 static inline void f_sum4(F a, F b, F c, F d, float *sums) {
     f_store(sums, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
@@ -208,8 +223,13 @@ static inline void i_store_bytes(int8_t *p, F x) {
 #define CODE_BIAS 128
 #endif
 
-// What is `up` higher in each byte, and below it; and of that the bits in `mask`. Bytes do not meet: no bit of `mask` comes
-// from another byte.
+enum {
+    AHEAD = 4096,                // bytes that one token's weights are asked for before they are wanted
+    TILE = LANES == 16 ? 8 : 4,  // tokens that are worked on at once: as many as registers hold
+};
+
+// Each byte moved up by as many bits (below 0: down), and of that the bits in `mask`, none of which may come from
+// another byte.
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 INLINE I i_bits(I x, const int up, const uint32_t mask) {
     const Words words = (Words)x;

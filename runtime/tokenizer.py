@@ -35,6 +35,11 @@ class Tokenizer:
         self._decoder = json.loads(inner.decoder.__getstate__()) if inner.decoder else None
         self.text_decoder()
 
+    @property
+    def inner(self) -> tokenizers.Tokenizer:
+        """The library's."""
+        return self._inner
+
     @classmethod
     def of_bundle(cls, bundle: Path) -> Tokenizer:
         """Read `tokenizer.json`; BadBundle if it cannot be read."""

@@ -16,7 +16,9 @@ TYPES = {
     "Q4_0": (18, 32, [0]), "Q4_1": (20, 32, [0, 2]), "Q5_0": (22, 32, [0]), "Q5_1": (24, 32, [0, 2]),
     "Q8_0": (34, 32, [0]), "IQ4_NL": (18, 32, [0]), "Q4_K": (144, 256, [0, 2]), "Q5_K": (176, 256, [0, 2]),
     "Q6_K": (210, 256, [208]), "IQ4_XS": (136, 256, [0]),
+    "F16": (64, 32, range(0, 64, 2)), "BF16": (64, 32, range(0, 64, 2)),
 }  # fmt: skip
+FLOATS = ("F16", "BF16")
 
 
 def side_by_side(rows: np.ndarray) -> np.ndarray:
@@ -26,7 +28,9 @@ def side_by_side(rows: np.ndarray) -> np.ndarray:
 
 
 def lay_codes(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes [N, K] as they lie: uint8 [N / 16, K / 32 bits, 16, 4]."""
+    """Codes [N, K] as they lie: uint8 [N / 16, K / 32 bits, 16, 4]. In 16 bits they are [N, 2 K], bytes of floats."""
+    if bits == 16:
+        return side_by_side(codes.reshape(len(codes), -1, 4))
     blocks = codes.astype(np.uint8).reshape(len(codes), -1, 8, 4)  # [N, block, i, c] is column 4 i + c
     if bits == 8:
         vectors = blocks
@@ -57,7 +61,7 @@ def of_gguf(kind: str, blocks: np.ndarray) -> Packed:
     tensors = {"codes": lay_codes(codes.reshape(len(blocks), -1), bits)}
     tensors |= {name: side_by_side(x.reshape(len(blocks), -1)) for name, x in fields.items()}
     attributes = {"rows": len(blocks), "bits": bits, "domain": "edgesink"}
-    if kind.startswith("IQ4"):
+    if kind.startswith("IQ4") or kind == "BF16":
         attributes["table"] = 1
     return Packed(tensors, attributes, dequantize(blocks, GGMLQuantizationType[kind]))
 
@@ -68,7 +72,9 @@ def random_blocks(kind: str, rows: int, columns: int, halves: np.ndarray, seed: 
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (rows, columns // width, size), np.uint8)
     for place in places:
-        drawn = random.choice(halves.astype(np.float16), (rows, columns // width, 1))
+        drawn = random.choice(halves, (rows, columns // width, 1)).astype(np.float16)
+        if kind == "BF16":
+            drawn = (drawn.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
         blocks[..., place : place + 2] = drawn.view(np.uint8)
     return blocks.reshape(rows, -1)
 
@@ -132,6 +138,10 @@ def _q6_k(x):
     return 6, low | high << 4, {"scale": _half(x, 208), "factors": x[..., 192:208].view(np.int8)}
 
 
+def _floats(x):
+    return 16, x, {}
+
+
 def _iq4_xs(x):
     high = _half(x, 2).view(np.uint16) >> np.arange(0, 16, 2, dtype=np.uint16) & 3
     low = np.stack([x[..., 4:8] & 15, x[..., 4:8] >> 4], axis=-1).reshape(*x.shape[:2], 8)
@@ -143,4 +153,5 @@ def _iq4_xs(x):
 FIELDS = {
     "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0, "IQ4_NL": _q4_0,
     "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_XS": _iq4_xs,
+    "F16": _floats, "BF16": _floats,
 }  # fmt: skip

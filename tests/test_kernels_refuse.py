@@ -168,10 +168,12 @@ def run_product(inputs: dict[str, np.ndarray], **attributes) -> np.ndarray:
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"bits": 7}, "weights are in 4, 5, 6 or 8 bits"), ({"bits": 0}, "weights are"), ({"bits": 5}, "codes"),
-        ({"bits": 6}, "weights in 6 or 8 bits, or of the table, take no offset"), ({"bits": 8}, "weights in 6 or 8"),
-        ({"table": 1}, "weights in 6 or 8 bits, or of the table"), ({"table": 2}, "table"), ({"table": -1}, "table"),
-        ({"table": 1, "bits": 5}, "weights of the table"),
+        ({"bits": 7}, "weights are in 4, 5, 6, 8 or 16 bits"), ({"bits": 0}, "weights are"), ({"bits": 5}, "codes"),
+        ({"bits": 6}, "weights in 6 bits or more, or of the table, take no offset"),
+        ({"bits": 8}, "weights in 6 bits or more"),
+        ({"table": 1}, "weights in 6 bits or more, or of the table"), ({"table": 2}, "table"), ({"table": -1}, "table"),
+        ({"table": 1, "bits": 5}, "weights of the table"), ({"bits": 16}, "weights have a scale"),
+        ({"bits": 2**32 + 4}, "weights are in"),
         ({"rows": 97}, "codes"), ({"rows": 0}, "rows"), ({"rows": -1}, "rows"), ({"rows": 2**62}, "rows"),
         ({"rows": 95}, "residual"), ({"gated": 1}, "residual"), ({"epsilon": -1.0}, "epsilon"),
         ({"epsilon": float("nan")}, "epsilon"), ({"gated": 2}, "residual"), ({"gated": 3}, "gated"),
@@ -237,7 +239,7 @@ def test_a_norm_after_a_product_of_broken_groups_is_refused():
 def test_weights_in_8_bits_with_an_offset_and_gates_of_broken_groups_are_refused():
     weights, ones = nodes.MATRICES["8 bits"], np.ones((1, 2, 160), np.float32)
     offset = np.zeros_like(weights.tensors["scale"])
-    with pytest.raises(Exception, match=REFUSED + "weights in 6 or 8 bits, or of the table, take no offset"):
+    with pytest.raises(Exception, match=REFUSED + "weights in 6 bits or more, or of the table, take no offset"):
         run_product({"x": ones, **weights.tensors, "offset": offset}, rows=70, bits=8)
     with pytest.raises(Exception, match=REFUSED + "a gated product"):
         run_product({"x": ones, **weights.tensors}, rows=70, bits=8, gated=1)
@@ -270,13 +272,14 @@ def test_factors_that_do_not_fit_are_refused(kind):
 @pytest.mark.parametrize(
     ("kind", "missing", "attributes", "words"),
     [
+        ("Q4_K", {"scale"}, {}, "weights have a scale"),
         ("Q6_K", {"factors"}, {}, "weights in 6 bits have factors"),
         ("Q4_K", {"factors"}, {}, "an offset has factors where"),
         ("Q4_K", {"offset_factors"}, {}, "an offset has factors where"),
         ("Q5_K", {"offset"}, {}, "weights with factors have an offset"),
         ("Q5_K", {"offset", "offset_factors"}, {}, "weights with factors have an offset"),
         ("IQ4_XS", {"factors"}, {}, "scale is not"),
-        ("IQ4_XS", set(), {"bits": 8, "table": 0}, "weights in 8 bits take no factors"),
+        ("IQ4_XS", set(), {"bits": 8, "table": 0}, "weights in 8 or 16 bits take no factors"),
     ],
 )
 def test_weights_of_no_known_kind_are_refused(kind, missing, attributes, words):

@@ -106,7 +106,7 @@ class SafetensorsCheckpoint:
         """See `Checkpoint.write_tokenizer`."""
         if self.tokenizer is None:
             raise BadCheckpoint(f"no {TOKENIZER} in {self.path}", "a tokenizer", "put the model's own there")
-        self.tokenizer.inner.save(str(path))
+        self.tokenizer.inner.save(str(path), pretty=False)
 
     def templates(self) -> dict[str, str]:
         """See `Checkpoint.templates`."""

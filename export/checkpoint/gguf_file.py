@@ -127,7 +127,7 @@ class GgufCheckpoint:
 
     def write_tokenizer(self, path: Path) -> None:
         """See `Checkpoint.write_tokenizer`."""
-        self.tokenizer.inner.save(str(path))
+        self.tokenizer.inner.save(str(path), pretty=False)
 
     def templates(self) -> dict[str, str]:
         """See `Checkpoint.templates`."""
