@@ -27,6 +27,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def reason(error: Exception) -> str:
+    """Why, without the place: "Permission denied"."""
+    return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+
+
 class BadBundle(EdgesinkError):
     """A bundle folder is missing, truncated, altered or of another format version."""
 
@@ -49,6 +54,10 @@ class MissingPackage(EdgesinkError):
 
 class RunFailed(EdgesinkError):
     """A graph stopped in the middle of a run: no memory, or an operator gave up. The stream is where it was."""
+
+
+class BadPlace(EdgesinkError):
+    """A file or a folder cannot be read, made or replaced where the user wants it."""
 
 
 class NoSpace(EdgesinkError):

@@ -11,13 +11,14 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
-from edgesink.errors import BadBundle, EdgesinkError
+from edgesink.errors import BadBundle, EdgesinkError, reason
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
 from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
@@ -219,9 +220,12 @@ class Manifest:
         """Read the manifest of the bundle folder; BadBundle if there is none."""
         recover_folder(bundle)
         path = bundle / MANIFEST
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise BadBundle(f"no {MANIFEST} in {bundle}", "a bundle folder", "make one with `edgesink export`")
-        return cls.from_json(path.read_bytes())
+        try:
+            return cls.from_json(path.read_bytes())
+        except OSError as error:
+            raise BadBundle(f"{path} cannot be read ({reason(error)})") from None
 
     def check_files(self, bundle: Path) -> None:
         """Hold every file of the folder against its size and SHA-256; BadBundle names the first that differs."""

@@ -6,14 +6,16 @@ Reads no weights and downloads nothing.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgesink.errors import BadCheckpoint
+from edgesink.errors import BadCheckpoint, reason
 from edgesink.files import recover_folder
 from edgesink.manifest import MANIFEST
 from edgesink.models import MODELS, PackagedModel
+from edgesink.paths import expanded
 
 Kind = Literal["bundle", "checkpoint", "hub"]
 
@@ -39,15 +41,17 @@ class ModelName:
 
 def understand(model: str) -> ModelName:
     """Say what `model` is; BadCheckpoint if it can be nothing that edgesink knows."""
-    path = Path(model).expanduser()
+    path = expanded(model)
     recover_folder(path)
+    _check_reachable(path)
     if (path / MANIFEST).is_file():
         return ModelName(model, "bundle", path)
     if path.is_dir() and not (path / "config.json").is_file():
+        files = sorted(file.name for file in path.iterdir() if file.name.lower().endswith(".gguf"))
         raise BadCheckpoint(
             f"{path} holds neither {MANIFEST} nor config.json",
             "a bundle, or a checkpoint folder",
-            "make a bundle with `edgesink export`",
+            f"name the file: {path / files[0]}" if files else "make a bundle with `edgesink export`",
         )
     if path.exists():
         return ModelName(model, "checkpoint", path)
@@ -59,3 +63,15 @@ def understand(model: str) -> ModelName:
             f"no model {model!r}", f"a short name ({', '.join(MODELS)}), a hub id owner/name, a folder or a .gguf file"
         )
     return ModelName(model, "hub", hub_id=model)
+
+
+def _check_reachable(path: Path) -> None:
+    """BadCheckpoint if the system does not say what stands at `path`, or keeps a folder closed."""
+    try:
+        path.stat()
+        if path.is_dir():
+            os.scandir(path).close()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise BadCheckpoint(f"{str(path)[:200]!r} cannot be opened ({reason(error)})", "a path or a name") from None

@@ -17,6 +17,7 @@ import numpy as np
 from edgesink import names
 from edgesink.errors import BadBundle, BadOption, MissingPackage, RunFailed, first_line
 from edgesink.manifest import ONNX_GRAPH, Manifest
+from edgesink.runtime.cores import threads_to_take
 from edgesink.runtime.kernels import Kernels, available_kernels, kernels_graph
 from edgesink.runtime.ring_state import RingState, ort_value
 from edgesink.spec import Device, Provider
@@ -28,7 +29,7 @@ EXECUTION_PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda":
 class RunOptions:
     """Where a bundle runs, and which of its graphs."""
 
-    threads: int | None = None  # for matrix products; None lets ONNX Runtime take every core
+    threads: int | None = None  # for matrix products; None takes the cores that the process may use
     device: Device = "cpu"  # of the products and of the state
     kernels: bool | None = None  # the graph for our own kernels; None takes it where it can be run
 
@@ -174,8 +175,9 @@ def _session_options(threads: int | None) -> Any:
     settings.log_severity_level = 3
     # threads spin within a step, where they soon get work, and rest between two, where a battery pays for it
     settings.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        settings.intra_op_num_threads = threads
+    count = threads_to_take(threads)
+    if count is not None:
+        settings.intra_op_num_threads = count
     return settings
 
 
