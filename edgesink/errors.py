@@ -17,9 +17,19 @@ class EdgesinkError(Exception):
     """
 
     def __init__(self, found: str, expected: str = "", remedy: str = "") -> None:
+        found = _one_line(found)
         self.found, self.expected, self.remedy = found, expected, remedy
         parts = [found, f"expected {expected}" if expected else "", remedy]
         super().__init__("; ".join(part for part in parts if part))
+
+
+LONGEST_FOUND = 600  # characters
+
+
+def _one_line(text: str) -> str:
+    """What was found may quote a file, which can hold anything."""
+    line = text.replace("\r", " ").replace("\n", " ")
+    return line if len(line) <= LONGEST_FOUND else f"{line[:LONGEST_FOUND]}…"
 
 
 def first_line(error: Exception) -> str:

@@ -107,8 +107,9 @@ def check_space(folder: Path, needed_bytes: int) -> None:
     """NoSpace if the disk of `folder` has less than that free."""
     with place_errors(folder):
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-        total, _, free = shutil.disk_usage(there)
-    if free < needed_bytes and total:  # a place without a size says nothing
+        disk = shutil.disk_usage(there)
+    free = disk.free
+    if free < needed_bytes and disk.total:  # a place without a size says nothing
         raise NoSpace(
             f"{folder} has {free >> 20} MiB free",
             f"about {needed_bytes >> 20} MiB",

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
+from edgesink import strict_json
 from edgesink.errors import BadBundle, EdgesinkError, reason
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
@@ -36,6 +37,9 @@ KERNELS_IMAGE = "model.kernels.json"  # where its weights lie in ONNX_DATA, and 
 COREML_PACKAGE = "model.mlpackage"
 COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
+
+GRAPHS: dict[Target, tuple[str, ...]] = {"onnx": (ONNX_GRAPH, ONNX_DATA)}
+"""Files without which a bundle cannot run; what Core ML and Core AI have are folders."""
 
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
 LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
@@ -206,8 +210,8 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> Manifest:
         """Read strictly; BadBundle says what is wrong and what to do."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = strict_json.parse(text)
+        except ValueError as error:
             raise BadBundle(f"{MANIFEST} is not JSON ({error})", "", AGAIN) from None
         found = data.get("format") if isinstance(data, dict) else None
         if found != FORMAT:
@@ -229,10 +233,16 @@ class Manifest:
 
     def check_files(self, bundle: Path) -> None:
         """Hold every file of the folder against its size and SHA-256; BadBundle names the first that differs."""
+        named = {file.path for file in self.files}
+        if lacking := sorted({TOKENIZER, *GRAPHS.get(self.target, ())} - named):
+            raise BadBundle(f"{MANIFEST} does not name {lacking[0]}, so nothing checks it", "every file named", AGAIN)
         for file in self.files:
             path = bundle / file.path
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise BadBundle(f"{path} is missing", "", "copy or export the bundle again")
+            if not path.resolve().is_relative_to(bundle.resolve()):
+                remedy = "copy what it leads to there, as cp -L does"
+                raise BadBundle(f"{path} is a link that leaves the bundle", "the file itself", remedy)
             size = path.stat().st_size
             if size != file.bytes:
                 raise BadBundle(f"{path} has {size} bytes", f"{file.bytes}", "copy or export the bundle again")

@@ -22,8 +22,9 @@ from edgesink.export.checkpoint.config import (
     transformers_defaults,
 )
 from edgesink.export.checkpoint.multimodal import TEXT_KINDS, text_config, text_tensors
+from edgesink.export.checkpoint.prefixes import with_prefix
 from edgesink.export.checkpoint.second_reading import check_sizes
-from edgesink.export.checkpoint.shards import open_shard, read_headers, with_prefix
+from edgesink.export.checkpoint.shards import open_shard, read_headers
 from edgesink.export.checkpoint.unsupported import refuse_family
 from edgesink.export.families import HUB_FAMILIES
 from edgesink.export.families.fields import Fields
@@ -56,7 +57,7 @@ class SafetensorsCheckpoint:
         check_sizes(defaults | values, self.model, config.where)
         self._open: dict[str, Any] = {}
         tensors = text_tensors(read_headers(path)) if self._is_multimodal else read_headers(path)
-        self._tensors = with_prefix(tensors, self._source("embedding").key)
+        self._tensors = with_prefix(tensors, self._source("embedding").key, self._source("head").key)
         self.model = dataclasses.replace(self.model, tied=self._is_tied())
         self._account()
         self.bos_id = _bos_of_tokenizer(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesink.errors import BadCheckpoint, first_line
+from edgesink.export.checkpoint.pre_tokenizers import PATTERNS, pre_tokenizer
 from edgesink.export.families.fields import short
 
 
@@ -26,45 +27,11 @@ def tokenizer_of_gguf(path: Path, fields: Mapping[str, Any]) -> Any:
         ) from None
     if fields.get("tokenizer.ggml.model") == "gpt2":
         name = fields.get("tokenizer.ggml.pre")
-        if type(name) is not str or name not in _PRE_TOKENIZERS:
+        if type(name) is not str or name not in PATTERNS:
             raise BadCheckpoint(
                 f"{path} names the pre-tokenizer {short(name)}",
-                f"one of {', '.join(_PRE_TOKENIZERS)}",
+                f"one of {', '.join(PATTERNS)}",
                 "export the original checkpoint folder",
             )
-        tokenizer.pre_tokenizer = _PRE_TOKENIZERS[name]()
+        tokenizer.pre_tokenizer = pre_tokenizer(name)
     return tokenizer
-
-
-def _byte_level(*before: Any) -> Any:
-    from tokenizers import pre_tokenizers
-
-    use_regex = not any(isinstance(step, pre_tokenizers.Split) for step in before)
-    return pre_tokenizers.Sequence([*before, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)])
-
-
-def _with_digits() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return _byte_level(pre_tokenizers.Digits(individual_digits=True))
-
-
-def _with_regex(digits: str) -> Any:
-    """The pattern of Llama 3 and Qwen 2, which differ in how many digits stay together."""
-    from tokenizers import Regex, pre_tokenizers
-
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-        + digits
-        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-    return _byte_level(pre_tokenizers.Split(Regex(pattern), "isolated"))
-
-
-_PRE_TOKENIZERS = {
-    "smollm": _with_digits,
-    "gpt-2": _byte_level,
-    "llama-bpe": lambda: _with_regex(r"\p{N}{1,3}"),
-    "qwen2": lambda: _with_regex(r"\p{N}"),
-}
-"""By the name in `tokenizer.ggml.pre`, as llama.cpp's conversion script gives them."""

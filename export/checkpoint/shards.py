@@ -60,7 +60,9 @@ def open_shard(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise BadCheckpoint(f"{path} cannot be read ({first_line(error)})", "", "download it again") from None
+        cut = "incomplete" in str(error).lower() or "too small" in str(error).lower()
+        remedy = "download it again" if cut else "choose another copy of the model"
+        raise BadCheckpoint(f"{path} cannot be read ({first_line(error)})", "", remedy) from None
 
 
 def _header(folder: Path, name: str) -> dict[str, Tensor]:
@@ -88,14 +90,3 @@ def _file_of_each(folder: Path) -> Mapping[str, str]:
         if type(name) is not str or name in ("", ".", "..") or Path(name).name != name:
             raise BadCheckpoint(f"{where} puts {key!r} into {short(name)}", "the name of a file of the folder")
     return files
-
-
-def with_prefix(tensors: Mapping[str, Tensor], embedding: str) -> dict[str, Tensor]:
-    """The tensors as a causal model spells them.
-
-    A base model that was saved alone has its keys without the first part ("model."); its embedding shows that.
-    """
-    prefix, _, rest = embedding.partition(".")
-    if embedding in tensors or rest not in tensors:
-        return dict(tensors)
-    return {key if key.startswith("lm_head.") else f"{prefix}.{key}": tensor for key, tensor in tensors.items()}
