@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ GRAPHS: dict[Target, tuple[str, ...]] = {"onnx": (ONNX_GRAPH, ONNX_DATA)}
 """Files without which a bundle cannot run; what Core ML and Core AI have are folders."""
 
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
+LARGEST_FLOAT = sys.float_info.max
 LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
 AGAIN = "export the model again"
 
@@ -300,7 +302,7 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     elif origin is dict and isinstance(data, dict):
         return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in data.items()}
     elif kind is float:
-        fits = isinstance(data, int | float) and not isinstance(data, bool)
+        fits = isinstance(data, int | float) and not isinstance(data, bool) and abs(data) <= LARGEST_FLOAT
     else:
         fits = isinstance(kind, type) and type(data) is kind
     if not fits:

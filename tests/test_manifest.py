@@ -182,10 +182,9 @@ def test_a_link_may_not_leave_the_bundle(tmp_path: Path):
     [
         ("[" * 100_000, "nested too deeply"),
         (manifest().to_json().replace("{", '{"format": 2,', 1), "'format' stands in it twice"),
-        (manifest().to_json().replace('"layers": 2', '"layers": NaN'), "NaN is no number"),
         ("9" * 5000, "not JSON"),
     ],
-    ids=["deep", "twice", "NaN", "long number"],
+    ids=["deep", "twice", "long number"],
 )
 def test_json_that_says_two_things_or_none_is_refused(text, message):
     with pytest.raises(BadBundle, match=message):
