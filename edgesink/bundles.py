@@ -105,9 +105,7 @@ def _cache_name(named: ModelName) -> str:
     """A folder name that changes when any file of a local checkpoint does."""
     if named.path is None:
         return named.text.replace("/", "--")
-    inside = named.path.rglob("*") if named.path.is_dir() else [named.path]
-    files = sorted(path for path in inside if path.is_file())
-    stamp = "".join(f"{file.resolve()}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in files)
+    stamp = "".join(f"{file.resolve()}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in named.files)
     name = named.short.encode()[:LONGEST_NAME].decode(errors="ignore")
     return f"{name}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
 

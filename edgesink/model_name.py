@@ -7,6 +7,7 @@ Reads no weights and downloads nothing.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,9 @@ from edgesink.files import recover_folder
 from edgesink.manifest import MANIFEST
 from edgesink.models import MODELS, PackagedModel
 from edgesink.paths import expanded
+
+PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
+"""How llama-gguf-split calls the parts of a model."""
 
 Kind = Literal["bundle", "checkpoint", "hub"]
 
@@ -36,7 +40,26 @@ class ModelName:
         if self.path is None:
             return self.text.rpartition("/")[2]
         name = self.path.resolve().name
-        return name[: -len(".gguf")] if self.path.is_file() and name.lower().endswith(".gguf") else name
+        if not self.path.is_file():
+            return name
+        part = PART_NAME.fullmatch(name)
+        return part["stem"] if part else re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE)
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file of a checkpoint on disk: of a folder, or of a GGUF with the other parts of its model."""
+        assert self.path is not None
+        part = PART_NAME.fullmatch(self.path.name)
+        if self.path.is_dir():
+            inside = list(self.path.rglob("*"))
+        else:
+            inside = [part_path(self.path, part, n) for n in range(1, int(part["count"]) + 1)] if part else [self.path]
+        return sorted(path for path in inside if path.is_file())
+
+
+def part_path(path: Path, match: re.Match[str], number: int) -> Path:
+    """The part of that number, counted from 1, beside the one that `match` is of."""
+    return path.with_name(f"{match['stem']}-{number:05}-of-{match['count']}{match['suffix']}")
 
 
 def understand(model: str) -> ModelName:

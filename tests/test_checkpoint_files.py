@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from edgesink.errors import BadCheckpoint
 from edgesink.export import source
@@ -197,6 +198,34 @@ def test_two_embeddings_are_not_guessed_between(toy, tmp_path):
     other = {"audio.embed_tokens.weight": np.zeros((4, 4), np.float32)}
     folder = with_tensors(toy, tmp_path, lambda key: rename(key, "text.", "lm_head."), other)
     with pytest.raises(BadCheckpoint, match="embed_tokens"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"lm_head.weight": "b.safetensors"}, r"lacks b\.safetensors.* names; .*download what is missing"),
+        ({"model.norm.weight": None}, r"'model\.norm\.weight' that .* does not name; .*one copy"),
+        ({"model.more": "a.safetensors"}, r"no tensor 'model\.more'; .*one copy"),
+        (dict.fromkeys(("lm_head.weight", "model.norm.weight"), "."), "the name of a file"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_files_says_which_of_the_two(toy, tmp_path, place, message):
+    folder = shutil.copytree(toy.path, tmp_path / "copy")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    with safe_open(folder / "a.safetensors", "numpy") as file:
+        files = dict.fromkeys(file.keys(), "a.safetensors") | place
+    index = {"weight_map": {key: name for key, name in files.items() if name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(BadCheckpoint, match=message):
+        open_checkpoint(folder)
+
+
+def test_an_index_of_other_files_is_called_stale(toy, tmp_path):
+    folder = shutil.copytree(toy.path, tmp_path / "copy")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "b.safetensors"}}')
+    with pytest.raises(BadCheckpoint, match=r"has a\.safetensors, which it does not; .*older than its files"):
         open_checkpoint(folder)
 
 

@@ -366,7 +366,7 @@ KEY = "model.embed_tokens.weight"
         ({"weight_map": {KEY: 3}}, KEY),
         ({"weight_map": {KEY: "../a.safetensors"}}, KEY),
         ({"weight_map": {KEY: "/etc/passwd"}}, KEY),
-        ({"weight_map": {KEY: "b.safetensors"}}, "b.safetensors is missing"),
+        ({"weight_map": {KEY: "b.safetensors"}}, "lacks b.safetensors"),
         ({"weight_map": {KEY: "a.safetensors"}}, "has a tensor 'lm_head.weight'"),
         ("one more", "has no tensor 'model.more'"),
         ("right", ""),

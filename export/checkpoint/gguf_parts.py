@@ -5,7 +5,6 @@ Owns finding the other parts of the one that a user names. The first part has al
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from edgesink.errors import BadCheckpoint, first_line
 from edgesink.export.checkpoint.gguf_header import check_header
 from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.families.fields import short
+from edgesink.model_name import PART_NAME, part_path
 
-PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
 MOST_PARTS = 10_000
 SPLIT = ("split.no", "split.count", "split.tensors.count")
 
@@ -62,7 +61,7 @@ def _part_paths(path: Path, count: int) -> list[Path]:
             f"its name to end in -00001-of-{count:05}.gguf or like numbers, by which the others are found",
             "rename the parts, or join them with llama-gguf-split --merge",
         )
-    paths = [path.with_name(f"{match['stem']}-{n:05}-of-{count:05}{match['suffix']}") for n in range(1, count + 1)]
+    paths = [part_path(path, match, number) for number in range(1, count + 1)]
     missing = [part.name for part in paths if not part.is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

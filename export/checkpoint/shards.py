@@ -18,6 +18,8 @@ from edgesink.export.families.fields import short
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ONE_COPY = "index and files of one copy of the model"
+STALE = "take both from one copy; an index that is older than its files can be made anew"
 FLOATS = ("F32", "F16", "BF16", "F64")
 
 
@@ -37,17 +39,30 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     if not (folder / INDEX).is_file():
         raise BadCheckpoint(f"no {SINGLE} in {folder}", "safetensors weights, in one file or sharded")
     files = _file_of_each(folder)
+    _check_shards(folder, set(files.values()))
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(files.values())):
         for key, tensor in _header(folder, name).items():
             if files.get(key) != name:
-                raise BadCheckpoint(
-                    f"{folder / name} has a tensor {key!r}", f"it in {files.get(key) or 'no file'}, as {INDEX} says"
-                )
+                place = f"{INDEX} puts into {files[key]}" if key in files else f"{INDEX} does not name"
+                raise BadCheckpoint(f"{folder / name} has a tensor {key!r} that {place}", ONE_COPY, STALE)
             tensors[key] = tensor
     for key in sorted(files.keys() - tensors.keys()):
-        raise BadCheckpoint(f"{folder / files[key]} has no tensor {key!r}", f"it there, as {INDEX} says")
+        raise BadCheckpoint(f"{folder / files[key]} has no tensor {key!r}", f"it there, as {INDEX} says", STALE)
     return tensors
+
+
+def _check_shards(folder: Path, names: set[str]) -> None:
+    """Every file of the index is there."""
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if not missing:
+        return
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in names)
+    found = f"{folder} lacks {missing[0]}{more}, which {INDEX} names"
+    if others:
+        raise BadCheckpoint(f"{found}, and has {others[0]}, which it does not", ONE_COPY, STALE)
+    raise BadCheckpoint(found, "every file of the index", "download what is missing")
 
 
 def open_shard(path: Path) -> Any:
@@ -55,7 +70,7 @@ def open_shard(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise BadCheckpoint(f"{path} is missing", "every shard of the index", "download it again")
+        raise BadCheckpoint(f"{path} is missing", "the file", "download it again")
     check_stand_in(path)
     try:
         return safe_open(path, framework="pt")
