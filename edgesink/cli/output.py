@@ -15,6 +15,8 @@ from edgesink.callbacks import Talk
 
 def say(text: str) -> None:
     """Print a message for people to stderr; stdout is for the result."""
+    if sys.stderr is None:
+        return
     with suppress(OSError):  # nobody reads it, and the work goes on
         print(text, file=sys.stderr, flush=True)
 
