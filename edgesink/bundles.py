@@ -7,15 +7,18 @@ from pathlib import Path
 
 from edgesink.callbacks import Say, Talk, silent
 from edgesink.errors import BadBundle, BadOption, EdgesinkError
+from edgesink.files import place_errors
+from edgesink.locks import exclusive
 from edgesink.manifest import Manifest
 from edgesink.model_name import ModelName, understand
-from edgesink.paths import cache_folder
+from edgesink.paths import ANOTHER_CACHE, cache_folder
 from edgesink.spec import DEFAULT_SINKS, StreamSpec
 from edgesink.targets import POSITIONS, Positions, Precision
 from edgesink.version import __version__
 
 CACHED_PRECISION: Precision = "int4"
 SILENT = Talk()
+LONGEST_NAME = 100  # bytes; a file system takes 255, and more is added to it
 
 
 def find_bundle(
@@ -36,7 +39,7 @@ def find_bundle(
     maker = _maker(goal)
     if maker != __version__:
         try:
-            _export(model, goal, stream, precision, talk)
+            _export_once(model, goal, stream, precision, talk)
         except EdgesinkError as error:
             if maker is None:
                 raise
@@ -73,6 +76,15 @@ def checkpoint_of(model: str, say: Say = silent) -> Path:
     return find_checkpoint(model, say)
 
 
+def _export_once(name: str, goal: Path, stream: StreamSpec, precision: Precision, talk: Talk) -> None:
+    """Make the bundle, or wait for another process that does and take its."""
+    with place_errors(goal.parent, ANOTHER_CACHE):
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(goal, lambda: talk.say(f"waiting for another edgesink that exports {name}")):
+            if _maker(goal) != __version__:
+                _export(name, goal, stream, precision, talk)
+
+
 def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision, talk: Talk) -> None:
     from edgesink.export.bundle import export
 
@@ -97,10 +109,9 @@ def _cache_name(named: ModelName) -> str:
     """A folder name that changes when any file of a local checkpoint does."""
     if named.path is None:
         return named.text.replace("/", "--")
-    inside = named.path.rglob("*") if named.path.is_dir() else [named.path]
-    files = sorted(path for path in inside if path.is_file())
-    stamp = "".join(f"{file.resolve()}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in files)
-    return f"{named.short}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
+    stamp = "".join(f"{file.resolve()}{file.stat().st_size}{file.stat().st_mtime_ns}" for file in named.files)
+    name = named.short.encode()[:LONGEST_NAME].decode(errors="ignore")
+    return f"{name}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
 
 
 def _stream_name(stream: StreamSpec) -> str:

@@ -7,6 +7,7 @@ traceback and exits with 1. Anything else that escapes is a bug and keeps its tr
 from __future__ import annotations
 
 LONGEST_QUOTE = 300  # characters of another's message
+LONGEST_FOUND = 600  # characters of what was found
 AGAIN = "export the model again"  # the remedy for a bundle that is not as it was written
 
 
@@ -20,15 +21,27 @@ class EdgesinkError(Exception):
     """
 
     def __init__(self, found: str, expected: str = "", remedy: str = "") -> None:
+        found = _one_line(found)
         self.found, self.expected, self.remedy = found, expected, remedy
         parts = [found, f"expected {expected}" if expected else "", remedy]
         super().__init__("; ".join(part for part in parts if part))
+
+
+def _one_line(text: str) -> str:
+    """What was found may quote a file, which can hold anything."""
+    line = text.replace("\r", " ").replace("\n", " ")
+    return line if len(line) <= LONGEST_FOUND else f"{line[:LONGEST_FOUND]} …"
 
 
 def first_line(error: BaseException) -> str:
     """The first line of a library's error message, to quote in ours; of a very long one the beginning."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= LONGEST_QUOTE else f"{line[:LONGEST_QUOTE]} …"
+
+
+def reason(error: Exception) -> str:
+    """Why, without the place: "Permission denied"."""
+    return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
 
 
 class BadBundle(EdgesinkError):
@@ -61,6 +74,10 @@ class BadNumbers(EdgesinkError):
 
 BROKEN = "start a new stream; if it happens again, check the bundle with `edgesink verify`"
 """What to do about bad numbers."""
+
+
+class BadPlace(EdgesinkError):
+    """A file or a folder cannot be read, made or replaced where the user wants it."""
 
 
 class NoSpace(EdgesinkError):

@@ -11,28 +11,71 @@ import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgesink.errors import NoSpace
+from edgesink.errors import BadPlace, NoSpace, reason
+from edgesink.locks import lock_folder, names_held
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+ANOTHER = "choose another place"
+TEMPORARY = ".edgesink."  # how names of folders begin that are there for a moment
+
+
+@contextmanager
+def place_errors(path: Path, remedy: str = ANOTHER) -> Iterator[None]:
+    """What the system refuses in here, at `path` if it names no other place, as NoSpace or BadPlace."""
+    try:
+        yield
+    except BrokenPipeError:  # of whom we talk to, not of a place
+        raise
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+        ours = any(part.startswith((TEMPORARY, f".{path.name}.")) for part in named.parts)
+        place = path if ours else named
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"{place}: the disk is full", "", f"free some disk, or {remedy}") from None
+        raise BadPlace(f"{place}: {reason(error)}", "", remedy) from None
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, in the same folder; renamed to `path` at the end, or removed if something fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """A temporary path to write to, on the same disk; renamed to `path` at the end, or removed if something fails.
+
+    A link stays one: what it leads to is written. Only an ordinary file is ever replaced, and its permissions stay.
+    Raises NoSpace, or BadPlace.
+    """
+    with place_errors(path):
+        goal = check_file_goal(path)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=goal.parent) as folder:
+            temporary = Path(folder) / "new"
+            yield temporary
+            if goal.exists():
+                temporary.chmod(stat.S_IMODE(goal.stat().st_mode))
+            temporary.replace(goal)
+
+
+def check_file_goal(path: Path) -> Path:
+    """Where `path` leads, if a file may be put there; BadPlace if what stands there is none, or may not be replaced."""
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        goal = path.resolve()
+        mode = goal.stat().st_mode
+    except FileNotFoundError:
+        if not os.access(goal.parent, os.W_OK | os.X_OK):
+            raise BadPlace(f"{path}: no file can be made there", "a folder that may be written", ANOTHER) from None
+        return goal
+    except OSError as error:
+        raise BadPlace(f"{path}: {reason(error)}", "the name of a file", ANOTHER) from None
+    except (ValueError, RuntimeError) as error:  # a null byte; links that lead in a circle
+        raise BadPlace(f"{str(path)!r}: {error}", "the name of a file", ANOTHER) from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
+        raise BadPlace(f"{path} is {kind}", "a file, or a name that is free", ANOTHER)
+    if not mode & 0o222 or not os.access(goal, os.W_OK):
+        raise BadPlace(f"{path} is read-only", "a file that may be written", ANOTHER)
+    return goal
 
 
 @contextmanager
@@ -40,35 +83,33 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of `path` at the end, or vanishes where something fails.
 
     The folder above it is there for scratch files, and vanishes in any case. What a killed process left of an earlier
-    try is cleared first. Raises NoSpace where the disk fills up.
+    try is cleared first. Raises NoSpace where the disk fills up, BadPlace where nothing may be made.
     """
-    try:
+    with place_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _work_folder(path) as work:
             folder = work / path.name
             folder.mkdir()
             yield folder
-            with _names_held(path.parent):
+            with names_held(path.parent):
                 _put(folder, path, work)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"{path.parent} is full", "", "free some disk, or choose another --out") from None
-        raise
 
 
 def recover_folder(path: Path) -> None:
     """Put back what stood at `path`, if a process was killed between taking it away and putting the new one there."""
-    if path.exists() or not path.name or not _leftovers(path, "old"):
+    if os.path.lexists(path) or not path.name or not _leftovers(path, "old"):
         return
-    with suppress(OSError), _names_held(path.parent):
+    with suppress(OSError), names_held(path.parent):
         _restore(path)
 
 
 def check_space(folder: Path, needed_bytes: int) -> None:
     """NoSpace if the disk of `folder` has less than that free."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed_bytes:
+    with place_errors(folder):
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        disk = shutil.disk_usage(there)
+    free = disk.free
+    if free < needed_bytes and disk.total:  # a place without a size says nothing
         raise NoSpace(
             f"{folder} has {free >> 20} MiB free",
             f"about {needed_bytes >> 20} MiB",
@@ -79,11 +120,11 @@ def check_space(folder: Path, needed_bytes: int) -> None:
 @contextmanager
 def _work_folder(path: Path) -> Iterator[Path]:
     """A locked folder beside `path`, for as long as the work takes."""
-    with _names_held(path.parent):
+    with names_held(path.parent):
         _restore(path)
         _sweep(path)
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}.new.", dir=path.parent))
-        lock = _lock(work)
+        lock = lock_folder(work)
     try:
         yield work
     finally:
@@ -115,7 +156,7 @@ def _restore(path: Path) -> None:
 def _sweep(path: Path) -> None:
     """Remove what killed processes left beside `path`."""
     for left in _leftovers(path, "old") + _leftovers(path, "new"):
-        lock = _lock(left)
+        lock = lock_folder(left)
         if lock is not None:
             shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
@@ -129,27 +170,3 @@ def _leftovers(path: Path, kind: str) -> list[Path]:
         return sorted(found, key=lambda other: other.stat().st_ctime_ns)
     except OSError:
         return []
-
-
-@contextmanager
-def _names_held(folder: Path) -> Iterator[None]:
-    """The time in which nobody else who does likewise changes names in `folder`."""
-    lock = _lock(folder, wait=True)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path, wait: bool = False) -> int | None:
-    """A descriptor that keeps `folder` locked until it is closed or its process ends; None if it cannot be had."""
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor

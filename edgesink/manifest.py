@@ -11,13 +11,16 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import sys
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
-from edgesink.errors import AGAIN, BadBundle, EdgesinkError
+from edgesink import strict_json
+from edgesink.errors import AGAIN, BadBundle, EdgesinkError, reason
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
 from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
@@ -36,7 +39,11 @@ COREML_PACKAGE = "model.mlpackage"
 COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
 
+GRAPHS: dict[Target, tuple[str, ...]] = {"onnx": (ONNX_GRAPH, ONNX_DATA)}
+"""Files without which a bundle cannot run; what Core ML and Core AI have are folders."""
+
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
+LARGEST_FLOAT = sys.float_info.max
 LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
 
 T = TypeVar("T")
@@ -217,8 +224,8 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> Manifest:
         """Read strictly; BadBundle says what is wrong and what to do."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = strict_json.parse(text)
+        except ValueError as error:
             raise BadBundle(f"{MANIFEST} is not JSON ({error})", "", AGAIN) from None
         found = data.get("format") if isinstance(data, dict) else None
         if found != FORMAT:
@@ -231,16 +238,25 @@ class Manifest:
         """Read the manifest of the bundle folder; BadBundle if there is none."""
         recover_folder(bundle)
         path = bundle / MANIFEST
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise BadBundle(f"no {MANIFEST} in {bundle}", "a bundle folder", "make one with `edgesink export`")
-        return cls.from_json(path.read_bytes())
+        try:
+            return cls.from_json(path.read_bytes())
+        except OSError as error:
+            raise BadBundle(f"{path} cannot be read ({reason(error)})") from None
 
     def check_files(self, bundle: Path) -> None:
         """Hold every file of the folder against its size and SHA-256; BadBundle names the first that differs."""
+        named = {file.path for file in self.files}
+        if lacking := sorted({TOKENIZER, *GRAPHS.get(self.target, ())} - named):
+            raise BadBundle(f"{MANIFEST} does not name {lacking[0]}, so nothing checks it", "every file named", AGAIN)
         for file in self.files:
             path = bundle / file.path
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise BadBundle(f"{path} is missing", "", "copy or export the bundle again")
+            if not path.resolve().is_relative_to(bundle.resolve()):
+                remedy = "copy what it leads to there, as cp -L does"
+                raise BadBundle(f"{path} is a link that leaves the bundle", "the file itself", remedy)
             size = path.stat().st_size
             if size != file.bytes:
                 raise BadBundle(f"{path} has {size} bytes", f"{file.bytes}", "copy or export the bundle again")
@@ -298,7 +314,7 @@ def decode(kind: Any, data: Any, where: str) -> Any:
     elif origin is dict and isinstance(data, dict):
         return {key: decode(arguments[1], item, f"{where}.{key}") for key, item in data.items()}
     elif kind is float:
-        fits = isinstance(data, int | float) and not isinstance(data, bool)
+        fits = isinstance(data, int | float) and not isinstance(data, bool) and abs(data) <= LARGEST_FLOAT
     else:
         fits = isinstance(kind, type) and type(data) is kind
     if not fits:

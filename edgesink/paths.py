@@ -5,10 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edgesink.errors import BadPlace
+
+ANOTHER_CACHE = "set EDGESINK_CACHE to a folder that may be written"
+
 
 def cache_folder(kind: str) -> Path:
     """The folder for `kind` ("bundles", "packages") below EDGESINK_CACHE or the user's cache; it may not exist."""
     base = os.environ.get("EDGESINK_CACHE")
     if base:
-        return Path(base).expanduser() / kind
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesink" / kind
+        return expanded(base) / kind
+    return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache")) / "edgesink" / kind
+
+
+def expanded(text: str | Path) -> Path:
+    """The path with ~ as the home folder; BadPlace if there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise BadPlace(
+            f"{text}: no home folder is known", "", "write the whole path; for the cache, set EDGESINK_CACHE"
+        ) from None

@@ -17,7 +17,7 @@ from edgesink.export.recipe import Recipe
 from edgesink.export.states import states_of
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import Weights, counted, describe_weights, held_weights
-from edgesink.files import check_space, recover_folder, whole_folder
+from edgesink.files import check_space, place_errors, recover_folder, whole_folder
 from edgesink.manifest import KERNELS_GRAPH, MANIFEST, ONNX_DATA, ONNX_GRAPH, Manifest, describe_file
 from edgesink.packages import EXPORT, require
 from edgesink.spec import ModelSpec, StreamSpec
@@ -155,8 +155,9 @@ def _check_goal(out: Path) -> None:
     recover_folder(out)
     if out.name in ("", ".."):
         raise BadOption(f"{out} cannot be replaced as a whole", "the name of a new folder", "choose another --out")
-    if not out.exists() or (out / MANIFEST).is_file():
-        return
+    with place_errors(out):
+        if not out.exists() or (out / MANIFEST).is_file():
+            return
     if not out.is_dir() or any(out.iterdir()):
         raise BadOption(f"{out} exists and is not a bundle", "a new folder or an older bundle", "choose another --out")
 

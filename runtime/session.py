@@ -179,7 +179,7 @@ def load(
 
     Args:
         bundle: the folder that `edgesink export` wrote, target onnx.
-        threads: for matrix products; None lets ONNX Runtime take every core.
+        threads: for matrix products, never more than the process may run on; None takes a thread a core.
         provider: where ONNX Runtime runs, "cpu" or "cuda"; "plain" is the CPU with `kernels=False`.
         sinks: pinned first tokens, 0 to the bundle's max_sinks; None takes the bundle's default.
         kernels: run the graph for edgesink's own kernels; None runs it where the bundle and this machine have it.

@@ -7,6 +7,7 @@ bundle's type of state whatever type they are run in, so that what was saved her
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class SavedSession:
 
 
 def write_session(path: Path, manifest: Manifest, position: int, sinks: int, state: dict[str, np.ndarray]) -> None:
-    """Write beside `path` and rename into place; NoSpace if the disk is full, and then nothing is left."""
+    """Write beside `path` and rename into place; BadPlace or NoSpace if that cannot be, and then nothing is left."""
     dtype, fingerprint = manifest.state_dtype, manifest.fingerprint
     written = {name: np.ascontiguousarray(array[:, :, :position], dtype) for name, array in state.items()}
     header = {
@@ -46,7 +47,7 @@ def write_session(path: Path, manifest: Manifest, position: int, sinks: int, sta
     try:
         with atomic_write(path) as aside:
             save_file(written, aside, header)
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise NoSpace(f"{path} cannot be written ({error})", "", "choose another place or free some disk") from None
 
 
@@ -56,7 +57,7 @@ def read_session(path: Path, manifest: Manifest, like: dict[str, np.ndarray]) ->
     Raises:
         BadSession: no such file, one of another bundle, or one that no stream can have written.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadSession(f"no session file {path}", "", "save one first")
     try:
         with safe_open(path, framework="numpy") as file:

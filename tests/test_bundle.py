@@ -117,7 +117,7 @@ def test_an_older_bundle_is_replaced_and_other_folders_are_not(toy, tmp_path):
 
 
 def test_too_small_a_disk_is_noticed_before_anything_is_written(toy, tmp_path, monkeypatch):
-    usage = type("Usage", (), {"free": 100 << 10})
+    usage = type("Usage", (), {"free": 100 << 10, "total": 1 << 30})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(NoSpace, match="0 MiB free"):
         export(toy.path, tmp_path / "bundle", "onnx", SPEC, "fp32")

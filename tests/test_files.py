@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgesink.errors import BadPlace
 from edgesink.files import recover_folder, whole_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks of folders are POSIX")
@@ -103,7 +104,7 @@ def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(PermissionError):
+    with pytest.raises(BadPlace):
         write(goal, "new")
     assert (goal / "text").read_text() == "old"
     assert names(tmp_path) == ["goal"]

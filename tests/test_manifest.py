@@ -1,6 +1,7 @@
 """The manifest: round trip, strictness, and every way a bundle can be damaged."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from edgesink.errors import BadBundle
 from edgesink.manifest import FORMAT, BundleFile, Manifest, Parity, State, describe_file, replace_manifest
 from edgesink.spec import LayerRing, StreamSpec
 
+FILES = ("model.onnx", "model.onnx.data", "tokenizer.json")
 STREAM, OWN_WINDOW = StreamSpec(4, 28, 16, 8), LayerRing(8, False)
 
 
@@ -136,13 +138,58 @@ def test_text_that_is_not_a_manifest_is_refused(tmp_path: Path):
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, damage, message):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"data")
-    good = manifest(files=(describe_file(tmp_path, path),))
+    good = with_files(tmp_path)
     good.check_files(tmp_path)
-    damage(path)
+    damage(tmp_path / "model.onnx")
     with pytest.raises(BadBundle, match=message):
         good.check_files(tmp_path)
+
+
+def with_files(folder: Path) -> Manifest:
+    for name in FILES:
+        (folder / name).write_bytes(b"data")
+    return manifest(files=tuple(describe_file(folder, folder / name) for name in FILES))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_the_manifest_does_not_name_is_not_run_unchecked(tmp_path: Path, name):
+    whole = with_files(tmp_path)
+    files = tuple(file for file in whole.files if file.path != name)
+    with pytest.raises(BadBundle, match=f"does not name {name}"):
+        manifest(files=files).check_files(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_a_link_may_not_leave_the_bundle(tmp_path: Path):
+    bundle, path = tmp_path / "bundle", tmp_path / "bundle" / "tokenizer.json"
+    bundle.mkdir()
+    good = with_files(bundle)
+    path.unlink()
+    path.symlink_to("model.onnx")
+    good.check_files(bundle)
+    (tmp_path / "elsewhere").write_bytes(b"data")
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadBundle, match="a link that leaves the bundle"):
+        good.check_files(bundle)
+    (tmp_path / "link").symlink_to(bundle)
+    path.unlink()
+    path.write_bytes(b"data")
+    good.check_files(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        (manifest().to_json().replace("{", '{"format": 2,', 1), "'format' stands in it twice"),
+        ("9" * 5000, "not JSON"),
+    ],
+    ids=["deep", "twice", "long number"],
+)
+def test_json_that_says_two_things_or_none_is_refused(text, message):
+    with pytest.raises(BadBundle, match=message):
+        Manifest.from_json(text)
 
 
 def test_the_fingerprint_follows_the_model_files_only():

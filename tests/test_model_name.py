@@ -23,6 +23,8 @@ def places(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "Qwen2.5-0.5B-Q4_K.GGUF").write_bytes(b"GGUF")
     (tmp_path / "sha256-00ff").write_bytes(b"GGUF")
+    for number in (1, 2):
+        (tmp_path / f"Big-0000{number}-of-00003.gguf").write_bytes(b"GGUF")
     return tmp_path
 
 
@@ -34,6 +36,7 @@ def places(tmp_path, monkeypatch):
         ("./Llama-3.2-1B/", "checkpoint", "Llama-3.2-1B"),
         ("Qwen2.5-0.5B-Q4_K.GGUF", "checkpoint", "Qwen2.5-0.5B-Q4_K"),
         ("sha256-00ff", "checkpoint", "sha256-00ff"),
+        ("Big-00002-of-00003.gguf", "checkpoint", "Big"),
         ("smollm2-135m", "hub", "smollm2-135m"),
         ("HuggingFaceTB/SmolLM2-1.7B-Instruct", "hub", "SmolLM2-1.7B-Instruct"),
     ],
@@ -63,3 +66,10 @@ def test_what_can_be_nothing_is_refused_with_the_choices(places, text):
 def test_a_folder_that_holds_no_model_is_refused_by_name(places):
     with pytest.raises(BadCheckpoint, match="empty holds neither"):
         understand("empty")
+
+
+def test_the_files_of_a_model_are_all_of_its_folder_or_all_its_parts(places):
+    names = lambda text: [path.name for path in understand(text).files]  # noqa: E731
+    assert names("Big-00002-of-00003.gguf") == ["Big-00001-of-00003.gguf", "Big-00002-of-00003.gguf"]
+    assert names("sha256-00ff") == ["sha256-00ff"]
+    assert names("Llama-3.2-1B") == ["config.json"]

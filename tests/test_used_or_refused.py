@@ -219,8 +219,8 @@ CONFIGS = {
     "rope of layers": ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "full_attention"),
     "layers": ({"layer_types": ["full_attention"] * 2}, "used"),
     "layers that differ": ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
-    "GPTQ": ({"quantization_config": {"quant_method": "gptq"}}, "'gptq'"),
-    "FP8": ({"quantization_config": {"quant_method": "fp8"}}, "'fp8'"),
+    "GPTQ": ({"quantization_config": {"quant_method": "gptq"}}, "GPTQ"),
+    "FP8": ({"quantization_config": {"quant_method": "fp8"}}, "FP8"),
     "nobody's": ({"quantization_config": 8}, "quantization_config"),
     "MLX": ({"quantization": {"bits": 4}}, "MLX"),
     "code of its own": ({"auto_map": {"AutoModelForCausalLM": "modeling.Own"}}, "auto_map"),
@@ -388,7 +388,7 @@ KEY = "model.embed_tokens.weight"
         ({"weight_map": {KEY: 3}}, KEY),
         ({"weight_map": {KEY: "../a.safetensors"}}, KEY),
         ({"weight_map": {KEY: "/etc/passwd"}}, KEY),
-        ({"weight_map": {KEY: "b.safetensors"}}, "b.safetensors is missing"),
+        ({"weight_map": {KEY: "b.safetensors"}}, "lacks b.safetensors"),
         ({"weight_map": {KEY: "a.safetensors"}}, "has a tensor 'lm_head.weight'"),
         ("one more", "has no tensor 'model.more'"),
         ("right", ""),
@@ -411,7 +411,7 @@ def test_an_index_says_what_its_files_hold(folders, folder, verdict, index, mess
     [
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"<!DOCTYPE html><html>", "web page"),
-        (b"", "read"),
+        (b"", "is empty"),
     ],
 )
 def test_files_that_are_no_weights_are_named(folder, tmp_path, start, message):

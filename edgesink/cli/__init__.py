@@ -9,12 +9,15 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgesink.cli import advise, attention, bench, export, inspect, perplexity, recall, talk, timing, verify
+from edgesink.cli.output import leave, say, take_any_encoding
 from edgesink.errors import EdgesinkError
+from edgesink.files import place_errors
 from edgesink.version import __version__
 
 app = typer.Typer(
@@ -31,11 +34,19 @@ def main() -> None:
     """Run the command line; the entry point of the `edgesink` script."""
     if not sys.warnoptions:  # neither -W nor PYTHONWARNINGS
         warnings.simplefilter("ignore", FutureWarning)  # what a dependency plans to change is for developers to see
+    take_any_encoding()
     try:
-        app()
+        with place_errors(Path("the output")):
+            try:
+                app()
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on
+        leave(1)
     except EdgesinkError as error:
-        print(f"edgesink: {error}", file=sys.stderr)
-        sys.exit(1)
+        say(f"edgesink: {error}")
+        leave(1)
 
 
 @app.callback(invoke_without_command=True)

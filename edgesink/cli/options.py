@@ -24,7 +24,9 @@ CheckpointName = Annotated[
 Texts = Annotated[list[Path], typer.Option("--text", help="UTF-8 text file to read. Repeat the option for more files.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Plot = Annotated[Path | None, typer.Option(help="Also draw the result into this PNG file.")]
-Threads = Annotated[int | None, typer.Option(help="Number of CPU threads. Default: all cores.")]
+Threads = Annotated[
+    int | None, typer.Option(help="Number of CPU threads. Default: one for each core that the process may use.")
+]
 Window = Annotated[
     int, typer.Option(help="Sliding window in tokens, in addition to 4 sinks. Ignored if MODEL is a bundle.")
 ]

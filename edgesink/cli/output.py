@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from edgesink.callbacks import Talk
@@ -11,7 +15,27 @@ from edgesink.callbacks import Talk
 
 def say(text: str) -> None:
     """Print a message for people to stderr; stdout is for the result."""
-    print(text, file=sys.stderr, flush=True)
+    if sys.stderr is None:
+        return
+    with suppress(OSError):  # nobody reads it, and the work goes on
+        print(text, file=sys.stderr, flush=True)
+
+
+def take_any_encoding() -> None:
+    """Characters that the terminal has not, and bytes that are no text, are replaced: a talk does not end for them."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def leave(code: int) -> None:
+    """End the process; what a full or closed output still holds is dropped without a word."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 class Bar:
@@ -57,8 +81,9 @@ def on_terminal() -> Talk:
 
 
 def print_json(data: Any) -> None:
-    """The result as JSON."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    """The result as JSON, in ASCII where the output is not UTF-8."""
+    encoding = (sys.stdout.encoding if sys.stdout else None) or "utf-8"
+    print(json.dumps(data, indent=2, ensure_ascii=codecs.lookup(encoding).name != "utf-8"))
 
 
 def megabytes(count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,7 @@ from edgesink.cli.options import (
 )
 from edgesink.cli.output import on_terminal, print_json, say
 from edgesink.errors import BadOption
+from edgesink.files import check_file_goal
 from edgesink.models import DEFAULT_MODEL
 
 
@@ -59,21 +60,22 @@ def chat(
     """
     import edgesink
     from edgesink.bundles import find_bundle
-    from edgesink.cli.repl import converse, show
+    from edgesink.cli.repl import converse, kept, show
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+    if session:
+        check_file_goal(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     talk = Chat(stream, system, sampling, pin_system)
-    if session and session.exists():
+    if session and os.path.lexists(session):
         talk.restore(session)
-    if message is not None:
-        say(f"({show(talk.answer(message, max_new_tokens))})")
-    else:
-        converse(talk, max_new_tokens)
-    if session:
-        talk.save(session)
+    with kept(talk, session):
+        if message is not None:
+            say(f"({show(talk.answer(message, max_new_tokens))})")
+        else:
+            converse(talk, max_new_tokens)
 
 
 def generate(
@@ -99,13 +101,13 @@ def generate(
     """Continue a text."""
     import edgesink
     from edgesink.bundles import find_bundle
-    from edgesink.cli.repl import show
+    from edgesink.cli.repl import read_prompt, show
     from edgesink.runtime.generate import generate as generate_tokens
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
-    ids = stream.tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
+    ids = stream.tokenizer.encode(prompt if prompt is not None else read_prompt(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to continue")
     tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or ())

@@ -16,6 +16,8 @@ from edgesink.errors import BadCheckpoint
 from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.folder import SafetensorsCheckpoint
 from edgesink.export.checkpoint.gguf_file import GgufCheckpoint
+from edgesink.export.checkpoint.gguf_header import is_gguf
+from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.families.weights_of import weight_names, weight_shape
 from edgesink.spec import ModelSpec
 
@@ -72,6 +74,11 @@ class Checkpoint(Protocol):
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a GGUF file or a folder of safetensors; BadCheckpoint says what is wrong with it."""
     if path.is_file():
+        check_stand_in(path)
+        if path.suffix == ".safetensors" and not is_gguf(path):
+            raise BadCheckpoint(
+                f"{path} is one file of a checkpoint", "its folder, with config.json", "name the folder"
+            )
         return GgufCheckpoint(path)
     if path.is_dir() and (path / "config.json").is_file():
         return SafetensorsCheckpoint(path)

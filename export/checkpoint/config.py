@@ -6,12 +6,13 @@ Owns the two lists of what a family need not read. Knows no family.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgesink import strict_json
 from edgesink.errors import BadCheckpoint, first_line
+from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.families.fields import Fields, short
 
 HARMLESS = frozenset({
@@ -89,12 +90,25 @@ MEANINGS: Mapping[str, str] = {
 """What a refused field means; after a semicolon the way out."""
 
 
+METHODS = {
+    "gptq": "GPTQ",
+    "awq": "AWQ",
+    "fp8": "FP8",
+    "fbgemm_fp8": "FP8",
+    "bitsandbytes": "bitsandbytes",
+    "MLX": "MLX",
+}
+"""`quant_method` -> as people call it, where that is another word."""
+
+
 def check_quantization(config: Fields) -> None:
     """Refuse weights that another tool has quantised, by the name of its method."""
     if config.says("quantization_config"):
-        method = config.section("quantization_config").get("quant_method", "an unknown method")
+        section = config.section("quantization_config")
+        unnamed = "MLX" if {"group_size", "bits"} <= section.keys() else "an unknown method"
+        method = section.get("quant_method", unnamed)
         raise BadCheckpoint(
-            f"{config.where} has quantization_config: weights quantised by {short(method)}",
+            f"{config.where} has quantization_config: weights quantised by {METHODS.get(str(method), short(method))}",
             "weights in float32, float16 or bfloat16",
             "take the model that they were made from, or a GGUF",
         )
@@ -128,8 +142,9 @@ def end_ids(where: str, value: Any, vocab: int) -> set[int]:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        check_stand_in(path)
+        data = strict_json.parse(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise BadCheckpoint(f"{path} cannot be read ({first_line(error)})", "a JSON object") from None
     if not isinstance(data, dict):
         raise BadCheckpoint(f"{path} holds {short(data)}", "a JSON object")

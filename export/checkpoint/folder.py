@@ -24,8 +24,9 @@ from edgesink.export.checkpoint.config import (
 )
 from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer, tokenizer_of_folder
 from edgesink.export.checkpoint.multimodal import TEXT_KINDS, text_config, text_tensors
+from edgesink.export.checkpoint.prefixes import with_prefix
 from edgesink.export.checkpoint.second_reading import check_sizes
-from edgesink.export.checkpoint.shards import check_floats, open_shard, read_headers, with_prefix
+from edgesink.export.checkpoint.shards import check_floats, open_shard, read_headers
 from edgesink.export.checkpoint.unsupported import refuse_family
 from edgesink.export.families import HUB_FAMILIES
 from edgesink.export.families.fields import Fields

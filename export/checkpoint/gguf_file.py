@@ -1,4 +1,4 @@
-"""One GGUF file, as llama.cpp writes them."""
+"""A GGUF, as llama.cpp writes them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from edgesink.errors import BadCheckpoint, first_line
+from edgesink.errors import BadCheckpoint
 from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
 from edgesink.export.checkpoint.chat_files import gguf_special_tokens, gguf_templates
+from edgesink.export.checkpoint.gguf_parts import read_gguf
 from edgesink.export.checkpoint.gguf_tokenizer import (
     CONTROL,
     TEXT_TAGS,
@@ -22,7 +23,6 @@ from edgesink.export.checkpoint.gguf_tokenizer import (
     tokenizer_of_gguf,
 )
 from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer
-from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
 from edgesink.export.families import GGUF_FAMILIES
 from edgesink.export.families.fields import Fields
@@ -64,7 +64,8 @@ class GgufCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.fields, self._tensors = _read(path)
+        file = read_gguf(path)
+        self._first, self.fields, self._tensors = file.first, file.fields, file.tensors
         header = Fields(self.fields, str(path))
         _check_whole_model(header)
         kind = header.text("general.architecture")
@@ -86,7 +87,7 @@ class GgufCheckpoint:
     @cached_property
     def tokenizer(self) -> ModelTokenizer:
         """Its tokenizer; BadCheckpoint if it cannot be used."""
-        return tokenizer_of_gguf(self.path, self.fields, self.model.vocab)
+        return tokenizer_of_gguf(self._first, self.fields, self.model.vocab)
 
     @property
     def bos_id(self) -> int | None:
@@ -200,30 +201,12 @@ def _values(tensor: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
     return array
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(fields by name, tensors by name)."""
-    from gguf import GGUFReader
-
-    check_stand_in(path)
-    try:
-        reader = GGUFReader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items()}
-    except Exception as error:  # whatever damaged bytes lead the reader to
-        raise BadCheckpoint(
-            f"{path} is not a readable GGUF file ({first_line(error)})", "", "download it again"
-        ) from None
-    return fields, {tensor.name: tensor for tensor in reader.tensors}
-
-
 def _check_whole_model(header: Fields) -> None:
-    """Refuse a file that is a part of a model, or something else about one."""
+    """Refuse a file that is something else about a model."""
     kind = header.text("general.type", "model")
     if kind in FILE_TYPES:
         what, remedy = FILE_TYPES[kind]
         raise BadCheckpoint(f"{header.where} is {what}", "a whole model", remedy)
-    if header.get("split.count") not in (None, 0, 1):
-        meaning, remedy = "a part of a model that is split", "join its parts with llama-gguf-split --merge"
-        raise header.error("split.count", "a whole model in one file", meaning, remedy)
 
 
 def _readable(kind: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgesink.errors import BadCheckpoint, first_line
 from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer, normalised
+from edgesink.export.checkpoint.pre_tokenizers import PATTERNS, pre_tokenizer
 from edgesink.export.families.fields import short
 
 CONTROL, USER_DEFINED = 3, 4  # gguf.TokenType
@@ -27,8 +28,11 @@ TURN_ENDS = frozenset({
 TEXT_TAGS = frozenset({"</s>", "<eos>"})
 """Tokens that end a text if they are control tokens; without that they are tags of a page."""
 
-BEGUN = frozenset({"llama-bpe"})
+BEGUN = frozenset({"llama-bpe", "llama3", "llama-v3"})
 """Byte-level tokenizers that put the first token before a text, unless the file says otherwise."""
+
+WHOLE_WORDS = BEGUN | {"tekken"}
+"""Those that take a word that is in the vocabulary as it is, whatever the merges."""
 
 _P = "tokenizer.ggml."
 
@@ -46,13 +50,13 @@ def tokenizer_of_gguf(path: Path, fields: Mapping[str, Any], rows: int) -> Model
         ) from None
     if fields.get(f"{_P}model") == "gpt2":
         name = fields.get(f"{_P}pre")
-        if type(name) is not str or name not in _PRE_TOKENIZERS:
+        if type(name) is not str or name not in PATTERNS:
             raise BadCheckpoint(
                 f"{path} names the pre-tokenizer {short(name)}",
-                f"one of {', '.join(_PRE_TOKENIZERS)}",
+                f"one of {', '.join(PATTERNS)}",
                 "export the original checkpoint folder",
             )
-        inner.pre_tokenizer = _PRE_TOKENIZERS[name]()
+        inner.pre_tokenizer = pre_tokenizer(name)
         inner.model.ignore_merges = name in WHOLE_WORDS
     tokens = dict(enumerate(fields[f"{_P}tokens"]))
     bos, eos = token_id(fields, "bos"), token_id(fields, "eos")
@@ -91,40 +95,3 @@ def kinds_of(fields: Mapping[str, Any]) -> list[int]:
 def _adds_bos(fields: Mapping[str, Any]) -> bool:
     by_kind = fields.get(f"{_P}model") == "llama" or fields.get(f"{_P}pre") in BEGUN
     return bool(fields.get(f"{_P}add_bos_token", by_kind))
-
-
-def _byte_level(*before: Any) -> Any:
-    from tokenizers import pre_tokenizers
-
-    use_regex = not any(isinstance(step, pre_tokenizers.Split) for step in before)
-    return pre_tokenizers.Sequence([*before, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)])
-
-
-def _with_digits() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return _byte_level(pre_tokenizers.Digits(individual_digits=True))
-
-
-def _with_regex(digits: str) -> Any:
-    """The pattern of Llama 3 and Qwen 2, which differ in how many digits stay together."""
-    from tokenizers import Regex, pre_tokenizers
-
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-        + digits
-        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-    return _byte_level(pre_tokenizers.Split(Regex(pattern), "isolated"))
-
-
-_PRE_TOKENIZERS = {
-    "smollm": _with_digits,
-    "gpt-2": _byte_level,
-    "llama-bpe": lambda: _with_regex(r"\p{N}{1,3}"),
-    "qwen2": lambda: _with_regex(r"\p{N}"),
-}
-"""By the name in `tokenizer.ggml.pre`, as llama.cpp's conversion script gives them."""
-
-WHOLE_WORDS = frozenset({"llama-bpe"})
-"""Those that take a word that is in the vocabulary as it is, whatever the merges."""

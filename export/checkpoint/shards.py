@@ -18,6 +18,8 @@ from edgesink.export.families.fields import short
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ONE_COPY = "index and files of one copy of the model"
+STALE = "take both from one copy; an index that is older than its files can be made anew"
 FLOATS = ("F32", "F16", "BF16", "F64")
 
 
@@ -38,16 +40,16 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     if not (folder / INDEX).is_file():
         raise BadCheckpoint(f"no {SINGLE} in {folder}", "safetensors weights, in one file or sharded")
     files = _file_of_each(folder)
+    _check_shards(folder, set(files.values()))
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(files.values())):
         for key, tensor in _header(folder, name).items():
             if files.get(key) != name:
-                raise BadCheckpoint(
-                    f"{folder / name} has a tensor {key!r}", f"it in {files.get(key) or 'no file'}, as {INDEX} says"
-                )
+                place = f"{INDEX} puts into {files[key]}" if key in files else f"{INDEX} does not name"
+                raise BadCheckpoint(f"{folder / name} has a tensor {key!r} that {place}", ONE_COPY, STALE)
             tensors[key] = tensor
     for key in sorted(files.keys() - tensors.keys()):
-        raise BadCheckpoint(f"{folder / files[key]} has no tensor {key!r}", f"it there, as {INDEX} says")
+        raise BadCheckpoint(f"{folder / files[key]} has no tensor {key!r}", f"it there, as {INDEX} says", STALE)
     return tensors
 
 
@@ -62,17 +64,32 @@ def check_floats(tensors: Mapping[str, Tensor], folder: Path, exempt: Callable[[
             )
 
 
+def _check_shards(folder: Path, names: set[str]) -> None:
+    """Every file of the index is there."""
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if not missing:
+        return
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in names)
+    found = f"{folder} lacks {missing[0]}{more}, which {INDEX} names"
+    if others:
+        raise BadCheckpoint(f"{found}, and has {others[0]}, which it does not", ONE_COPY, STALE)
+    raise BadCheckpoint(found, "every file of the index", "download what is missing")
+
+
 def open_shard(path: Path) -> Any:
     """A safetensors file, mapped; numpy has no bfloat16, so tensors are PyTorch's."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise BadCheckpoint(f"{path} is missing", "every shard of the index", "download it again")
+        raise BadCheckpoint(f"{path} is missing", "the file", "download it again")
     check_stand_in(path)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise BadCheckpoint(f"{path} cannot be read ({first_line(error)})", "", "download it again") from None
+        cut = "incomplete" in str(error).lower() or "too small" in str(error).lower()
+        remedy = "download it again" if cut else "choose another copy of the model"
+        raise BadCheckpoint(f"{path} cannot be read ({first_line(error)})", "", remedy) from None
 
 
 def _header(folder: Path, name: str) -> dict[str, Tensor]:
@@ -94,14 +111,3 @@ def _file_of_each(folder: Path) -> Mapping[str, str]:
         if type(name) is not str or name in ("", ".", "..") or Path(name).name != name:
             raise BadCheckpoint(f"{where} puts {key!r} into {short(name)}", "the name of a file of the folder")
     return files
-
-
-def with_prefix(tensors: Mapping[str, Tensor], embedding: str, head: str) -> dict[str, Tensor]:
-    """The tensors as a causal model spells them.
-
-    A base model that was saved alone has its keys without the first part ("model."); its embedding shows that.
-    """
-    prefix, _, rest = embedding.partition(".")
-    if embedding in tensors or rest not in tensors:
-        return dict(tensors)
-    return {key if key == head else f"{prefix}.{key}": tensor for key, tensor in tensors.items()}

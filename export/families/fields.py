@@ -8,11 +8,13 @@ list of what it reads cannot go stale. Knows no field of any family.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from edgesink.errors import BadCheckpoint
 
+LARGEST_NUMBER = sys.float_info.max
 LARGEST = 1 << 31  # no size of a model is larger; a damaged field often is
 
 
@@ -53,7 +55,7 @@ class Fields:
     def number(self, name: str, default: float | None = None, below: float = math.inf) -> float:
         """A number above 0 and below `below`; `default` where it is null or absent."""
         value = self._required(name, default)
-        if type(value) not in (int, float) or not 0 < value < below:
+        if type(value) not in (int, float) or not 0 < value <= LARGEST_NUMBER or value >= below:
             raise self.error(name, "a number above 0" + ("" if below == math.inf else f" and below {below:g}"))
         return float(value)
 
@@ -71,7 +73,7 @@ class Fields:
         """A list of `length` numbers above 0."""
         values = self.get(name)
         good = isinstance(values, list) and len(values) == length
-        if not good or not all(type(value) in (int, float) and 0 < value < math.inf for value in values):
+        if not good or not all(type(value) in (int, float) and 0 < value <= LARGEST_NUMBER for value in values):
             raise self.error(name, f"{length} numbers above 0")
         return [float(value) for value in values]
 
