@@ -155,7 +155,8 @@ def test_an_end_is_what_any_file_calls_one(tmp_path, config, generation, tokeniz
 
 def test_a_checkpoint_without_an_end_is_said_to_have_none(tmp_path):
     toy, said = make_toy(tmp_path / "toy", eos_token_id=None), []
-    (toy.path / "generation_config.json").unlink(missing_ok=True)
+    for name in ("generation_config.json", "chat_template.jinja"):  # whose turns have an end
+        (toy.path / name).unlink(missing_ok=True)
     made = export(toy.path, tmp_path / "bundle", "onnx", StreamSpec(3, 13, 8, 5), "fp32", say=said.append)
     assert made.eos_ids == ()
     assert said == ["this checkpoint names no end token: an answer goes on until it is stopped"]

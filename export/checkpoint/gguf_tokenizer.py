@@ -28,11 +28,13 @@ TURN_ENDS = frozenset({
 TEXT_TAGS = frozenset({"</s>", "<eos>"})
 """Tokens that end a text if they are control tokens; without that they are tags of a page."""
 
-BEGUN = frozenset({"llama-bpe", "llama3", "llama-v3"})
-"""Byte-level tokenizers that put the first token before a text, unless the file says otherwise."""
+WHOLE_WORDS = frozenset({
+    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken",
+})  # fmt: skip
+"""Byte-level tokenizers, by `tokenizer.ggml.pre`, that take a word of the vocabulary as it is, whatever the merges."""
 
-WHOLE_WORDS = BEGUN | {"tekken"}
-"""Those that take a word that is in the vocabulary as it is, whatever the merges."""
+BEGUN = WHOLE_WORDS | {"chameleon"}
+"""Those that put the first token before a text, unless the file says otherwise."""
 
 _P = "tokenizer.ggml."
 
