@@ -72,7 +72,7 @@ def test_chat_reads_messages_and_commands_from_a_pipe(bundle, tmp_path):
     assert result.exit_code == 0
     assert saved.is_file()
     assert "of 64 tokens held (3 pinned)" in result.stderr
-    assert "/reset" in result.stderr
+    assert "/nonsense is no command" in result.stderr
     assert "no session file no" in result.stderr
 
 
