@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -134,7 +135,7 @@ def with_manifest(bundle, tmp_path, **changes):
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in bundle.iterdir():
-        (copy / file.name).symlink_to(file)
+        os.link(file, copy / file.name)
     (copy / "manifest.json").unlink()
     replace_manifest(copy, dataclasses.replace(Manifest.read(bundle), **changes))
     return copy
@@ -164,7 +165,7 @@ def test_what_the_template_writes_behind_an_answer_ends_one(toy, tmp_path):
     folder = tmp_path / "toy"
     folder.mkdir()
     for file in toy.path.iterdir():
-        (folder / file.name).symlink_to(file)
+        os.link(file, folder / file.name)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": 7}))
