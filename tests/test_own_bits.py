@@ -20,8 +20,7 @@ pytestmark = pytest.mark.slow
 STREAM = StreamSpec.fitted(window=60)
 TOKENS = 370  # more than 300 past the capacity
 MODELS = ["qwen-0.5b", "gemma3-270m", "qwen-1.5b"]
-LARGEST = {"Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf": 0.5}  # of |Δlogit|, where it is not 0.1; 0.43 measured
-MEAN = 0.01  # 0.0046 measured: what is larger is a few tokens'
+LARGEST, OF_SINKS = 0.1, 0.5  # |Δlogit|; sinks have the largest activations, and roundings with them: 0.43 measured
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -60,11 +59,12 @@ def test_logits_are_those_of_the_file_past_the_capacity(model, prose):
         stream = load(bundle, **options)
         found = np.stack([stream.step(int(token)) for token in ids])
         difference, agreed = np.abs(found - expected), found.argmax(1) == expected.argmax(1)
-        print(f"\n{path.name}, {name}: {stream.evicted} tokens past the capacity, max {difference.max():.3f}, "
+        print(f"\n{path.name}, {name}: {stream.evicted} tokens past the capacity, max {difference[STREAM.sinks :].max():.3f} "
+              f"(of the sinks {difference[: STREAM.sinks].max():.3f}), "
               f"mean {difference.mean():.4f}, argmax {agreed.mean():.4f}")  # fmt: skip
         if name == "kernels":
-            assert difference.max() <= LARGEST.get(path.name, 0.1)
-            assert difference.mean() <= MEAN
+            assert difference[: STREAM.sinks].max() <= OF_SINKS
+            assert difference[STREAM.sinks :].max() <= LARGEST
             assert agreed.mean() >= 0.98
         else:
             assert agreed.mean() >= 0.85, "activations are rounded to 8 bits"
