@@ -50,10 +50,13 @@ def lock_folder(folder: Path, wait: bool = False) -> int | None:
 
 def _held_file(path: Path, on_wait: Callable[[], None]) -> int | None:
     """A descriptor of the file that stands at `path` now, locked."""
+    waits = False
     while fcntl is not None:
         lock = _locked(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), wait=False)
         if lock is None:
-            on_wait()
+            if not waits:
+                on_wait()
+            waits = True
             lock = _locked(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), wait=True)
         if lock is None or _is_at(lock, path):
             return lock
