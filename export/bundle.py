@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgesink.callbacks import OnProgress, Say, silent
 from edgesink.errors import BadOption
 from edgesink.export.bundle_readme import bundle_readme
@@ -16,7 +18,7 @@ from edgesink.export.estimate import bundle_bytes, scratch_bytes
 from edgesink.export.recipe import Recipe
 from edgesink.export.states import states_of
 from edgesink.export.tokenizer_files import write_tokenizer
-from edgesink.export.weights import Weights, counted, describe_weights, held_weights
+from edgesink.export.weights import Energies, Weights, counted, describe_weights, held_weights, rounds_floats
 from edgesink.files import check_space, place_errors, recover_folder, whole_folder
 from edgesink.manifest import KERNELS_GRAPH, MANIFEST, ONNX_DATA, ONNX_GRAPH, Manifest, describe_file
 from edgesink.packages import EXPORT, require
@@ -40,14 +42,20 @@ def export(
     vocabulary_bits: int | None = None,
     parts: int = 1,
     say: Say = silent,
+    calibration: np.ndarray | None = None,
 ) -> Manifest:
     """`write_bundle` with the recipe's fields as arguments; those left out take the target's defaults."""
     recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
-    return write_bundle(checkpoint_path, out, recipe, progress, say)
+    return write_bundle(checkpoint_path, out, recipe, progress, say, calibration)
 
 
 def write_bundle(
-    checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: OnProgress = silent, say: Say = silent
+    checkpoint_path: Path,
+    out: Path,
+    recipe: Recipe,
+    on_progress: OnProgress = silent,
+    say: Say = silent,
+    calibration: np.ndarray | None = None,
 ) -> Manifest:
     """Export a checkpoint to the bundle folder `out`.
 
@@ -57,6 +65,8 @@ def write_bundle(
         recipe: what is asked for.
         on_progress: told when a weight is first read: how many were, of how many, its name.
         say: told what people should know of the model's text.
+        calibration: ids [n] of a text of the kind that the model will read; weights in int4 are then rounded with
+            regard to how large their inputs are in it.
     Raises:
         BadCheckpoint, BadOption, MissingPackage, NoSpace: nothing is left behind.
     """
@@ -67,10 +77,13 @@ def write_bundle(
     checkpoint = open_checkpoint(checkpoint_path)
     recipe.check_model(checkpoint.model)
     check_space(out.parent, bundle_bytes(checkpoint, recipe) + scratch_bytes(checkpoint, recipe))
+    energies = None if calibration is None else _energies(checkpoint, recipe, calibration, on_progress)
     with whole_folder(out) as folder:
-        weights = held_weights(checkpoint, recipe.precision, recipe.vocabulary_bits)
+        weights = held_weights(checkpoint, recipe.precision, recipe.vocabulary_bits, energies)
         weights = counted(weights, len(weight_names(checkpoint.model)), on_progress)
         draft = _draft(checkpoint, recipe)
+        if energies is not None:
+            draft = dataclasses.replace(draft, weights=f"{draft.weights}, calibrated")
         step_bytes = _write_graph(folder, checkpoint.model, recipe, draft, weights)
         turns = write_tokenizer(checkpoint, folder)
         files = tuple(describe_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
@@ -82,6 +95,23 @@ def write_bundle(
     if dropped := checkpoint.dropped_tokens:
         say(f"the embedding has no row for {', '.join(dropped)}: in a text they are like any other words")
     return manifest
+
+
+def _energies(checkpoint: Checkpoint, recipe: Recipe, ids: np.ndarray, on_progress: OnProgress) -> Energies:
+    """See `calibrate`; BadOption where they would change nothing."""
+    if recipe.precision != "int4":
+        raise BadOption(f"--calibrate with --precision {recipe.precision}", "int4", "leave one of them out")
+    if not len(ids):
+        raise BadOption("an empty text to calibrate with", "a few thousand words of the kind that the model will read")
+    if not rounds_floats(checkpoint, recipe.precision, recipe.vocabulary_bits):
+        raise BadOption(
+            f"--calibrate for {checkpoint.path}, whose quantised weights are kept as they are",
+            "a checkpoint in floats",
+            "leave it out",
+        )
+    from edgesink.export.calibrate import input_energies
+
+    return input_energies(checkpoint, ids, on_progress)
 
 
 def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:

@@ -13,15 +13,19 @@ from edgesink.export.blocks import BLOCK, Blocks, check_columns
 LARGEST = 65504  # of float16
 
 
-def quantize(weight: np.ndarray, bits: int) -> Blocks:
+def quantize(weight: np.ndarray, bits: int, energy: np.ndarray | None = None) -> Blocks:
     """Round a float32 matrix [N, K] to `bits` with the least squared error that the rule finds.
 
     8 bits: symmetric, the largest value of a block on the last code. 4 bits: asymmetric; the range of each block is
     shrunk by a few factors and the one with the least squared error kept. BadOption if K is no multiple of 32, or a
     value is beyond float16.
+
+    energy: float32 [K], mean square of each input (`calibrate`), by which the error of its column counts in 4 bits;
+        None: all alike.
     """
     rows, columns = weight.shape
     check_columns(columns, "a matrix")
+    weights = _column_weights(np.ones(columns, np.float32) if energy is None else energy)
     blocks = weight.reshape(rows, columns // BLOCK, BLOCK)
     codes = np.empty(blocks.shape, np.uint8)
     scale, offset = np.empty(blocks.shape[:2], np.float16), np.empty(blocks.shape[:2], np.float16)
@@ -32,7 +36,7 @@ def quantize(weight: np.ndarray, bits: int) -> Blocks:
         if bits == 8:
             codes[part], scale[part] = _symmetric(blocks[part], bits)
         else:
-            codes[part], scale[part], offset[part] = _asymmetric(blocks[part], bits)
+            codes[part], scale[part], offset[part] = _asymmetric(blocks[part], bits, weights)
     return Blocks(codes.reshape(rows, columns), scale, bits, offset=None if bits == 8 else offset)
 
 
@@ -55,10 +59,17 @@ def _symmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     return (codes + middle).astype(np.uint8), scale
 
 
-def _asymmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _column_weights(energy: np.ndarray) -> np.ndarray:
+    """Of columns by their energies [K]: float32 [K / 32, 32], a mean of 1 in each block, and none forgotten."""
+    blocks = energy.reshape(-1, BLOCK)
+    return (blocks / np.maximum(blocks.mean(-1, keepdims=True), 1e-30) + 0.01).astype(np.float32)
+
+
+def _asymmetric(blocks: np.ndarray, bits: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     top = (1 << bits) - 1
     low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)
-    energy = np.einsum("...k,...k->...", blocks, blocks)
+    weighed = blocks * weights
+    energy = np.einsum("...k,...k->...", weighed, blocks)
     best_error = np.full(low.shape, np.inf, np.float32)
     codes = np.zeros(blocks.shape, np.uint8)
     scale, zero = np.ones(low.shape, np.float32), np.zeros(low.shape, np.float32)
@@ -70,8 +81,8 @@ def _asymmetric(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, 
         np.rint(centred, out=centred)
         np.clip(centred, -offset[..., None], (top - offset)[..., None], out=centred)
         # the scale that fits these codes best, by least squares, and what it leaves
-        power = np.einsum("...k,...k->...", centred, centred)
-        overlap = np.einsum("...k,...k->...", centred, blocks)
+        power = np.einsum("...k,...k->...", centred * weights, centred)
+        overlap = np.einsum("...k,...k->...", centred, weighed)
         fitted = as_half(np.where(overlap > 0, overlap / np.maximum(power, 1e-12), candidate))
         error = energy - 2 * fitted * overlap + fitted * fitted * power
         better = error < best_error

@@ -24,6 +24,9 @@ Held: TypeAlias = np.ndarray | Blocks | Palette
 Weights = Callable[[str], Held]
 """Name -> the weight."""
 
+Energies = Mapping[str, np.ndarray]
+"""Weight -> mean square of each of its inputs, float32 [K] (`calibrate`)."""
+
 BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "pal4": 4}
 PALETTE_GROUP = 8  # rows that share a table of 16
 VOCABULARY = ("embedding", "head")
@@ -48,8 +51,13 @@ def form_of(weight: str, model: ModelSpec, precision: Precision, vocabulary_bits
     return Form("palette" if precision == "pal4" else "blocks", BITS[precision])
 
 
-def held_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: int = VOCABULARY_BITS) -> Weights:
-    """The weights of `checkpoint`, each read and rounded when it is asked for.
+def held_weights(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    vocabulary_bits: int = VOCABULARY_BITS,
+    energies: Energies | None = None,
+) -> Weights:
+    """The weights of `checkpoint`, each read and rounded when it is asked for, with the `energies` of its inputs.
 
     `vocabulary_bits` are those of the embedding and the head where weights are quantised at all. What a GGUF quantised
     already is carried over (`carried_kind`): rounding a second time costs far more than the first time did.
@@ -68,7 +76,7 @@ def held_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: 
         if form.kind == "palette":
             return palettize(checkpoint.tensor(weight), form.bits, PALETTE_GROUP)
         own = checkpoint.blocks(weight) if carried_kind(checkpoint, weight, form) else None
-        return own or quantize(checkpoint.tensor(weight), form.bits)
+        return own or quantize(checkpoint.tensor(weight), form.bits, (energies or {}).get(weight))
 
     return held
 
@@ -85,6 +93,13 @@ def carried_kind(checkpoint: Checkpoint, weight: str, form: Form) -> str | None:
     kind = checkpoint.kind(weight) if form.kind == "blocks" else None
     fits = kind is not None and (bits_of(kind) <= form.bits or weight not in VOCABULARY)
     return kind if fits else None
+
+
+def rounds_floats(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: int) -> bool:
+    """Whether a matrix of floats would be rounded by our own rule."""
+    names = weight_names(checkpoint.model)
+    forms = {name: form_of(name, checkpoint.model, precision, vocabulary_bits) for name in names}
+    return any(form.kind == "blocks" and not carried_kind(checkpoint, name, form) for name, form in forms.items())
 
 
 def counted(weights: Weights, total: int, on_progress: OnProgress) -> Weights:

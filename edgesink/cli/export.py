@@ -13,6 +13,8 @@ from edgesink.model_name import understand
 from edgesink.spec import DEFAULT_SINKS, DEFAULT_WINDOW, StreamSpec
 from edgesink.targets import KvWrite, Positions, Precision, Target
 
+CALIBRATION_TOKENS = 2048
+
 
 def export(
     model: CheckpointName,
@@ -67,12 +69,20 @@ def export(
         ),
     ] = None,
     parts: Annotated[int, typer.Option(help="Core ML only: number of packages to split the layers into.")] = 1,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="UTF-8 text file of the kind that the model will read. Weights of a float checkpoint are rounded to "
+            "int4 with regard to what its first 2048 tokens show to matter."
+        ),
+    ] = None,
 ) -> None:
     """Export a model to a bundle folder that streams forever.
 
     A bundle holds the graph, with attention sinks and the sliding window inside it, the tokenizer and a manifest.
     """
     stream = StreamSpec.fitted(sinks, window, max_sinks, chunk, positions, target)
+    from edgesink.evaluate.checkpoint_text import first_ids
     from edgesink.export.bundle import write_bundle
     from edgesink.export.recipe import Recipe
     from edgesink.export.source import find_checkpoint
@@ -80,7 +90,9 @@ def export(
     goal = out or Path(f"{understand(model).short}-{target}-{precision}")
     recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
     talk = on_terminal()
-    manifest = write_bundle(find_checkpoint(model, talk.say), goal, recipe, talk.on_progress, talk.say)
+    checkpoint = find_checkpoint(model, talk.say)
+    ids = first_ids(checkpoint, calibrate, CALIBRATION_TOKENS) if calibrate else None
+    manifest = write_bundle(checkpoint, goal, recipe, talk.on_progress, talk.say, ids)
     say(f"weights: {manifest.weights}")
     say(f"{megabytes(manifest.weight_bytes)} of weights, {megabytes(manifest.state_bytes)} of state that never grows")
     for note in manifest.chat_notes:
