@@ -73,7 +73,7 @@ def export(
         Path | None,
         typer.Option(
             help="UTF-8 text file of the kind that the model will read. Weights of a float checkpoint are rounded to "
-            "int4 with regard to what its first 2048 tokens show to matter."
+            "int4 with regard to what its first 2048 tokens show to matter. Default: all alike."
         ),
     ] = None,
 ) -> None:
