@@ -106,7 +106,6 @@ class HandMade:
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     dropped_tokens: tuple[str, ...] = ()
-    kinds: str | None = None
 
     def tensor(self, weight: str) -> np.ndarray:
         shape = weight_shape(self.model, weight)
@@ -118,6 +117,9 @@ class HandMade:
         else:
             values = 1.5 * values / shape[1] ** 0.5
         return values.astype(np.float16).astype(np.float32)
+
+    def kind(self, weight: str) -> None:
+        return None
 
     def blocks(self, weight: str) -> None:
         return None
