@@ -9,13 +9,13 @@ import pytest
 from conftest import make_toy, write_toy_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from edgesink.errors import BadBundle, BadCheckpoint, BadOption
 from edgesink.export.bundle import export
 from edgesink.export.checkpoint import GgufCheckpoint, open_checkpoint
-from edgesink.export.checkpoint.model_tokenizer import tokenizer_of_folder
+from edgesink.export.checkpoint.model_tokenizer import normalised, tokenizer_of_folder
 from edgesink.manifest import Manifest
 from edgesink.runtime.sampling import TokenRows
 from edgesink.runtime.tokenizer import Tokenizer as OurTokenizer
@@ -313,3 +313,14 @@ def test_a_bundle_says_what_it_really_puts_first(tmp_path):
     assert ids.count(1) == 1
     assert 0 not in ids
     assert AddedToken("<begin>").content in library(tmp_path / "bundle").get_vocab()
+
+
+def test_runs_of_spaces_that_a_model_merges_to_stay_its_pieces():
+    """As a GGUF of Gemma has them: pieces of "▁", of which the file says that a user defined them in spaces."""
+    vocabulary = {"<begin>": 0, "▁": 1, "a": 2, "▁▁": 3, "▁▁▁": 4, "<note>": 5}
+    inner = Tokenizer(models.BPE(vocabulary, [("▁", "▁"), ("▁▁", "▁")]))
+    inner.normalizer = normalizers.Replace(" ", "▁")
+    entry = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    added = {id_: {"content": content, **entry} for id_, content in ((3, "  "), (4, "   "), (5, "<note>"))}
+    made = normalised(inner, added, [], None, 6, "a file")
+    assert made.inner.encode("a  a   a a<note>").ids == [2, 3, 2, 4, 2, 1, 2, 5]

@@ -77,6 +77,7 @@ def normalised(
         where: the checkpoint, for errors.
     """
     data = json.loads(inner.to_str())
+    added = _without_pieces(data["model"]["vocab"], added)
     _respell(data["model"]["vocab"], added)
     entries = {entry["id"]: entry for entry in data["added_tokens"]}
     entries |= {id_: {**entry, "id": id_} for id_, entry in added.items()}
@@ -100,6 +101,20 @@ def normalised(
     eos_id = made.token_to_id(eos_token) if eos_token else None
     dropped = tuple(str(entries[id_]["content"]) for id_ in sorted(entries) if id_ >= rows)
     return ModelTokenizer(made, tuple(front_of(made)), eos_id, dropped)
+
+
+def _without_pieces(vocabulary: Any, added: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """The added tokens but for runs of spaces that the model has as pieces of its own, "▁▁", and merges to.
+
+    A GGUF of Gemma says of them that a user defined them, and spells them in spaces.
+    """
+    pieces = {id_: token for token, id_ in vocabulary.items()} if isinstance(vocabulary, dict) else {}
+    spaced = {id_ for id_, entry in added.items() if " " in entry["content"]}
+    return {
+        id_: entry
+        for id_, entry in added.items()
+        if id_ not in spaced or pieces.get(id_) != entry["content"].replace(" ", "▁")
+    }
 
 
 def _respell(vocabulary: Any, added: Mapping[int, Mapping[str, Any]]) -> None:
