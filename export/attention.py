@@ -50,6 +50,7 @@ class AttentionSpec:
     rows: int  # of a state buffer that the ring takes: sinks + R
     sinks: bool  # whether the ring has the stream's sinks; without, it is the layers' own sliding window
     positions: Positions  # how far a sink seems
+    off_by_one: bool = False  # a row of zeros is seen beside the ring's: softmax exp(x) / (1 + sum exp(x))
 
     @classmethod
     def of(cls, model: ModelSpec, stream: StreamSpec, view: View) -> AttentionSpec:
@@ -64,6 +65,7 @@ class AttentionSpec:
             rows=stream.layer_ring(ring).rows,
             sinks=ring.sinks,
             positions=stream.positions,
+            off_by_one=model.off_by_one,
         )
 
 
@@ -134,6 +136,9 @@ class SinkCorrectedOps(IntegerOps, Protocol):
     def join_mask(self, sink_columns: Value, ring_columns: Value) -> Value:
         """[1, H, T, S] and [1, H, T, R] -> [1, H, T, rows]."""
 
+    def append_zero(self, x: Value, axis: int) -> Value:
+        """A zero behind the last along the axis, -1 or -2."""
+
     def attend(self, q: Value, keys: Value, values: Value, mask: Value) -> Value:
         """softmax(q k^T + mask) v, grouped queries, q scaled already; mask [T, rows] or [1, H, T, rows]."""
 
@@ -203,6 +208,8 @@ class SinkCorrected:
             mask = ops.join_mask(correction + self.sink_mask, self.ring_mask)
         else:
             mask = self.mask
+        if self.spec.off_by_one:
+            keys, values, mask = ops.append_zero(keys, -2), ops.append_zero(values, -2), ops.append_zero(mask, -1)
         return ops.attend(ops.rotate(q, *self.query_phase), keys, values, mask)
 
 
@@ -244,6 +251,8 @@ class BoundedFrame:
     ) -> None:
         if spec.positions != "cache":
             raise BadOption("positions 'original' on this target", "cache: a distance that grows has no bounded frame")
+        if spec.off_by_one:
+            raise BadOption("a softmax off by one on this target", "target onnx")
         sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
         self.ops, self.buffers, self.spec, self.sinks = ops, buffers, spec, sinks
         slots = spec.rows - sinks  # [1], R

@@ -37,9 +37,10 @@ def export(
     kv_write: KvWrite | None = None,
     vocabulary_bits: int | None = None,
     parts: int = 1,
+    sink_token: int | None = None,
 ) -> Manifest:
     """`write_bundle` with the recipe's fields as arguments; those left out take the target's defaults."""
-    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
+    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts, sink_token)
     return write_bundle(checkpoint_path, out, recipe, progress)
 
 
@@ -95,6 +96,7 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
         kv_write=recipe.kv_write,
         vocabulary_bits=recipe.vocabulary_bits,
         parts=recipe.parts,
+        sink_token_id=checkpoint.sink_token_id if recipe.sink_token is None else recipe.sink_token,
     )
 
 

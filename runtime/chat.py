@@ -106,7 +106,8 @@ class Chat:
     def pin_system(self) -> None:
         """Start anew with the whole system prompt as sinks; BadOption if the bundle cannot pin that many."""
         prompt = self._template.system_turn(self._system or "")
-        self.stream.reset(sinks=len(self.stream.tokenizer.encode(prompt)))
+        prefix = self.stream.manifest.prefix
+        self.stream.reset(sinks=len(prefix) + len(self.stream.tokenizer.encode(prompt)))
 
     def reset(self) -> None:
         """Start a new conversation with the same system prompt and sinks."""

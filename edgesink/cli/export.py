@@ -67,6 +67,13 @@ def export(
         ),
     ] = None,
     parts: Annotated[int, typer.Option(help="Core ML only: number of packages to split the layers into.")] = 1,
+    sink_token: Annotated[
+        int | None,
+        typer.Option(
+            help="Id of a token that the model was trained with in front of every sample: every stream begins with it. "
+            "Default: sink_token_id of config.json, or none."
+        ),
+    ] = None,
 ) -> None:
     """Export a model to a bundle folder that streams forever.
 
@@ -78,7 +85,7 @@ def export(
     from edgesink.export.source import find_checkpoint
 
     goal = out or Path(f"{understand(model).short}-{target}-{precision}")
-    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
+    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts, sink_token)
     talk = on_terminal()
     manifest = write_bundle(find_checkpoint(model, talk.say), goal, recipe, talk.on_progress)
     say(f"{megabytes(manifest.weight_bytes)} of weights, {megabytes(manifest.state_bytes)} of state that never grows")

@@ -12,7 +12,9 @@ from edgesink.evaluate.texts import Text
 
 
 def pieces_of(checkpoint_path: Path, files: Sequence[Path], length: int) -> Iterator[np.ndarray]:
-    """The files read once, cut into pieces of `length` ids, int64 [length] each; the rest is not handed out."""
+    """The files read once, cut into pieces of `length` ids, int64 [length] each; the rest is not handed out.
+
+    A model's sink token stands in front of every piece."""
     from edgesink.export.checkpoint import open_checkpoint
     from edgesink.export.tokenizer_files import write_tokenizer
     from edgesink.runtime.tokenizer import Tokenizer
@@ -21,6 +23,7 @@ def pieces_of(checkpoint_path: Path, files: Sequence[Path], length: int) -> Iter
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(checkpoint, Path(folder))
         tokenizer = Tokenizer.of_bundle(Path(folder))
-    text = Text(files, tokenizer)
-    for block in text.blocks(text.count() // length * length, length):
-        yield block.ids
+    prefix = [] if checkpoint.sink_token_id is None else [checkpoint.sink_token_id]
+    text, cut = Text(files, tokenizer), length - len(prefix)
+    for block in text.blocks(text.count() // cut * cut, cut):
+        yield np.concatenate([np.array(prefix, np.int64), block.ids])

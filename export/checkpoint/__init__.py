@@ -36,6 +36,7 @@ class Checkpoint(Protocol):
     model: ModelSpec
     bos_id: int | None  # put before plain text
     eos_ids: tuple[int, ...]
+    sink_token_id: int | None  # stood in front of every sample in training, if the checkpoint says so
 
     def tensor(self, weight: str) -> np.ndarray:
         """The weight as float32, [out, in] or [n]; BadCheckpoint if it holds what is not a finite number."""

@@ -70,6 +70,7 @@ class GgufCheckpoint:
         account_for(tensors.shapes, sources, tensors.used, str(path))
         self.bos_id = self._token_id(header, "bos") if _adds_bos(self.fields) else None
         self.eos_ids = self._end_ids(header)
+        self.sink_token_id: int | None = None  # the format has no field for one
 
     @property
     def kinds(self) -> str | None:

@@ -58,6 +58,10 @@ public struct Manifest: Equatable, Sendable {
     public let kvWrite: KvWrite?  // nil where the target has one way only
     public let vocabularyBits: Int  // of the embedding and the head, where the weights are quantised
     public let parts: Int  // packages that the layers are cut into, to be run one behind the other
+    public let sinkTokenId: Int?  // what the model saw in front of everything: every stream begins with it
+
+    /// The ids that every stream begins with, before anything is fed: the sink token, or none.
+    public var prefix: [Int] { sinkTokenId.map { [$0] } ?? [] }
 
     /// Of every state: a bundle has one.
     public var stateDtype: StateDtype { states[0].dtype }
@@ -116,7 +120,8 @@ extension Manifest {
             json, place,
             [
                 "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
-                "eos_ids", "files", "tools", "architecture", "parity", "kv_write", "vocabulary_bits", "parts", "format",
+                "eos_ids", "files", "tools", "architecture", "parity", "kv_write", "vocabulary_bits", "parts",
+                "sink_token_id", "format",
             ])
         target = try fields.choice("target")
         name = try fields.string("name")
@@ -136,6 +141,7 @@ extension Manifest {
         kvWrite = try fields.optional("kv_write") { try fields.choice($0) }
         vocabularyBits = try fields.int("vocabulary_bits")
         parts = try fields.int("parts")
+        sinkTokenId = try fields.optional("sink_token_id", fields.int)
         try check()
     }
 

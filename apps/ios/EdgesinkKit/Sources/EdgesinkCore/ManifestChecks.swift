@@ -12,7 +12,7 @@ extension Manifest {
             throw fault("kv_write \(shown) for \(target.rawValue)", expected)
         }
         if !(1...largestSize).contains(vocab) { throw fault("a vocabulary of \(vocab)", "1 to \(largestSize)") }
-        if let outside = (eosIds + [bosId ?? 0]).first(where: { !(0..<vocab).contains($0) }) {
+        if let outside = (eosIds + [bosId ?? 0] + prefix).first(where: { !(0..<vocab).contains($0) }) {
             throw fault("token id \(outside)", "0 to \(vocab - 1)")
         }
         for view in views { try view.check(in: stream) }

@@ -41,7 +41,7 @@ public actor Conversation {
 
     /// How many tokens a stream must pin to keep the whole system prompt forever.
     public func tokens(ofSystem system: String) throws -> Int {
-        tokenizer.encode(try template.systemTurn(system)).count
+        session.manifest.prefix.count + tokenizer.encode(try template.systemTurn(system)).count
     }
 
     /// Write the conversation to a session file: what the model still remembers, not a transcript.
