@@ -1,0 +1,136 @@
+"""apps/sinktoken: kinds that see the same data, training that goes on where it was stopped, its report."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from edgesink.errors import BadOption
+from edgesink.export.checkpoint import open_checkpoint
+from sinktoken.__main__ import app
+from sinktoken.measuring import Shares, layer_shares
+from sinktoken.report import read_looks
+from sinktoken.settings import KINDS, Recipe, Run, Size, runs
+from sinktoken.texts import NO_LABEL, SINK_ID, Samples, Texts, encode, make_tokenizer
+from sinktoken.training import FINISHED, train
+
+SIZE = Size(vocabulary=280, hidden=32, layers=2)
+RECIPE = Recipe(steps=4, batch=2, length=24, warmup_steps=1, save_every=2, look_every=2)
+
+
+@pytest.fixture(scope="module")
+def novels(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("novels")
+    for name, line in {
+        "one": "It was a fine day; she said so.\n",
+        "persuasion": "He was not of her opinion.\n",
+    }.items():
+        (folder / f"{name}.txt").write_text(line * 60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(novels, tmp_path_factory):
+    """A study of one seed, trained for a moment."""
+    out = tmp_path_factory.mktemp("study")
+    texts = Texts.of(novels, "persuasion.txt")
+    tokenizer = make_tokenizer(texts, SIZE.vocabulary)
+    ids = encode(tokenizer, *texts.training)
+    for run in runs(KINDS, 1):
+        train(run, SIZE, RECIPE, ids, ids, tokenizer, out / run.name)
+    return out
+
+
+def test_every_kind_sees_the_same_tokens_and_learns_the_same_targets():
+    ids = np.arange(1000) + 1
+    plain, primed = (Samples(ids, 24, 8, 3, has_sink_token) for has_sink_token in (False, True))
+    for number in range(8):
+        one, other = plain[number], primed[number]
+        assert other["input_ids"].tolist() == [SINK_ID, *one["input_ids"].tolist()]
+        assert other["labels"].tolist() == [NO_LABEL, *one["labels"].tolist()]
+        assert one["labels"].tolist() == [NO_LABEL, *one["input_ids"][1:].tolist()]
+    assert plain[0]["input_ids"].tolist() != plain[1]["input_ids"].tolist()
+    assert plain[0]["input_ids"].tolist() != Samples(ids, 24, 8, 4, False)[0]["input_ids"].tolist()
+
+
+def test_no_text_has_the_sink_token(novels):
+    tokenizer = make_tokenizer(Texts.of(novels, "persuasion.txt"), SIZE.vocabulary)
+    assert SINK_ID not in tokenizer.encode("a text of any kind, äöü").ids
+    assert tokenizer.decode(tokenizer.encode("She said so.").ids) == "She said so."
+
+
+def test_a_folder_without_the_held_out_text_is_refused(novels):
+    with pytest.raises(BadOption, match=r"2 .txt files; expected emma.txt"):
+        Texts.of(novels, "emma.txt")
+    with pytest.raises(BadOption, match="kind 'chocolate'"):
+        runs(["chocolate"], 1)
+
+
+def test_the_kinds_say_in_their_config_what_they_are(study):
+    found = {kind: open_checkpoint(study / f"{kind}-0") for kind in KINDS}
+    assert {kind: one.sink_token_id for kind, one in found.items()} == {
+        "vanilla": None, "zero-sink": None, "sink-token": SINK_ID,
+    }  # fmt: skip
+    assert {kind: one.model.off_by_one for kind, one in found.items()} == {
+        "vanilla": False, "zero-sink": True, "sink-token": False,
+    }  # fmt: skip
+
+
+def test_a_stopped_run_ends_as_one_that_went_through(study, novels, tmp_path):
+    whole, stopped = study / "sink-token-0", tmp_path / "sink-token-0"
+    texts = Texts.of(novels, "persuasion.txt")
+    tokenizer = make_tokenizer(texts, SIZE.vocabulary)
+    ids = encode(tokenizer, *texts.training)
+    halfway = Recipe(**{**vars(RECIPE), "look_every": 1})
+    train(Run("sink-token", 0), SIZE, halfway, ids, ids, tokenizer, stopped)
+    assert (stopped / "checkpoint-4").is_dir(), "the last save alone is kept"
+    shutil.rmtree(stopped / "checkpoint-4")
+    (stopped / FINISHED).unlink()
+    stop_after(2, halfway, ids, tokenizer, stopped)
+    assert not (stopped / FINISHED).exists()
+    train(Run("sink-token", 0), SIZE, halfway, ids, ids, tokenizer, stopped)
+    for name, tensor in load_file(whole / FINISHED).items():
+        assert torch.equal(tensor, load_file(stopped / FINISHED)[name]), name
+    assert sorted(read_looks(stopped)) == [0, 1, 2, 3, 4]
+
+
+def stop_after(step, recipe, ids, tokenizer, folder):
+    """Train, and be stopped in the step after the given one."""
+    from unittest import mock
+
+    from sinktoken import training
+
+    look = training.Looks._look
+
+    def stop(self, at, model):
+        look(self, at, model)
+        if at == step + 1:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(training.Looks, "_look", stop), pytest.raises(KeyboardInterrupt):
+        train(Run("sink-token", 0), SIZE, recipe, ids, ids, tokenizer, folder)
+
+
+def test_shares_by_hand():
+    maps = np.zeros((1, 2, 18, 18))
+    maps[0, 0, :, 0] = 0.5  # one head: half on the first token, the rest on nothing
+    maps[0, 1] = np.eye(18) * 0.75 + np.eye(18, k=-1) * 0.25  # the other: on itself and on the one before
+    assert layer_shares(maps) == [Shares(first=0.25, largest=0.5, own=0.375, previous=0.125, nothing=0.25)]
+
+
+def test_the_report_measures_every_model_once(study, novels, tmp_path):
+    options = ["--texts", str(novels), "--out", str(study), "--capacity", "48", "--tokens", "120"]
+    first = CliRunner().invoke(app, ["report", *options, "--figures", str(tmp_path)])
+    assert first.exit_code == 0, first.output
+    rows = [line for line in first.stdout.splitlines() if line.startswith(tuple(f"| {kind} |" for kind in KINDS))]
+    assert len(rows) == len(KINDS) * (1 + SIZE.layers)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "sink_emergence.png", "sink_perplexity.png", *(f"sink_maps_{kind}.png" for kind in KINDS),
+    }  # fmt: skip
+    shutil.rmtree(study / "vanilla-0" / "bundle")
+    again = CliRunner().invoke(app, ["report", *options, "--figures", str(tmp_path)])
+    assert again.stdout == first.stdout
+    assert not (study / "vanilla-0" / "bundle").exists(), "what was measured is kept"
