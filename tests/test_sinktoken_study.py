@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from edgesink.errors import BadOption
 from edgesink.export.checkpoint import open_checkpoint
-from sinktoken.__main__ import app
-from sinktoken.measuring import Shares, layer_shares
+from sinktoken.__main__ import TEXTS, app
+from sinktoken.looking import favourite, shares
 from sinktoken.report import read_looks
 from sinktoken.settings import KINDS, Recipe, Run, Size, runs
 from sinktoken.texts import NO_LABEL, SINK_ID, Samples, Texts, encode, make_tokenizer
@@ -36,9 +36,9 @@ def novels(tmp_path_factory):
 def study(novels, tmp_path_factory):
     """A study of one seed, trained for a moment."""
     out = tmp_path_factory.mktemp("study")
-    texts = Texts.of(novels, "persuasion.txt")
+    texts = Texts.copied(novels, "persuasion.txt", out / TEXTS)
     tokenizer = make_tokenizer(texts, SIZE.vocabulary)
-    ids = encode(tokenizer, *texts.training)
+    ids = encode(tokenizer, texts.training)
     for run in runs(KINDS, 1):
         train(run, SIZE, RECIPE, ids, ids, tokenizer, out / run.name)
     return out
@@ -56,17 +56,23 @@ def test_every_kind_sees_the_same_tokens_and_learns_the_same_targets():
     assert plain[0]["input_ids"].tolist() != Samples(ids, 24, 8, 4, False)[0]["input_ids"].tolist()
 
 
-def test_no_text_has_the_sink_token(novels):
-    tokenizer = make_tokenizer(Texts.of(novels, "persuasion.txt"), SIZE.vocabulary)
+def test_no_text_has_the_sink_token(study):
+    tokenizer = make_tokenizer(Texts.of(study / TEXTS), SIZE.vocabulary)
     assert SINK_ID not in tokenizer.encode("a text of any kind, äöü").ids
     assert tokenizer.decode(tokenizer.encode("She said so.").ids) == "She said so."
 
 
-def test_a_folder_without_the_held_out_text_is_refused(novels):
+def test_a_folder_without_the_held_out_text_is_refused(novels, tmp_path):
     with pytest.raises(BadOption, match=r"2 .txt files; expected emma.txt"):
-        Texts.of(novels, "emma.txt")
+        Texts.copied(novels, "emma.txt", tmp_path)
     with pytest.raises(BadOption, match="kind 'chocolate'"):
         runs(["chocolate"], 1)
+
+
+def test_the_held_out_text_is_not_trained_on_and_lines_are_joined_if_asked(novels, tmp_path):
+    texts = Texts.copied(novels, "persuasion.txt", tmp_path, join_lines=True)
+    assert [path.name for path in texts.training] == ["one.txt"]
+    assert texts.held_out.read_text() == " ".join(["He was not of her opinion."] * 60)
 
 
 def test_the_kinds_say_in_their_config_what_they_are(study):
@@ -79,11 +85,11 @@ def test_the_kinds_say_in_their_config_what_they_are(study):
     }  # fmt: skip
 
 
-def test_a_stopped_run_ends_as_one_that_went_through(study, novels, tmp_path):
+def test_a_stopped_run_ends_as_one_that_went_through(study, tmp_path):
     whole, stopped = study / "sink-token-0", tmp_path / "sink-token-0"
-    texts = Texts.of(novels, "persuasion.txt")
+    texts = Texts.of(study / TEXTS)
     tokenizer = make_tokenizer(texts, SIZE.vocabulary)
-    ids = encode(tokenizer, *texts.training)
+    ids = encode(tokenizer, texts.training)
     halfway = Recipe(**{**vars(RECIPE), "look_every": 1})
     train(Run("sink-token", 0), SIZE, halfway, ids, ids, tokenizer, stopped)
     assert (stopped / "checkpoint-4").is_dir(), "the last save alone is kept"
@@ -115,14 +121,20 @@ def stop_after(step, recipe, ids, tokenizer, folder):
 
 
 def test_shares_by_hand():
-    maps = np.zeros((1, 2, 18, 18))
-    maps[0, 0, :, 0] = 0.5  # one head: half on the first token, the rest on nothing
-    maps[0, 1] = np.eye(18) * 0.75 + np.eye(18, k=-1) * 0.25  # the other: on itself and on the one before
-    assert layer_shares(maps) == [Shares(first=0.25, largest=0.5, own=0.375, previous=0.125, nothing=0.25)]
+    maps = np.zeros((2, 18, 18))
+    maps[0, :, 0] = 0.5  # one head: half on the first token, the rest on nothing
+    maps[1] = np.eye(18) * 0.75 + np.eye(18, k=-1) * 0.25  # the other: on itself and on the one before
+    found = shares(maps, "x", 0.3, 0.1)
+    assert (found.first, found.own, found.previous, found.nothing) == (0.25, 0.375, 0.125, 0.25)
 
 
-def test_the_report_measures_every_model_once(study, novels, tmp_path):
-    options = ["--texts", str(novels), "--out", str(study), "--capacity", "48", "--tokens", "120"]
+def test_the_favourite_token_is_the_one_looked_at_beyond_its_frequency():
+    ids = np.array([[0, 1, 1, 1, 1, 1, 1, 2]])
+    assert favourite(ids, np.array([[0.0, 0.75, 0.25], [0.0, 0.6, 0.4]])) == (2, 0.4)
+
+
+def test_the_report_measures_every_model_once(study, tmp_path):
+    options = ["--out", str(study), "--capacity", "48", "--tokens", "120"]
     first = CliRunner().invoke(app, ["report", *options, "--figures", str(tmp_path)])
     assert first.exit_code == 0, first.output
     rows = [line for line in first.stdout.splitlines() if line.startswith(tuple(f"| {kind} |" for kind in KINDS))]

@@ -12,17 +12,19 @@ from sinktoken.settings import KINDS, Recipe, Size, runs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
-TextsFolder = Annotated[Path, typer.Option("--texts", help="Folder of .txt files, the held-out one included.")]
-HeldOut = Annotated[str, typer.Option(help="Name of the text that is measured on and never trained on.")]
 Out = Annotated[Path, typer.Option(help="Folder of the study: a folder for each model, bundles and results.")]
 SIZE, RECIPE = Size(), Recipe()
+TEXTS = "texts"  # the study's own copies of its texts, in its folder
 
 
 @app.command("train")
 def train_models(
-    texts: TextsFolder,
+    texts: Annotated[Path, typer.Option(help="Folder of .txt files, the held-out one included.")],
     out: Out,
-    held_out: HeldOut = "persuasion.txt",
+    held_out: Annotated[str, typer.Option(help="Name of the text that is measured on and never trained on.")] = (
+        "persuasion.txt"
+    ),
+    join_lines: Annotated[bool, typer.Option(help="Make one line of every text, without line breaks.")] = False,
     kinds: Annotated[str, typer.Option(help="Kinds of model to train, comma-separated.")] = ",".join(KINDS),
     seeds: Annotated[int, typer.Option(help="Number of models of each kind.")] = 3,
     layers: Annotated[int, typer.Option(help="Number of layers.")] = SIZE.layers,
@@ -47,9 +49,9 @@ def train_models(
     torch.set_num_threads(threads)
     size = Size(vocabulary, hidden, layers)
     recipe = Recipe(steps, batch, length, learning_rate, weight_decay)
-    found = Texts.of(texts, held_out)
-    tokenizer = make_tokenizer(found, vocabulary)
-    ids, other_ids = encode(tokenizer, *found.training), encode(tokenizer, found.held_out)
+    copies = Texts.copied(texts, held_out, out / TEXTS, join_lines)
+    tokenizer = make_tokenizer(copies, vocabulary)
+    ids, other_ids = encode(tokenizer, copies.training), encode(tokenizer, [copies.held_out])
     for run in runs(kinds.split(","), seeds):
         typer.echo(f"{run.name}: {steps} steps of {batch * length} of {len(ids)} tokens", err=True)
         train(run, size, recipe, ids, other_ids, tokenizer, out / run.name)
@@ -57,33 +59,36 @@ def train_models(
 
 @app.command()
 def report(
-    texts: TextsFolder,
     out: Out,
-    held_out: HeldOut = "persuasion.txt",
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures. Default: the study's.")] = None,
     capacity: Annotated[int, typer.Option(help="Tokens that a token sees: sinks and window together.")] = RECIPE.length,
-    tokens: Annotated[int, typer.Option(help="Tokens of the held-out text that are scored.")] = 20_000,
+    tokens: Annotated[int, typer.Option(help="Tokens of the held-out text that are read.")] = 20_000,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Export every trained model, measure it, print the tables and draw the figures.
 
     What was measured of a model is kept in its folder and not measured again.
     """
+    from edgesink.evaluate.attention_maps import average_maps
     from edgesink.evaluate.plots import maps
-    from sinktoken.measuring import attention_maps, measure
+    from sinktoken.looking import load_looking, pieces
+    from sinktoken.measuring import measure
     from sinktoken.report import attention_table, draw_emergence, draw_perplexity, perplexity_table
+    from sinktoken.texts import Texts
     from sinktoken.training import FINISHED
 
-    text, goal = texts / held_out, figures or out
+    text, goal = Texts.of(out / TEXTS).held_out, figures or out
     folders = {kind: sorted(path.parent for path in out.glob(f"{kind}-*/{FINISHED}")) for kind in KINDS}
     folders = {kind: found for kind, found in folders.items() if found}
-    results = {}
-    for kind, found in folders.items():
-        results[kind] = [measure(folder, text, capacity, tokens, threads) for folder in tqdm(found, kind, unit="model")]
+    results = {
+        kind: [measure(folder, text, capacity, tokens, threads) for folder in tqdm(found, kind, unit="model")]
+        for kind, found in folders.items()
+    }
     draw_emergence(goal / "sink_emergence.png", folders)
     draw_perplexity(goal / "sink_perplexity.png", results)
     for kind, found in folders.items():
-        maps(goal / f"sink_maps_{kind}.png", attention_maps(found[0], text), f"{kind}: layers (rows) and heads, log")
+        attention = average_maps(load_looking(found[0]), pieces(found[0], text, capacity))
+        maps(goal / f"sink_maps_{kind}.png", attention, f"{kind}: layers (rows) and heads, log")
     print(perplexity_table(results, capacity), attention_table(results), sep="\n\n")
 
 

@@ -6,6 +6,7 @@ model sees the same ones in the same order, and a resumed run goes on with the n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from edgesink.errors import BadOption
+from edgesink.files import atomic_write
 
 SINK_TOKEN = "<sink>"
 SINK_ID = 0
@@ -24,19 +26,30 @@ NO_LABEL = -100  # transformers' mark of a token that adds nothing to the loss
 
 @dataclass(frozen=True)
 class Texts:
-    """What is trained on, and the text that is kept back to measure on."""
+    """The study's own copy of its texts."""
 
     training: tuple[Path, ...]
     held_out: Path
 
     @classmethod
-    def of(cls, folder: Path, held_out: str) -> Texts:
-        """The `.txt` files of a folder."""
-        files = sorted(path for path in folder.glob("*.txt"))
-        kept = folder / held_out
-        if kept not in files or len(files) < 2:
-            raise BadOption(f"{folder} with {len(files)} .txt files", f"{held_out} and one or more others")
-        return cls(tuple(path for path in files if path != kept), kept)
+    def copied(cls, source: Path, held_out: str, out: Path, join_lines: bool = False) -> Texts:
+        """The `.txt` files of a folder, copied into `out`; with `join_lines`, every white space becomes one space."""
+        files = sorted(source.glob("*.txt"))
+        if len(files) < 2 or held_out not in {file.name for file in files}:
+            raise BadOption(f"{source} with {len(files)} .txt files", f"{held_out} and one or more others")
+        for file in files:
+            text = file.read_text(encoding="utf-8")
+            goal = out / ("held_out" if file.name == held_out else "training") / file.name
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(goal) as aside:
+                aside.write_text(" ".join(text.split()) if join_lines else text, encoding="utf-8")
+        return cls.of(out)
+
+    @classmethod
+    def of(cls, out: Path) -> Texts:
+        """Those that `copied` left in `out`."""
+        (held_out,) = (out / "held_out").glob("*.txt")
+        return cls(tuple(sorted((out / "training").glob("*.txt"))), held_out)
 
 
 def make_tokenizer(texts: Texts, vocabulary: int) -> Tokenizer:
@@ -52,7 +65,7 @@ def make_tokenizer(texts: Texts, vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, *paths: Path) -> np.ndarray:
+def encode(tokenizer: Tokenizer, paths: Iterable[Path]) -> np.ndarray:
     """The ids of texts, one behind the other: int64 [n]."""
     texts = [path.read_text(encoding="utf-8") for path in paths]
     return np.concatenate([np.array(tokenizer.encode(text).ids, np.int64) for text in texts])
