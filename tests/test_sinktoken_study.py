@@ -1,6 +1,7 @@
 """apps/sinktoken: kinds that see the same data, training that goes on where it was stopped, its report."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from edgesink.errors import BadOption
 from edgesink.export.checkpoint import open_checkpoint
 from sinktoken.__main__ import TEXTS, app
+from sinktoken.hiding import perplexity_without
 from sinktoken.looking import favourite, shares
 from sinktoken.report import read_looks
 from sinktoken.settings import KINDS, Recipe, Run, Size, runs
@@ -133,12 +135,26 @@ def test_the_favourite_token_is_the_one_looked_at_beyond_its_frequency():
     assert favourite(ids, np.array([[0.0, 0.75, 0.25], [0.0, 0.6, 0.4]])) == (2, 0.4)
 
 
+def test_a_hidden_token_is_seen_by_itself_alone():
+    """A model that gives the sum of what is seen as its logits: one-hot, so hiding shows in the perplexity."""
+
+    class Seen(torch.nn.Module):
+        def forward(self, ids, attention_mask, use_cache):
+            seen = (attention_mask[:, 0] == 0).float() @ torch.nn.functional.one_hot(ids, 4).float()  # [B, n, V]
+            return SimpleNamespace(logits=seen)
+
+    ids = np.array([[3, 1, 2, 1]])  # the last token is scored, seen from token 2
+    seen, hidden = np.zeros((1, 4), bool), np.array([[False, True, False, False]])
+    assert perplexity_without(Seen(), ids, seen) == pytest.approx((3 * np.e + 1) / np.e)
+    assert perplexity_without(Seen(), ids, hidden) == pytest.approx(2 * np.e + 2)
+
+
 def test_the_report_measures_every_model_once(study, tmp_path):
     options = ["--out", str(study), "--capacity", "48", "--tokens", "120"]
     first = CliRunner().invoke(app, ["report", *options, "--figures", str(tmp_path)])
     assert first.exit_code == 0, first.output
     rows = [line for line in first.stdout.splitlines() if line.startswith(tuple(f"| {kind} |" for kind in KINDS))]
-    assert len(rows) == len(KINDS) * (1 + SIZE.layers)
+    assert len(rows) == len(KINDS) * (2 + SIZE.layers)
     assert {path.name for path in tmp_path.iterdir()} == {
         "sink_emergence.png", "sink_perplexity.png", *(f"sink_maps_{kind}.png" for kind in KINDS),
     }  # fmt: skip

@@ -73,7 +73,7 @@ def report(
     from edgesink.evaluate.plots import maps
     from sinktoken.looking import load_looking, pieces
     from sinktoken.measuring import measure
-    from sinktoken.report import attention_table, draw_emergence, draw_perplexity, perplexity_table
+    from sinktoken.report import attention_table, draw_emergence, draw_perplexity, hiding_table, perplexity_table
     from sinktoken.texts import Texts
     from sinktoken.training import FINISHED
 
@@ -89,7 +89,7 @@ def report(
     for kind, found in folders.items():
         attention = average_maps(load_looking(found[0]), pieces(found[0], text, capacity))
         maps(goal / f"sink_maps_{kind}.png", attention, f"{kind}: layers (rows) and heads, log")
-    print(perplexity_table(results, capacity), attention_table(results), sep="\n\n")
+    print(perplexity_table(results, capacity), attention_table(results), hiding_table(results), sep="\n\n")
 
 
 if __name__ == "__main__":

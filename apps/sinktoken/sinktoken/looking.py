@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from edgesink.evaluate.attention_maps import average_maps
 from edgesink.evaluate.checkpoint_text import pieces_of
 from edgesink.export.checkpoint import open_checkpoint
 from edgesink.reference import load_model
+from sinktoken.hiding import perplexities_without
 
 FIRST_QUERY = 16  # later queries are averaged: an early one sees few tokens, and so much of the first
 PIECES = 128
@@ -49,17 +51,25 @@ def pieces(folder: Path, text: Path, length: int) -> np.ndarray:
     return np.stack(list(islice(pieces_of(folder, [text], length), PIECES)))
 
 
-def look(folder: Path, text: Path, length: int) -> list[Shares]:
-    """The shares of each layer."""
-    from tokenizers import Tokenizer
+@dataclass(frozen=True)
+class Looks:
+    """Where a model looks, and what that is good for."""
 
+    layers: list[Shares]
+    hidden: dict[str, float]  # perplexity when tokens are hidden: see `hiding`; the favourite is that of all layers
+
+
+def look(folder: Path, text: Path, length: int) -> Looks:
+    """The looks of the model in `folder` at pieces of the text."""
     model, ids = load_looking(folder), pieces(folder, text, length)
     favourites = [favourite(ids, layer) for layer in token_shares(model, ids)]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return [
+    layers = [
         shares(layer, tokenizer.id_to_token(token), share, float((ids == token).mean()))
         for layer, (token, share) in zip(average_maps(model, ids), favourites, strict=True)
     ]
+    strongest = max(favourites, key=lambda found: found[1])[0]
+    return Looks(layers, perplexities_without(model, ids, strongest))
 
 
 def shares(heads: np.ndarray, favourite: str, favourite_share: float, frequency: float) -> Shares:

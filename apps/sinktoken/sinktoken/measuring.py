@@ -13,7 +13,7 @@ from edgesink.evaluate.scoring import Scorer
 from edgesink.export.bundle import export
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.spec import StreamSpec
-from sinktoken.looking import Shares, look
+from sinktoken.looking import Looks, Shares, look
 
 SINKS = (0, 1, 2, 4)
 RESULT = "result.json"
@@ -25,7 +25,7 @@ class Result:
 
     perplexity: dict[str, float]  # past the capacity, by number of sinks
     tokens: int  # scored for each of them
-    layers: list[Shares]
+    looks: Looks
 
     def save(self, path: Path) -> None:
         """As JSON."""
@@ -35,7 +35,8 @@ class Result:
     def read(cls, path: Path) -> Result:
         """What `save` wrote."""
         data = json.loads(path.read_text(encoding="utf-8"))
-        return cls(data["perplexity"], data["tokens"], [Shares(**layer) for layer in data["layers"]])
+        layers = [Shares(**layer) for layer in data["looks"]["layers"]]
+        return cls(data["perplexity"], data["tokens"], Looks(layers, data["looks"]["hidden"]))
 
 
 def measure(folder: Path, text: Path, capacity: int, tokens: int, threads: int) -> Result:

@@ -35,10 +35,23 @@ def attention_table(results: Results) -> str:
         "|---" * 7 + "|",
     ]
     for kind, (model, *_) in results.items():
-        for number, layer in enumerate(model.layers):
+        for number, layer in enumerate(model.looks.layers):
             cells = [f"{share:.1%}" for share in (layer.first, layer.own, layer.previous, abs(layer.nothing))]
             favourite = f"`{layer.favourite}` {layer.favourite_share:.0%}, of the text {layer.favourite_frequency:.0%}"
             lines.append(f"| {kind} | {number} | {' | '.join([*cells, favourite])} |")
+    return "\n".join(lines)
+
+
+def hiding_table(results: Results) -> str:
+    """Perplexity when tokens are hidden, in Markdown: means over seeds."""
+    names = ("none", "first", "favourite", "others")
+    lines = [
+        "| kind | nothing hidden | first token | the strongest favourite | as many others, at random |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for kind, seeds in results.items():
+        cells = [_cell([one.looks.hidden[name] for one in seeds], 2) for name in names]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
