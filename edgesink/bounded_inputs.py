@@ -1,7 +1,7 @@
 """What the functions of a bounded-frame program are given, on Apple's targets alike: padded chunks, int32, frames.
 
 Owns which function runs a piece of a stream and with which integers; the program itself is `export.attention`'s
-`BoundedFrame`.
+`frame_attention`.
 """
 
 from __future__ import annotations

@@ -78,7 +78,11 @@ def _export(name: str, goal: Path, stream: StreamSpec, precision: Precision, tal
 
     checkpoint = checkpoint_of(name, talk.say)
     talk.say(f"exporting {name} once, to {goal}")
-    export(checkpoint, goal, "onnx", stream, precision, talk.on_progress)
+    manifest = export(checkpoint, goal, "onnx", stream, precision, talk.on_progress, say=talk.say)
+    if "rounded" in manifest.weights:  # what a file holds in bits of its own, and the bundle does not
+        talk.say(f"weights: {manifest.weights}")
+    for note in manifest.chat_notes:
+        talk.say(f"chat: {note}")
 
 
 def _maker(bundle: Path) -> str | None:

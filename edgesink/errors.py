@@ -6,6 +6,9 @@ traceback and exits with 1. Anything else that escapes is a bug and keeps its tr
 
 from __future__ import annotations
 
+LONGEST_QUOTE = 300  # characters of another's message
+AGAIN = "export the model again"  # the remedy for a bundle that is not as it was written
+
 
 class EdgesinkError(Exception):
     """A failure that the user can fix.
@@ -22,9 +25,10 @@ class EdgesinkError(Exception):
         super().__init__("; ".join(part for part in parts if part))
 
 
-def first_line(error: Exception) -> str:
-    """The first line of a library's error message, to quote in ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error message, to quote in ours; of a very long one the beginning."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= LONGEST_QUOTE else f"{line[:LONGEST_QUOTE]} …"
 
 
 class BadBundle(EdgesinkError):
@@ -49,6 +53,14 @@ class MissingPackage(EdgesinkError):
 
 class RunFailed(EdgesinkError):
     """A graph stopped in the middle of a run: no memory, or an operator gave up. The stream is where it was."""
+
+
+class BadNumbers(EdgesinkError):
+    """A graph computed what is not a finite number: its weights or its state are damaged, or beyond its precision."""
+
+
+BROKEN = "start a new stream; if it happens again, check the bundle with `edgesink verify`"
+"""What to do about bad numbers."""
 
 
 class NoSpace(EdgesinkError):

@@ -17,28 +17,27 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
-from edgesink.errors import BadBundle, EdgesinkError
+from edgesink.errors import AGAIN, BadBundle, EdgesinkError
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
 from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
 from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
+from edgesink.turns import Turns
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
-CHAT_TEMPLATE = "chat_template.jinja"
+CHAT_TEMPLATE = "chat_template.jinja"  # for people: `Manifest.turns` is what is left of it
 ONNX_GRAPH = "model.onnx"
 ONNX_DATA = "model.onnx.data"  # the weights of both graphs
 KERNELS_GRAPH = "model.kernels.onnx"  # the same over operators of our own, for processors that have their kernels
-KERNELS_IMAGE = "model.kernels.json"  # where its weights lie in ONNX_DATA, and how they lie in memory
 COREML_PACKAGE = "model.mlpackage"
 COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
 
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
 LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
-AGAIN = "export the model again"
 
 T = TypeVar("T")
 
@@ -108,9 +107,11 @@ class Manifest:
     views: tuple[LayerRing, ...]  # the rings that layers have, in the order of the graph's positions
     states: tuple[State, ...]
     precision: Precision
-    weights: str  # how the weights are held, for people: "Q4_1 carried over, head 8 bit"
+    weights: str  # how the weights are held, for people: "Q4_K, Q6_K of the GGUF, bit for bit"
     bos_id: int | None  # put before a text that is not a chat, where the tokenizer does so
     eos_ids: tuple[int, ...]  # every id that ends an answer
+    turns: Turns | None  # how a conversation is written; None: the model is not for one
+    no_turns: str | None  # why there are none
     files: tuple[BundleFile, ...]
     tools: dict[str, str]  # versions of what made the bundle
     architecture: dict[str, Any]  # the exporter's `ModelSpec`, for `edgesink verify`
@@ -119,6 +120,7 @@ class Manifest:
     vocabulary_bits: int = VOCABULARY_BITS  # of the embedding and the head, where the weights are quantised
     parts: int = 1  # packages that the layers are cut into, to be run one behind the other
     sink_token_id: int | None = None  # what the model saw in front of everything: every stream begins with it
+    step_weight_bytes: int | None = None  # of weights that one step reads; None where they were not counted
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -127,10 +129,15 @@ class Manifest:
         ways = ROWS[self.target].kv_writes
         if self.kv_write not in (ways or (None,)):
             raise BadBundle(f"kv_write {self.kv_write!r} for {self.target}", " or ".join(ways) or "None", AGAIN)
+        if not 0 <= (self.step_weight_bytes or 0) <= LARGEST_BYTES:
+            raise BadBundle(f"step_weight_bytes {self.step_weight_bytes}", f"0 to {LARGEST_BYTES}", AGAIN)
         if not 0 < self.vocab <= LARGEST_SIZE:
             raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", AGAIN)
-        if outside := [id_ for id_ in (*self.eos_ids, self.bos_id or 0, *self.prefix) if not 0 <= id_ < self.vocab]:
+        ids = (*self.eos_ids, self.bos_id or 0, *self.prefix, *(self.turns.ids if self.turns else ()))
+        if outside := [id_ for id_ in ids if not 0 <= id_ < self.vocab]:
             raise BadBundle(f"token id {outside[0]}", f"0 to {self.vocab - 1}", AGAIN)
+        if (self.turns is None) == (self.no_turns is None):
+            raise BadBundle("turns, or no reason why there are none", "one of the two", AGAIN)
         for view in self.views:
             _check_view(view, self.stream)
         self._check_states()
@@ -183,6 +190,11 @@ class Manifest:
         return self.prefix if self.bos_id is None else (*self.prefix, self.bos_id)
 
     @property
+    def chat_notes(self) -> tuple[str, ...]:
+        """What people should know of conversations with the model, a line each."""
+        return self.turns.notes if self.turns else (f"not possible: {self.no_turns}",)
+
+    @property
     def state_dtype(self) -> StateDtype:
         """Of every state: a bundle has one."""
         return self.states[0].dtype
@@ -195,7 +207,7 @@ class Manifest:
     @property
     def has_kernels(self) -> bool:
         """The bundle has a second graph, over kernels of our own; they hold the state in float16."""
-        return {KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA} <= {file.path for file in self.files}
+        return {KERNELS_GRAPH, ONNX_DATA} <= {file.path for file in self.files}
 
     @property
     def weight_bytes(self) -> int:
@@ -223,7 +235,7 @@ class Manifest:
         if found != FORMAT:
             remedy = "update edgesink" if isinstance(found, int) and found > FORMAT else AGAIN
             raise BadBundle(f"{MANIFEST} has format {found!r}", f"format {FORMAT}", remedy)
-        return _decode(cls, data, MANIFEST)
+        return decode(cls, data, MANIFEST)
 
     @classmethod
     def read(cls, bundle: Path) -> Manifest:
@@ -278,7 +290,7 @@ def replace_manifest(bundle: Path, manifest: Manifest) -> None:
         aside.write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _decode(kind: Any, data: Any, where: str) -> Any:
+def decode(kind: Any, data: Any, where: str) -> Any:
     """`data` as JSON gave it, as a value of the annotated type `kind`; BadBundle at the first misfit."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -291,11 +303,11 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         if data is None and type(None) in arguments:
             return None
         (inner,) = [argument for argument in arguments if argument is not type(None)]
-        return _decode(inner, data, where)
+        return decode(inner, data, where)
     elif origin is tuple and isinstance(data, list):
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+        return tuple(decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     elif origin is dict and isinstance(data, dict):
-        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in data.items()}
+        return {key: decode(arguments[1], item, f"{where}.{key}") for key, item in data.items()}
     elif kind is float:
         fits = isinstance(data, int | float) and not isinstance(data, bool)
     else:
@@ -313,7 +325,7 @@ def _decode_dataclass(kind: type[T], data: Any, where: str) -> T:
         raise BadBundle(f"{where} has an unknown field {unknown[0]!r}", "", "update edgesink or export again")
     if missing := sorted(hints.keys() - data.keys()):
         raise BadBundle(f"{where} lacks {missing[0]!r}", "", AGAIN)
-    values = {name: _decode(hints[name], item, f"{where}: {name}") for name, item in data.items()}
+    values = {name: decode(hints[name], item, f"{where}: {name}") for name, item in data.items()}
     try:
         return kind(**values)
     except BadBundle:

@@ -57,6 +57,8 @@ class Reference:
 
         self._run = Forward(self.model)
         self._layers = probe(self._run, sinks + window)
+        if positions == "original" and not any(self._layers.rotaries):
+            raise BadOption("positions 'original' of a model that turns no keys", "cache: there is no other")
         self.reset()
 
     def reset(self) -> None:

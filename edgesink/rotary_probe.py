@@ -120,6 +120,7 @@ def probe(forward: Forward, capacity: int) -> Layers:
         rotaries = {embedding: static_rotary(forward, embedding, own[0], capacity) for embedding, own in seen.items()}
         layers = Layers(own_windows, _rotary_of_each_layer(forward, len(own_windows), rotaries))
         _check(forward, layers, ids, expected, capacity)
+        _look_back_over(forward, layers, capacity)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"{forward.name} does not run on the slow ring ({first_line(error)})", SUPPORTED) from error
     return layers
@@ -195,6 +196,16 @@ def _zeros_of_keys(forward: Forward, count: int, answer: Answer) -> list[set[int
     forward([1], answer, ring)
     layers: list[Any] = ring.layers
     return [set((layer.keys == 0).all(dim=1).flatten().nonzero().flatten().tolist()) for layer in layers]
+
+
+def _look_back_over(forward: Forward, layers: Layers, capacity: int) -> None:
+    """A token of a full ring: a model that cannot see so many, as MPT whose slopes end, raises what PyTorch raises."""
+    ring = layers.ring(0, capacity)
+    forward([1], identity, ring, capacity - 1)
+    kept: list[Any] = ring.layers
+    for layer in kept:
+        layer.fill()
+    forward([1], identity, ring, capacity - 1)
 
 
 def _check(forward: Forward, layers: Layers, ids: list[int], expected: Tensor, capacity: int) -> None:

@@ -93,6 +93,13 @@ class KeptLayer(DynamicLayer):
         """The tokens that the next one will see beside itself; ALiBi and masks are made from it."""
         return min(super().get_seq_length(), self._sinks + self._window - 1)
 
+    def fill(self) -> None:
+        """Repeat the one token that it keeps until there is room for one more only."""
+        assert self.keys is not None, "nothing is kept yet"
+        assert self.values is not None, "nothing is kept yet"
+        more = self._sinks + self._window - 1
+        self.keys, self.values = self.keys.repeat(1, 1, more, 1), self.values.repeat(1, 1, more, 1)
+
 
 def slow_ring(
     sinks: int,

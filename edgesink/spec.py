@@ -20,8 +20,9 @@ from edgesink.targets import Precision as Precision  # for the emitters
 
 ComputeUnits = Literal["cpu_only", "cpu_and_gpu", "cpu_and_ne", "all"]
 
-Activation = Literal["silu", "gelu_tanh"]  # silu(z) = z sigmoid(z); GELU by its approximation with tanh
+Activation = Literal["silu", "gelu", "gelu_tanh"]  # silu(z) = z sigmoid(z); GELU exact, and approximated with tanh
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+NormKind = Literal["rms", "layer"]  # RMSNorm; LayerNorm, which takes the mean away first
 Device = Literal["cpu", "cuda"]
 TorchType = Literal["float32", "bfloat16", "float16"]
 Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators but ONNX Runtime's own
@@ -55,6 +56,7 @@ class View:
 
     rotary: Rotary
     window: int | None = None  # tokens, the current one included; None: the stream's sinks and window
+    slopes: tuple[float, ...] = ()  # ALiBi: what a token of distance takes off each query head's scores; (): nothing
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,17 @@ class ModelSpec:
     weights: tuple[str, ...]  # of a layer, in the order in which they are met: "attention_norm", "q", "q_bias", …
     scale: float  # of q · k
     norm_eps: float
-    activation: Activation = "silu"  # of the gate
+    activation: Activation = "silu"  # of the gate, or of the MLP's inner values where there is no gate
     embedding_scale: float = 1.0  # of the embedding's rows, as the residual stream is held
     stream_scale: float = 1.0  # s: the residual stream is held divided by it, and the eps of norms over it by s²
     logits_scale: float = 1.0  # of the logits, which the last norm's weight takes along
     off_by_one: bool = False  # softmax exp(x) / (1 + sum exp(x)): a head may look at nothing
     static_context: int | None = None  # tokens within which positions are as they stand here; None: any number
+    norm_kind: NormKind = "rms"
+    parallel: bool = False  # the MLP reads what attention reads, not what attention has added to
+    clip: float | None = None  # q, k and v are kept within ± it, as the products leave them; None: they are as they are
+    score_cap: float | None = None  # c: a score is c tanh(score / c); None: as it is
+    logits_cap: float | None = None  # likewise of the logits
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context"):
@@ -97,9 +104,13 @@ class ModelSpec:
             )
         if sorted(set(self.view_of)) != list(range(len(self.views))):
             raise BadOption(f"layers of views {sorted(set(self.view_of))}", f"each of the {len(self.views)} views")
+        if self.norm_kind == "rms" and any(weight.endswith("norm_bias") for weight in self.weights):
+            raise BadOption("an RMSNorm with a bias", "biases of LayerNorm only")
         for view in self.views:
             if len(view.rotary.frequencies) != self.head_dim // 2:
                 raise BadOption(f"{len(view.rotary.frequencies)} frequencies", f"{self.head_dim // 2}, one a pair")
+            if view.slopes and (len(view.slopes) != self.heads or any(view.rotary.frequencies)):
+                raise BadOption(f"{len(view.slopes)} slopes", f"{self.heads}, one a query head, none of which turns")
 
     @property
     def layers(self) -> int:
@@ -111,6 +122,11 @@ class ModelSpec:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         del data["name"]
         return data
+
+    @property
+    def has_norm_bias(self) -> bool:
+        """Norms of the residual stream have biases, the last one too."""
+        return "attention_norm_bias" in self.weights
 
     @property
     def stream_eps(self) -> float:

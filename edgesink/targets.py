@@ -29,6 +29,7 @@ VOCABULARY_BITS = 8  # of the embedding and the head, which suffer most from 4
 KERNELS_HOLD: tuple[Precision, ...] = ("int8", "int4")
 KERNELS_WHOLE = {"head_dim": 16, "hidden": 32, "intermediate": 32}  # what the C kernels want sizes to be multiples of
 KERNELS_MOST_HEAD_DIM = 1024
+KERNELS_NORM = ("q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")  # themselves, and RMSNorm only
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class TargetRow:
     rounds_activations: tuple[Precision, ...] = ()  # precisions in which products round their inputs to 8 bits
     extra: str = "export"  # of the Python package, which brings `packages`
     packages: tuple[str, ...] = ()  # beyond those of every export
-    block_bits: int = 0  # beside the codes of 32 weights: scale, zero point, offset
+    block_bits: int = 0  # beside the codes of 32 weights: scale, offset
+    packs_odd_bits: bool = False  # codes of 5 and 6 bits take so many on disk, and not 8
     layer_bytes: int = 0  # about what the graph of one layer takes on disk, without its weights
     scratch_bits: Mapping[Precision, int] = field(default_factory=dict)  # a value, on disk until the bundle is whole
 
@@ -56,7 +58,8 @@ ROWS: Mapping[Target, TargetRow] = {
         states=dict.fromkeys(("fp32", "fp16", "int8", "int4"), "float32"),
         positions=("cache", "original"),
         rounds_activations=("int8", "int4"),
-        block_bits=40,
+        block_bits=28,  # between a scale alone and one with an offset
+        packs_odd_bits=True,
         layer_bytes=8_000,
     ),
     "coreml": TargetRow(
@@ -148,6 +151,14 @@ def lacks(target: Target, precision: Precision, architecture: Mapping[str, Any])
         found.append(f"head_dim {sizes['head_dim']} is more than {KERNELS_MOST_HEAD_DIM}")
     if architecture.get("off_by_one"):
         found.append("its softmax is off by one")
+    norms = [norm for norm in KERNELS_NORM if norm in architecture.get("weights", ())]
+    if architecture.get("norm_kind") == "layer" and norms:
+        found.append(f"{norms[0]} is a LayerNorm")
+    if architecture.get("score_cap"):
+        found.append("scores have a soft cap")
+    views = architecture.get("views")
+    if isinstance(views, list) and any(isinstance(view, dict) and view.get("slopes") for view in views):
+        found.append("scores lose what their distance costs (ALiBi)")
     return found
 
 

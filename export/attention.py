@@ -1,6 +1,6 @@
-"""Attention over the sink + window ring, in two exact formulations, written in the emitters' vocabulary.
+"""Attention over the sink + window ring, in three exact formulations, written in the emitters' vocabulary.
 
-Both obey StreamingLLM (Xiao et al. 2023, section 3.2): a window key is seen at its true distance, a sink at a distance
+All obey StreamingLLM (Xiao et al. 2023, section 3.2): a window key is seen at its true distance, a sink at a distance
 that stops growing once the cache is full. Keys are rotated once and never touched again; the softmax does not care
 about the order of rows, so only the mask knows which token a row holds.
 
@@ -9,113 +9,29 @@ about the order of rows, so only the mask knows which token a row holds.
 - `BoundedFrame` rotates at the row, and queries up to three times: at their row, one ring later, and where a sink sees
   them.
   Every number stays below sinks + 2 rings + chunk, however long the stream. For targets without (Core ML, Core AI).
+- `Alibi` rotates nothing: a score loses what its distance costs (Press et al. 2022). Either numbering of tokens serves.
 
-A chunk is written first and attended after: with window + T - 1 ring rows every query still finds its whole window.
+Which rows a token is written to and sees is `rows`'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from edgesink.errors import BadOption
-from edgesink.export.graph import Attention, Ops, Value
-from edgesink.spec import ModelSpec, Positions, StreamSpec, View
+from edgesink.export.graph import Attention, Value
+from edgesink.export.rows import AttentionSpec, Buffers, CountedBuffers, FixedBuffers, Heads, IntegerOps, Rows
+from edgesink.spec import ModelSpec
 
 MASKED = -1e30  # finite: an all-masked row must not become NaN
-NO_SINKS = np.zeros(1, np.int64)
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Grouped queries: how many heads there are, and how wide each is."""
-
-    queries: int  # H
-    keys: int  # K, and as many of values; divides H
-    dim: int  # D
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionSpec:
-    """How layers of one view attend, in numbers: their heads, their phases, their ring."""
-
-    heads: Heads
-    scale: float  # of q · k
-    frequencies: np.ndarray  # radians a token of each pair of dimensions, float64 [D/2]
-    amplitudes: np.ndarray  # of their cosine and sine, float64 [D/2]
-    capacity: int  # C, tokens that a token sees at most
-    rows: int  # of a state buffer that the ring takes: sinks + R
-    sinks: bool  # whether the ring has the stream's sinks; without, it is the layers' own sliding window
-    positions: Positions  # how far a sink seems
-    off_by_one: bool = False  # a row of zeros is seen beside the ring's: softmax exp(x) / (1 + sum exp(x))
-
-    @classmethod
-    def of(cls, model: ModelSpec, stream: StreamSpec, view: View) -> AttentionSpec:
-        """That of the layers of one view."""
-        ring = model.ring(view, stream)
-        return cls(
-            heads=Heads(model.heads, model.kv_heads, model.head_dim),
-            scale=model.scale,
-            frequencies=np.array(view.rotary.frequencies),
-            amplitudes=view.rotary.amplitudes,
-            capacity=ring.capacity,
-            rows=stream.layer_ring(ring).rows,
-            sinks=ring.sinks,
-            positions=stream.positions,
-            off_by_one=model.off_by_one,
-        )
 
 
 def by_view(model: ModelSpec, views: Sequence[Attention] | Mapping[int, Attention]) -> Attention:
     """How every layer attends, given how those of each view do."""
     return lambda layer, q, k, v: views[model.view_of[layer]](layer, q, k, v)
-
-
-class Buffers(Protocol):
-    """The key and value buffers of layers that share a ring; other layers are not in them."""
-
-    def update(self, layer: int, slot: Value, k: Value, v: Value) -> tuple[Value, Value]:
-        """Write rows k, v [1, K, T, D] at `slot` [T]; the whole buffers after it, [1, K, rows, D] each."""
-
-
-class CountedBuffers(Buffers, Protocol):
-    """Buffers as long as the runner makes them."""
-
-    def row_numbers(self) -> Value:
-        """0, 1 … of the rows that they are given with, integer [rows]: the ring's, or as many as tokens need."""
-
-
-class FixedBuffers(Buffers, Protocol):
-    """Buffers of a length that is known to the exporter."""
-
-    @property
-    def rows(self) -> int:
-        """Those of the ring, or more; what is beyond is never written and never seen."""
-
-
-class IntegerOps(Ops, Protocol):
-    """What both formulations need in addition to the decoder's vocabulary."""
-
-    def constant(self, array: np.ndarray) -> Value:
-        """A constant of the target's integer or float type."""
-
-    def arange(self, ids: Value) -> Value:
-        """0 … T-1 for ids [1, T], or anything [1, T, …]: integer [T]."""
-
-    def where(self, condition: Value, yes: Value, no: Value) -> Value:
-        """Elementwise choice; numbers broadcast."""
-
-    def minimum(self, a: Value, b: int) -> Value:
-        """Elementwise."""
-
-    def column(self, x: Value) -> Value:
-        """[T] -> [T, 1]."""
-
-    def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
-        """Rotary embedding, halves paired; linear in cos and sin: [1, heads, T, D]."""
 
 
 class SinkCorrectedOps(IntegerOps, Protocol):
@@ -139,8 +55,14 @@ class SinkCorrectedOps(IntegerOps, Protocol):
     def append_zero(self, x: Value, axis: int) -> Value:
         """A zero behind the last along the axis, -1 or -2."""
 
-    def attend(self, q: Value, keys: Value, values: Value, mask: Value) -> Value:
-        """softmax(q k^T + mask) v, grouped queries, q scaled already; mask [T, rows] or [1, H, T, rows]."""
+    def capped(self, x: Value, cap: float) -> Value:
+        """cap tanh(x / cap), elementwise."""
+
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value, cap: float | None) -> Value:
+        """softmax(s + mask) v, s = q k^T, capped if there is a cap: grouped queries, q scaled already.
+
+        The mask is [T, rows] or [1, H, T, rows].
+        """
 
 
 class SinkCorrected:
@@ -159,21 +81,21 @@ class SinkCorrected:
         position: Value,
         sinks: Value,
     ) -> None:
-        sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
         self.ops, self.buffers, self.spec, self.sinks = ops, buffers, spec, sinks
-        token = position + ops.arange(ids)  # [T]
-        slots = spec.rows - sinks  # [1], R
-        self.slot = ops.where(token < sinks, token, sinks + (token - sinks) % slots)  # [T]
-        mask = self._mask(token, slots)  # [T, rows]
+        rows = Rows.of_stream(ops, buffers, spec, ids, position, sinks)
+        self.slot = rows.slot
+        mask = ops.where(rows.visible, 0.0, MASKED)  # [T, rows]
 
-        cos, sin = self._angles(token)
+        cos, sin = self._angles(rows.token)
         self.phase = ops.phase(cos), ops.phase(sin)
         # RoPE is linear in its cos and sin: the softmax scale rides on the query's, where it costs nothing a layer
         self.query_phase = ops.phase(cos * spec.scale), ops.phase(sin * spec.scale)
         self.corrected = spec.sinks and spec.positions == "cache"
         if self.corrected:
-            sink_cos, sink_sin = self._angles(ops.minimum(token, spec.capacity - 1))
-            self.shift = ops.phase((sink_cos - cos) * spec.scale), ops.phase((sink_sin - sin) * spec.scale)
+            at_sinks = self._angles(ops.minimum(rows.token, spec.capacity - 1))
+            if spec.cap is None:
+                at_sinks = tuple(sink - own for sink, own in zip(at_sinks, (cos, sin), strict=True))
+            self.sink_phase = tuple(ops.phase(x * spec.scale) for x in at_sinks)
             self.sink_mask, self.ring_mask = ops.split_mask(mask, sinks, spec.heads.queries)
         else:
             self.mask = mask
@@ -186,31 +108,29 @@ class SinkCorrected:
             cos, sin = cos * amplitudes, sin * amplitudes
         return cos, sin
 
-    def _mask(self, token: Value, slots: Value) -> Value:
-        """What is added to the scores: [T, rows], 0 where the token sees the row."""
-        ops, sinks = self.ops, self.sinks
-        newest = token[-1:]  # [1], the last token of this chunk
-        row = self.buffers.row_numbers()
-        held = ops.where(row < sinks, row, newest - (newest - row) % slots)  # [rows], below sinks: never written
-        query = ops.column(token)
-        window = (held > query - (self.spec.capacity - sinks)) & (held >= sinks)
-        visible = (held <= query) & ((row < sinks) | window)  # [T, rows]
-        return ops.where(visible, 0.0, MASKED)
-
     def __call__(self, layer: int, q: Value, k: Value, v: Value) -> Value:
         """The context of one layer, [1, H, T, D]; its state is written on the way."""
         ops = self.ops
         keys, values = self.buffers.update(layer, self.slot, ops.rotate(k, *self.phase), v)
         if self.corrected:
-            # and rotating by the difference gives scale (q_sink - q) at once
-            turned = ops.rotate(q, *self.shift)
-            correction = ops.sink_scores(turned, keys, self.sinks, self.spec.heads)  # [1, H, T, S]
-            mask = ops.join_mask(correction + self.sink_mask, self.ring_mask)
+            mask = ops.join_mask(self._correction(q, keys) + self.sink_mask, self.ring_mask)
         else:
             mask = self.mask
         if self.spec.off_by_one:
             keys, values, mask = ops.append_zero(keys, -2), ops.append_zero(values, -2), ops.append_zero(mask, -1)
-        return ops.attend(ops.rotate(q, *self.query_phase), keys, values, mask)
+        return ops.attend(ops.rotate(q, *self.query_phase), keys, values, mask, self.spec.cap)
+
+    def _correction(self, q: Value, keys: Value) -> Value:
+        """What the scores of the sink columns lack, [1, H, T, S].
+
+        Rotating by the difference gives scale (q_sink - q) at once. A cap is no linear thing: it takes both scores.
+        """
+        ops, heads, cap = self.ops, self.spec.heads, self.spec.cap
+        scores = ops.sink_scores(ops.rotate(q, *self.sink_phase), keys, self.sinks, heads)
+        if cap is None:
+            return scores
+        attended = ops.sink_scores(ops.rotate(q, *self.query_phase), keys, self.sinks, heads)
+        return ops.capped(scores, cap) - ops.capped(attended, cap)
 
 
 class BoundedFrameOps(IntegerOps, Protocol):
@@ -228,6 +148,9 @@ class BoundedFrameOps(IntegerOps, Protocol):
     def scores(self, q: Value, cos: Value, sin: Value, keys: Value, scale: float) -> Sequence[Value]:
         """scale q k^T, grouped queries, for q turned by each T rows of cos and sin [n T, D/2]: n x [1, H, T, rows]."""
 
+    def capped(self, x: Value, cap: float) -> Value:
+        """cap tanh(x / cap), elementwise."""
+
     def weigh(self, scores: Value, mask: Value, values: Value) -> Value:
         """softmax(scores + mask) v: [1, H, T, D]."""
 
@@ -235,8 +158,7 @@ class BoundedFrameOps(IntegerOps, Protocol):
 class BoundedFrame:
     """Keys rotated at their row; the query rotated at its row, one ring later and at its place before the sinks.
 
-    `position` is `Ring.frame(position)`, so nothing here grows. Rows past `length` may be padding: they are written to
-    rows that no query of this chunk or the next sees before the real token is there.
+    `position` is `Ring.frame(position)`, and rows past `length` may be padding (`Rows.in_frame`).
     """
 
     def __init__(
@@ -253,41 +175,21 @@ class BoundedFrame:
             raise BadOption("positions 'original' on this target", "cache: a distance that grows has no bounded frame")
         if spec.off_by_one:
             raise BadOption("a softmax off by one on this target", "target onnx")
-        sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
-        self.ops, self.buffers, self.spec, self.sinks = ops, buffers, spec, sinks
-        slots = spec.rows - sinks  # [1], R
-        end = sinks + slots
-        token = position + ops.arange(ids)  # [T], below sinks + 2 R + T
-        one_lap = ops.where(token >= end, slots, 0)
-        two_laps = ops.where(token >= end + slots, slots, 0)
-        self.slot = token - one_lap - two_laps  # [T]
-        self._see(token, position, length, slots)
+        self.ops, self.buffers, self.spec = ops, buffers, spec
+        rows = Rows.in_frame(ops, buffers, spec, ids, position, sinks, length)
+        self.slot, self.is_sink = rows.slot, rows.is_sink
+        self.mask = ops.where(rows.visible, 0.0, ops.masked)  # [T, rows]
+        self.same_lap = rows.row <= ops.column(rows.slot)  # [T, rows]
 
         angle = np.arange(2 * spec.rows)[:, None] * spec.frequencies  # [2 rows, D/2]
         cos = f"rope.{len(angle)}.cos", np.cos(angle) * spec.amplitudes
         sin = f"rope.{len(angle)}.sin", np.sin(angle) * spec.amplitudes
-        places = [self.slot, self.slot + slots]
+        places = [self.slot, self.slot + rows.slots]
         if spec.sinks:
-            places.append(ops.minimum(token, spec.capacity - 1))
+            places.append(ops.minimum(rows.token, spec.capacity - 1))
         queries = ops.concatenate(*places)  # [2 T], and T more where sinks are seen
         self.key_phase = ops.table(*cos, self.slot), ops.table(*sin, self.slot)
         self.query_phases = ops.table(*cos, queries), ops.table(*sin, queries)
-
-    def _see(self, token: Value, position: Value, length: Value | int, slots: Value) -> None:
-        """Which rows a token sees and how: `mask` and `same_lap` [T, rows], `is_sink` [rows]."""
-        ops, sinks, ring = self.ops, self.sinks, self.spec.rows
-        numbers = np.arange(self.buffers.rows)
-        never = 8 * ring  # later than any token: rows beyond the ring's are not seen
-        row = ops.constant(np.where(numbers < ring, numbers, never))
-        newest = position + length - 1  # [1]
-        later = ops.where(row + slots <= newest, slots, 0) + ops.where(row + slots + slots <= newest, slots, 0)
-        is_sink = row < sinks
-        held = ops.where(is_sink, row, row + later)  # [rows]; above `newest`: never written
-        query = ops.column(token)
-        visible = (held <= query) & (is_sink | (held > query - (self.spec.capacity - sinks)))  # [T, rows]
-        self.mask = ops.where(visible, 0.0, ops.masked)
-        self.same_lap = row <= ops.column(self.slot)  # [T, rows]
-        self.is_sink = is_sink
 
     def __call__(self, layer: int, q: Value, k: Value, v: Value) -> Value:
         """The context of one layer, [1, H, T, D]; its state is written on the way."""
@@ -297,4 +199,70 @@ class BoundedFrame:
         scores = ops.where(self.same_lap, here, lap_later)
         if sink:
             scores = ops.where(self.is_sink, sink[0], scores)
+        if self.spec.cap is not None:
+            scores = ops.capped(scores, self.spec.cap)
         return ops.weigh(scores, self.mask, values)
+
+
+class AlibiOps(IntegerOps, Protocol):
+    """What `Alibi` needs more: distances that weigh on scores."""
+
+    masked: float
+    """What is added to the score of a row that is not seen: far below any score, and finite."""
+
+    def sloped(self, distance: Value, slopes: Sequence[float]) -> Value:
+        """-slope * distance for the slope of each head: integer [T, rows] -> float [1, H, T, rows]."""
+
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value, cap: float | None) -> Value:
+        """softmax(s + mask) v, s = q k^T, capped if there is a cap: grouped queries; mask [1, H, T, rows]."""
+
+
+class Alibi:
+    """Nothing is rotated: a score loses slope * distance, and a sink is never farther off than the cache is long."""
+
+    def __init__(self, ops: AlibiOps, buffers: Buffers, spec: AttentionSpec, rows: Rows) -> None:
+        if spec.positions != "cache":
+            raise BadOption("positions 'original' of a model with ALiBi", "cache: a sink's distance stops growing")
+        self.ops, self.buffers, self.spec, self.slot = ops, buffers, spec, rows.slot
+        distance = ops.column(rows.token) - rows.held  # [T, rows]
+        if spec.sinks:
+            to_sink = ops.column(ops.minimum(rows.token, spec.capacity - 1)) - rows.held
+            distance = ops.where(rows.is_sink, to_sink, distance)
+        self.mask = ops.where(rows.visible, ops.sloped(distance, spec.slopes), ops.masked)  # [1, H, T, rows]
+
+    def __call__(self, layer: int, q: Value, k: Value, v: Value) -> Value:
+        """The context of one layer, [1, H, T, D]; its state is written on the way."""
+        keys, values = self.buffers.update(layer, self.slot, k, v)
+        return self.ops.attend(q * self.spec.scale, keys, values, self.mask, self.spec.cap)
+
+
+class StreamOps(SinkCorrectedOps, AlibiOps, Protocol):
+    """The vocabulary of a target that numbers tokens as they stand in the stream."""
+
+
+class FrameOps(BoundedFrameOps, AlibiOps, Protocol):
+    """The vocabulary of a target that numbers tokens in a frame."""
+
+
+def stream_attention(
+    ops: StreamOps, buffers: CountedBuffers, spec: AttentionSpec, ids: Value, position: Value, sinks: Value
+) -> Attention:
+    """How layers of one view attend, their tokens numbered as they stand in the stream."""
+    if spec.slopes:
+        return Alibi(ops, buffers, spec, Rows.of_stream(ops, buffers, spec, ids, position, sinks))
+    return SinkCorrected(ops, buffers, spec, ids, position, sinks)
+
+
+def frame_attention(
+    ops: FrameOps,
+    buffers: FixedBuffers,
+    spec: AttentionSpec,
+    ids: Value,
+    position: Value,
+    sinks: Value,
+    length: Value | int,
+) -> Attention:
+    """How layers of one view attend, their tokens numbered from `Ring.frame(position)` on."""
+    if spec.slopes:
+        return Alibi(ops, buffers, spec, Rows.in_frame(ops, buffers, spec, ids, position, sinks, length))
+    return BoundedFrame(ops, buffers, spec, ids, position, sinks, length)

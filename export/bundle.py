@@ -6,8 +6,9 @@ import dataclasses
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from edgesink.callbacks import OnProgress, silent
+from edgesink.callbacks import OnProgress, Say, silent
 from edgesink.errors import BadOption
 from edgesink.export.bundle_readme import bundle_readme
 from edgesink.export.checkpoint import Checkpoint, open_checkpoint, weight_names
@@ -17,10 +18,11 @@ from edgesink.export.states import states_of
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import Weights, counted, describe_weights, held_weights
 from edgesink.files import check_space, recover_folder, whole_folder
-from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, MANIFEST, ONNX_DATA, ONNX_GRAPH, Manifest, describe_file
+from edgesink.manifest import KERNELS_GRAPH, MANIFEST, ONNX_DATA, ONNX_GRAPH, Manifest, describe_file
 from edgesink.packages import EXPORT, require
 from edgesink.spec import ModelSpec, StreamSpec
 from edgesink.targets import ROWS, KvWrite, Precision, Target
+from edgesink.turns import Turns
 from edgesink.version import __version__
 
 README = "README.md"
@@ -38,13 +40,16 @@ def export(
     vocabulary_bits: int | None = None,
     parts: int = 1,
     sink_token: int | None = None,
+    say: Say = silent,
 ) -> Manifest:
     """`write_bundle` with the recipe's fields as arguments; those left out take the target's defaults."""
     recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts, sink_token)
-    return write_bundle(checkpoint_path, out, recipe, progress)
+    return write_bundle(checkpoint_path, out, recipe, progress, say)
 
 
-def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: OnProgress = silent) -> Manifest:
+def write_bundle(
+    checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: OnProgress = silent, say: Say = silent
+) -> Manifest:
     """Export a checkpoint to the bundle folder `out`.
 
     Args:
@@ -52,6 +57,7 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
         out: replaced if it is a bundle, made if it is nothing; anything else there is refused.
         recipe: what is asked for.
         on_progress: told when a weight is first read: how many were, of how many, its name.
+        say: told what people should know of the model's text.
     Raises:
         BadCheckpoint, BadOption, MissingPackage, NoSpace: nothing is left behind.
     """
@@ -66,12 +72,16 @@ def write_bundle(checkpoint_path: Path, out: Path, recipe: Recipe, on_progress: 
         weights = held_weights(checkpoint, recipe.precision, recipe.vocabulary_bits)
         weights = counted(weights, len(weight_names(checkpoint.model)), on_progress)
         draft = _draft(checkpoint, recipe)
-        _write_graph(folder, checkpoint.model, recipe, draft, weights)
-        write_tokenizer(checkpoint, folder)
+        step_bytes = _write_graph(folder, checkpoint.model, recipe, draft, weights)
+        turns = write_tokenizer(checkpoint, folder)
         files = tuple(describe_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file())
-        manifest = dataclasses.replace(draft, files=files)
+        manifest = dataclasses.replace(draft, files=files, step_weight_bytes=step_bytes, **_conversation(turns, draft))
         (folder / README).write_text(bundle_readme(manifest), encoding="utf-8")
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    if not manifest.eos_ids:
+        say("this checkpoint names no end token: an answer goes on until it is stopped")
+    if dropped := checkpoint.dropped_tokens:
+        say(f"the embedding has no row for {', '.join(dropped)}: in a text they are like any other words")
     return manifest
 
 
@@ -90,6 +100,8 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
         weights=describe_weights(checkpoint, recipe.precision, recipe.vocabulary_bits),
         bos_id=checkpoint.bos_id,
         eos_ids=checkpoint.eos_ids,
+        turns=None,
+        no_turns="they are not cut yet",
         files=(),
         tools={"edgesink": __version__, **_tool_versions()},
         architecture=model.as_data(),
@@ -100,10 +112,21 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
     )
 
 
-def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> None:
+def _conversation(turns: Turns | str, draft: Manifest) -> dict[str, Any]:
+    """The manifest's fields of a conversation; what a template writes behind an answer ends one."""
+    if isinstance(turns, str):
+        return {"turns": None, "no_turns": turns}
+    if turns.ids and turns.ids[-1] >= draft.vocab:
+        return {"turns": None, "no_turns": f"its chat template writes token {turns.ids[-1]} of {draft.vocab}"}
+    ends = {*draft.eos_ids} if turns.end_id is None else {*draft.eos_ids, turns.end_id}
+    return {"turns": turns, "no_turns": None, "eos_ids": tuple(sorted(ends))}
+
+
+def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> int | None:
+    """The bytes of weights that a step of what was written reads, where they are counted."""
     if recipe.target == "onnx":
-        _write_onnx(folder, model, recipe, weights)
-    elif recipe.target == "coreml":
+        return _write_onnx(folder, model, recipe, weights)
+    if recipe.target == "coreml":
         from edgesink.export.to_coreml.functions import write_coreml
 
         write_coreml(folder, model, recipe, draft, weights)
@@ -111,9 +134,10 @@ def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest
         from edgesink.export.to_coreai import write_coreai
 
         write_coreai(folder, model, recipe, weights)
+    return None
 
 
-def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> None:
+def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> int:
     from edgesink.export.to_onnx.builder import WeightFile
     from edgesink.export.to_onnx.kernels import runs_on_kernels, write_kernels_graph
     from edgesink.export.to_onnx.ops import write_onnx
@@ -125,7 +149,8 @@ def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights
         exact = recipe.precision == "int8"
         write_onnx(folder / ONNX_GRAPH, model, recipe.stream, stored, float_activations=exact)
         if runs_on_kernels(model, recipe.precision):
-            write_kernels_graph(folder / KERNELS_GRAPH, folder / KERNELS_IMAGE, model, recipe.stream, stored)
+            write_kernels_graph(folder / KERNELS_GRAPH, model, recipe.stream, stored)
+        return stored.step_bytes(model.vocab, model.tied)
 
 
 def _check_goal(out: Path) -> None:

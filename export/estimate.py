@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from edgesink.export.blocks import BLOCK
 from edgesink.export.checkpoint import Checkpoint, weight_names, weight_shape
-from edgesink.export.quantize import BLOCK
+from edgesink.export.gguf_blocks import bits_of
 from edgesink.export.recipe import Recipe
-from edgesink.export.weights import PALETTE_GROUP, Form, carried, form_of
+from edgesink.export.weights import PALETTE_GROUP, Form, carried_kind, form_of
 from edgesink.targets import ROWS
 
 TABLE_BITS = 16  # of an entry of a palette
@@ -34,19 +35,15 @@ def scratch_bytes(checkpoint: Checkpoint, recipe: Recipe) -> int:
 
 
 def _forms(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Form]:
-    """Of every weight. What is carried over is taken to be in every layer as in the first, which is read for it; the
-    vocabulary, which is large, to be as the rule has it."""
-    first: dict[str, Form] = {}
-
-    def form(name: str) -> Form:
-        ruled = form_of(name, checkpoint.model, recipe.precision, recipe.vocabulary_bits)
-        kind = name.rpartition(".")[2]
-        if kind not in first:
-            own = carried(checkpoint, name, ruled) if ruled.kind == "blocks" and kind != name else None
-            first[kind] = replace(ruled, bits=own.bits) if own else ruled
-        return first[kind]
-
-    return {name: form(name) for name in weight_names(checkpoint.model)}
+    """Of every weight."""
+    forms = {}
+    for name in weight_names(checkpoint.model):
+        form = form_of(name, checkpoint.model, recipe.precision, recipe.vocabulary_bits)
+        kind = carried_kind(checkpoint, name, form)
+        bits = form.bits if kind is None else bits_of(kind)
+        whole = form.kind == "blocks" and not ROWS[recipe.target].packs_odd_bits
+        forms[name] = replace(form, bits=8 if whole and bits > 4 else bits)
+    return forms
 
 
 def _stored_bytes(form: Form, shape: tuple[int, ...], block_bits: int) -> int:

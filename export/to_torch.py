@@ -7,14 +7,15 @@ is fast, and nothing of the oracle is shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch  # noqa: TID253  (this module is PyTorch's side of the vocabulary; what imports it does so lazily)
 
 from edgesink import names
-from edgesink.export.attention import MASKED, AttentionSpec, BoundedFrame, Heads, SinkCorrected, by_view
-from edgesink.export.graph import Attention, Norm, Projection, decoder, unknown_activation
+from edgesink.export.attention import MASKED, by_view, frame_attention, stream_attention
+from edgesink.export.graph import Attention, Norm, Product, Projection, decoder, unknown_activation
+from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 
 Tensor = torch.Tensor
@@ -48,7 +49,7 @@ class TorchBuffers:
 
 
 class TorchOps:
-    """The vocabulary as PyTorch calls; satisfies `SinkCorrectedOps` and `BoundedFrameOps`.
+    """The vocabulary as PyTorch calls; satisfies `StreamOps` and `FrameOps`.
 
     Args:
         weights: name -> tensor [out, in] or [n], all of one float type.
@@ -69,21 +70,27 @@ class TorchOps:
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
         wide = x if x.dtype == torch.float64 else x.float()
+        if norm.kind == "layer":
+            wide = wide - wide.mean(-1, keepdim=True)
         scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)
-        return scaled.to(x.dtype) * self._weights[norm.weight]
+        normed = scaled.to(x.dtype) * self._weights[norm.weight]
+        return normed if norm.bias is None else normed + self._weights[norm.bias]
 
     def heads(self, x: Tensor, *projections: Projection) -> tuple[Tensor, ...]:
-        return tuple(cut_heads(self._product(x, p.weight, p.bias), p.heads) for p in projections)
+        return tuple(cut_heads(self._projected(x, projection), projection.heads) for projection in projections)
 
     def merge(self, context: Tensor, width: int) -> Tensor:
         return context.transpose(1, 2).reshape(1, context.shape[2], -1)
 
-    def residual(self, x: Tensor, y: Tensor, weight: str, after: Norm | None) -> Tensor:
-        product = self._product(y, weight)
-        return x + (self.norm(product, after) if after else product)
+    def residual(self, x: Tensor, y: Tensor, product: Product, after: Norm | None) -> Tensor:
+        added = self._product(y, product.weight, product.bias)
+        return x + (self.norm(added, after) if after else added)
 
     def gated(self, x: Tensor, gate: str, up: str, activation: Activation) -> Tensor:
         return activated(self._product(x, gate), activation) * self._product(x, up)
+
+    def plain(self, x: Tensor, up: Product, activation: Activation) -> Tensor:
+        return activated(self._product(x, up.weight, up.bias), activation)
 
     def last(self, x: Tensor) -> Tensor:
         return x[:, -1:] if self._length is None else x[:, (self._length - 1).long()]
@@ -140,8 +147,16 @@ class TorchOps:
     def join_mask(self, sink_columns: Tensor, ring_columns: Tensor) -> Tensor:
         return torch.cat([sink_columns, ring_columns], dim=3)
 
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        return self.weigh(products(q, keys), mask, values)
+    def capped(self, x: Tensor, cap: float) -> Tensor:
+        return (x / cap).tanh() * cap
+
+    def sloped(self, distance: Tensor, slopes: Sequence[float]) -> Tensor:
+        every_head = torch.tensor(slopes, dtype=self._float, device=self._device)[:, None, None]
+        return (distance.to(self._float) * -every_head)[None]
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, cap: float | None) -> Tensor:
+        scores = products(q, keys)
+        return self.weigh(scores if cap is None else self.capped(scores, cap), mask, values)
 
     def scores(self, q: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, ...]:
         T = q.shape[2]
@@ -152,6 +167,12 @@ class TorchOps:
         weights = (scores + mask).softmax(-1)
         return (grouped(weights, values) @ values).reshape(1, scores.shape[1], -1, values.shape[3])
 
+    def _projected(self, x: Tensor, projection: Projection) -> Tensor:
+        product = self._product(x, projection.weight, projection.bias)
+        if projection.clip is not None:
+            product = product.clamp(-projection.clip, projection.clip)
+        return self.norm(product, projection.norm) if projection.norm else product
+
     def _product(self, x: Tensor, weight: str, bias: str | None = None) -> Tensor:
         return torch.nn.functional.linear(x, self._weights[weight], None if bias is None else self._weights[bias])
 
@@ -160,6 +181,8 @@ def activated(x: Tensor, activation: Activation) -> Tensor:
     """The activation of every value."""
     if activation == "silu":
         return torch.nn.functional.silu(x)
+    if activation == "gelu":
+        return torch.nn.functional.gelu(x)
     if activation == "gelu_tanh":
         return torch.nn.functional.gelu(x, approximate="tanh")
     raise unknown_activation(activation)
@@ -200,7 +223,7 @@ Formulation = Callable[
     [TorchOps, TorchBuffers, AttentionSpec, Tensor, Tensor, Tensor, "Tensor | int"],
     Attention,
 ]
-"""(ops, buffers, spec, ids, position, sinks, length) -> how every layer attends: `BoundedFrame` is one."""
+"""(ops, buffers, spec, ids, position, sinks, length) -> how every layer attends: `frame_attention` is one."""
 
 
 def sink_corrected(
@@ -212,8 +235,8 @@ def sink_corrected(
     sinks: Tensor,
     length: Tensor | int,
 ) -> Attention:
-    """`SinkCorrected` as a formulation: its chunks are never padded."""
-    return SinkCorrected(ops, buffers, spec, ids, position, sinks)
+    """`stream_attention` as a formulation: its chunks are never padded."""
+    return stream_attention(ops, buffers, spec, ids, position, sinks)
 
 
 class RingDecoder(torch.nn.Module):
@@ -221,7 +244,8 @@ class RingDecoder(torch.nn.Module):
 
     Args:
         weights: name -> tensor, as `TorchOps` takes them.
-        formulation: `BoundedFrame`, whose positions are bounded and whose chunks may be padded, or `sink_corrected`.
+        formulation: `frame_attention`, whose positions are bounded and whose chunks may be padded, or
+            `sink_corrected`.
         index: integer type of positions.
     """
 
@@ -230,7 +254,7 @@ class RingDecoder(torch.nn.Module):
         model: ModelSpec,
         stream: StreamSpec,
         weights: Mapping[str, Tensor],
-        formulation: Formulation = BoundedFrame,
+        formulation: Formulation = frame_attention,
         index: torch.dtype = torch.int64,
     ) -> None:
         super().__init__()
@@ -242,7 +266,7 @@ class RingDecoder(torch.nn.Module):
     def forward(self, ids: Tensor, position: Tensor, sinks: Tensor, length: Tensor | None = None) -> Tensor:
         """ids [1, T], sinks and length [1]: the logits after the last real id, [1, V].
 
-        position: [1], where the ids stand; for the bounded frame the frames of the model's rings, [rings], in the
+        position: [1], where the ids stand; for a bounded frame the frames of the model's rings, [rings], in the
         order of `ModelSpec.rings`.
         """
         ops = TorchOps(self.weights, length, self.index)

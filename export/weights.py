@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from edgesink.callbacks import OnProgress
 from edgesink.errors import BadCheckpoint
+from edgesink.export.blocks import Blocks, check_columns
 from edgesink.export.checkpoint import Checkpoint, weight_names, weight_shape
+from edgesink.export.gguf_blocks import KINDS, bits_of
 from edgesink.export.palettize import Palette, palettize
-from edgesink.export.quantize import Blocks, check_columns, quantize
+from edgesink.export.quantize import quantize
 from edgesink.spec import ModelSpec
 from edgesink.targets import VOCABULARY_BITS, Precision
 
@@ -50,7 +52,7 @@ def held_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: 
     """The weights of `checkpoint`, each read and rounded when it is asked for.
 
     `vocabulary_bits` are those of the embedding and the head where weights are quantised at all. What a GGUF quantised
-    already is carried over exactly (`carried`): rounding a second time costs far more than the first time did.
+    already is carried over (`carried_kind`): rounding a second time costs far more than the first time did.
     BadOption names a matrix that has no whole number of blocks.
     """
     model = checkpoint.model
@@ -65,7 +67,8 @@ def held_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bits: 
             return _as_half(values, weight) if form.bits == 16 else values
         if form.kind == "palette":
             return palettize(checkpoint.tensor(weight), form.bits, PALETTE_GROUP)
-        return carried(checkpoint, weight, form) or quantize(checkpoint.tensor(weight), form.bits)
+        own = checkpoint.blocks(weight) if carried_kind(checkpoint, weight, form) else None
+        return own or quantize(checkpoint.tensor(weight), form.bits)
 
     return held
 
@@ -76,11 +79,12 @@ def as_floats(weight: Held) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def carried(checkpoint: Checkpoint, weight: str, form: Form) -> Blocks | None:
-    """What the checkpoint itself quantised, though it be to 8 bits where 4 are asked for, but for a vocabulary."""
-    blocks = checkpoint.blocks(weight)
-    fits = blocks is not None and (blocks.bits <= form.bits or weight not in VOCABULARY)
-    return blocks if fits else None
+def carried_kind(checkpoint: Checkpoint, weight: str, form: Form) -> str | None:
+    """The type of what the checkpoint itself quantised and a bundle keeps, though it be in 8 bits where 4 are asked
+    for, but for a vocabulary; None of what is rounded by our own rule."""
+    kind = checkpoint.kind(weight) if form.kind == "blocks" else None
+    fits = kind is not None and (bits_of(kind) <= form.bits or weight not in VOCABULARY)
+    return kind if fits else None
 
 
 def counted(weights: Weights, total: int, on_progress: OnProgress) -> Weights:
@@ -103,10 +107,23 @@ def describe_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bi
     vocabulary = f"embedding and head {vocabulary_bits} bit"
     if precision == "pal4":
         return f"4 bit palettes for {PALETTE_GROUP} rows each, {vocabulary}, blocks of 32"
-    own = f"{BITS[precision]} bit, {vocabulary}, blocks of 32"
-    if checkpoint.kinds is not None:
-        return f"{checkpoint.kinds} carried over from the GGUF where they map; else {own}"
-    return own
+    names = [name for name in weight_names(checkpoint.model) if len(weight_shape(checkpoint.model, name)) == 2]
+    forms = {name: form_of(name, checkpoint.model, precision, vocabulary_bits) for name in names}
+    kinds = {name: carried_kind(checkpoint, name, form) for name, form in forms.items()}
+    found = sorted({kind for kind in kinds.values() if kind is not None})
+    if not found:
+        return f"{BITS[precision]} bit, {vocabulary}, blocks of 32"
+    exact = [kind for kind in found if kind in KINDS]
+    said = [f"{', '.join(exact)} of the GGUF, bit for bit"] if exact else []
+    said += [_rounded(checkpoint, kinds, kind) for kind in found if kind not in KINDS]
+    return "; ".join([*said, *([vocabulary] if None in kinds.values() else [])])
+
+
+def _rounded(checkpoint: Checkpoint, kinds: Mapping[str, str | None], kind: str) -> str:
+    """What is said of the matrices of a type that is not carried over exactly."""
+    tensors = [checkpoint.tensor_name(name) for name, own in kinds.items() if own == kind]
+    more = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
+    return f"{kind} rounded to {bits_of(kind)} bit ({tensors[0]}{more})"
 
 
 def _as_half(values: np.ndarray, weight: str) -> np.ndarray:

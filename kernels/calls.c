@@ -19,7 +19,7 @@ static int is(const Tensor *x, size_t rank, const int64_t *sizes) {
 static int absent_or(const Tensor *x, size_t rank, const int64_t *sizes) { return !x->given || is(x, rank, sizes); }
 
 // NULL: left out.
-static const float *floats(const Tensor *x) { return x->given ? x->data : NULL; }
+static const void *data_of(const Tensor *x) { return x->given ? x->data : NULL; }
 
 static int is_epsilon(float x) { return x >= 0 && !isinf(x); }
 
@@ -28,18 +28,43 @@ static int64_t tokens_of(const Tensor *x, int64_t width) {
     return x->given && x->rank == 3 && x->sizes[1] > 0 && is(x, SIZES(1, x->sizes[1], width)) ? x->sizes[1] : 0;
 }
 
-// `weights` are codes, scale and offset.
-static const char *fill_matrix(const MatrixOptions *of, int64_t columns, const Tensor *weights, Matrix *w) {
-    REFUSE_IF(of->bits != 4 && of->bits != 8, "weights are in 4 or 8 bits");
+// What there is of a matrix, before its shapes; `weights` and `factors` as below.
+static const char *check_kind(const MatrixOptions *of, const Tensor *weights, const Tensor *factors) {
+    const int bits = (int)of->bits, has_scale = weights[1].given, has_offset = weights[2].given;
+    const int has_factors = factors[0].given, has_offset_factors = factors[1].given;
+    REFUSE_IF(bits != of->bits || (bits != 4 && bits != 5 && bits != 6 && bits != 8 && bits != 16),
+              "weights are in 4, 5, 6, 8 or 16 bits");
+    REFUSE_IF(of->table != 0 && of->table != 1, "table is 0 or 1");
+    REFUSE_IF(of->table && bits != 4 && bits != 16, "weights of the table are in 4 bits");
+    REFUSE_IF(has_scale == (bits == 16), "weights have a scale, and in 16 bits none");
+    REFUSE_IF(has_offset && (bits > 5 || of->table), "weights in 6 bits or more, or of the table, take no offset");
+    REFUSE_IF(has_factors && bits > 6, "weights in 8 or 16 bits take no factors");
+    REFUSE_IF(!has_factors && bits == 6, "weights in 6 bits have factors");
+    REFUSE_IF(has_factors && bits < 6 && !of->table && !has_offset, "weights with factors have an offset");
+    REFUSE_IF(has_offset_factors != (has_offset && has_factors), "an offset has factors where its scale has");
+    return NULL;
+}
+
+// `weights` are codes, scale and offset, `factors` those of scale and offset.
+static const char *fill_matrix(const MatrixOptions *of, int64_t columns, const Tensor *weights, const Tensor *factors,
+                               Matrix *w) {
+    const char *refused = check_kind(of, weights, factors);
+    REFUSE_IF(refused, refused);
     REFUSE_IF(of->rows < 1 || of->rows > MOST, "rows are 1 or more, and fewer than 2^53");
     REFUSE_IF(columns < BLOCK || columns > MOST || columns % BLOCK, "columns are whole blocks of 32, one or more");
+    REFUSE_IF(factors->given && columns % SUPER, "columns are whole blocks of 256 where there are factors");
     const int64_t groups = (of->rows + GROUP - 1) / GROUP, blocks = columns / BLOCK;
+    const int64_t halves = factors->given ? columns / SUPER : blocks, parts = of->bits == 6 ? 2 : 1;
     REFUSE_IF(!is(weights, SIZES(groups, blocks * of->bits, GROUP, 4)), "codes are not of rows x columns");
-    REFUSE_IF(!is(weights + 1, SIZES(groups, blocks, GROUP)), "scale is not of rows x blocks");
-    REFUSE_IF(!absent_or(weights + 2, SIZES(groups, blocks, GROUP)), "offset is not of rows x blocks");
-    REFUSE_IF(of->bits == 8 && weights[2].given, "weights in 8 bits take no offset");
-    *w = (Matrix){weights[0].data, weights[1].data, weights[2].given ? weights[2].data : NULL, of->rows, columns,
-                  (int)of->bits};
+    REFUSE_IF(!absent_or(weights + 1, SIZES(groups, halves, GROUP)), "scale is not of rows x blocks");
+    REFUSE_IF(!absent_or(weights + 2, SIZES(groups, halves, GROUP)), "offset is not of rows x blocks");
+    REFUSE_IF(!absent_or(factors, SIZES(groups, blocks * parts, GROUP)), "factors are not of rows x blocks");
+    REFUSE_IF(!absent_or(factors + 1, SIZES(groups, blocks, GROUP)), "offset_factors are not of rows x blocks");
+    *w = (Matrix){
+        .codes = weights[0].data, .scale = data_of(weights + 1), .offset = data_of(weights + 2),
+        .factors = data_of(factors), .offset_factors = data_of(factors + 1),
+        .rows = of->rows, .columns = columns, .bits = (int)of->bits, .table = (int)of->table,
+    };
     return NULL;
 }
 
@@ -51,7 +76,7 @@ const char *product_call(const MatrixOptions *of, const Tensor *inputs, Product 
     REFUSE_IF(of->gated < NO_GATE || of->gated > GELU_TANH, "gated is 0, 1 or 2: not, by SiLU, by GELU");
     *p = (Product){.tokens = tokens_of(x, x->sizes[2]), .x = x->data, .epsilon = of->epsilon, .gated = (Gate)of->gated};
     REFUSE_IF(!p->tokens, "x is [1, tokens, columns], of a token or more");
-    const char *refused = fill_matrix(of, x->sizes[2], inputs + 1, &p->weight);
+    const char *refused = fill_matrix(of, x->sizes[2], inputs + 1, inputs + 8, &p->weight);
     REFUSE_IF(refused, refused);
     REFUSE_IF(p->gated && of->rows % (2 * GROUP), "a gated product has two halves of whole groups of 16 rows");
     REFUSE_IF(!absent_or(norm, SIZES(x->sizes[2])), "norm is [columns]");
@@ -62,7 +87,7 @@ const char *product_call(const MatrixOptions *of, const Tensor *inputs, Product 
     REFUSE_IF(norm->given && after->given, "a product has one norm, before it or after it");
     REFUSE_IF(after->given && of->rows % GROUP, "a product with a norm after it has whole groups of 16 rows");
     REFUSE_IF(!is_epsilon(p->epsilon), "epsilon is a number, 0 or more");
-    p->norm = floats(norm), p->residual = floats(residual), p->bias = floats(bias), p->after = floats(after);
+    p->norm = data_of(norm), p->residual = data_of(residual), p->bias = data_of(bias), p->after = data_of(after);
     return NULL;
 }
 
@@ -70,7 +95,7 @@ const char *rows_call(const MatrixOptions *of, const Tensor *inputs, Lookup *l) 
     const Tensor *ids = inputs;
     REFUSE_IF(!ids->given || ids->rank != 2 || ids->sizes[0] != 1 || ids->sizes[1] < 1, "ids are [1, tokens]");
     *l = (Lookup){.tokens = ids->sizes[1], .ids = ids->data};
-    const char *refused = fill_matrix(of, of->columns, inputs + 1, &l->weight);
+    const char *refused = fill_matrix(of, of->columns, inputs + 1, inputs + 4, &l->weight);
     REFUSE_IF(refused, refused);
     for (int64_t t = 0; t < l->tokens; t++)
         REFUSE_IF(l->ids[t] < 0 || l->ids[t] >= of->rows, "an id is outside the rows");
@@ -114,7 +139,7 @@ const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Att
         .capacity = of->capacity, .position = *(const int64_t *)position->data, .sinks = *(const int64_t *)sinks->data,
         .qkv = qkv->data, .cosine = inputs[5].data, .sine = inputs[6].data,
         .sink_cosine = inputs[7].data, .sink_sine = inputs[8].data, .epsilon = of->epsilon,
-        .q_norm = floats(q_norm), .k_norm = floats(k_norm),
+        .q_norm = data_of(q_norm), .k_norm = data_of(k_norm),
         .scale = of->scale > 0 ? of->scale : 1.0f / sqrtf((float)dim),
     };
     return check_ring(a);

@@ -12,10 +12,10 @@ typedef struct {
     void *data;
 } Tensor;
 
-enum { PRODUCT_INPUTS = 8, ROWS_INPUTS = 4, ATTENTION_INPUTS = 11 };
+enum { PRODUCT_INPUTS = 10, ROWS_INPUTS = 6, ATTENTION_INPUTS = 11 };
 
 typedef struct {
-    int64_t rows, columns, bits, gated;  // columns: of BlockRows
+    int64_t rows, columns, bits, table, gated;  // columns: of BlockRows
     float epsilon;
 } MatrixOptions;
 

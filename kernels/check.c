@@ -43,47 +43,122 @@ int compute_attention(const Kernels *kernels, Attention *a) {
     return done;
 }
 
-static double check_product(const Kernels *kernels, int bits, int64_t rows, int64_t columns, int64_t tokens) {
-    const int64_t blocks = columns / BLOCK, groups = (rows + GROUP - 1) / GROUP;
-    uint8_t *codes = malloc((size_t)(groups * GROUP * columns * bits / 8));
-    half *scale = malloc((size_t)(groups * GROUP * blocks) * sizeof *scale);
-    half *offset = malloc((size_t)(groups * GROUP * blocks) * sizeof *offset);
-    float *x = malloc((size_t)(tokens * columns) * sizeof *x), *out = malloc((size_t)(tokens * rows) * sizeof *out);
-    for (int64_t i = 0; i < groups * GROUP * columns * bits / 8; i++) codes[i] = (uint8_t)(uniform() * 256);
-    for (int64_t i = 0; i < groups * GROUP * blocks; i++) {
-        scale[i] = half_of(floor(uniform() * 100 + 1) / 1024);
-        offset[i] = half_of(-floor(uniform() * 500) / 1024);
+static void fill(float *x, int count) {
+    for (int i = 0; i < count; i++) x[i] = (float)(uniform() * 2 - 1);
+}
+
+const Layout layouts[LAYOUTS] = {
+    {.bits = 4}, {.bits = 4, .offset = 1}, {.bits = 4, .offset = 1, .factors = 1},
+    {.bits = 4, .table = 1}, {.bits = 4, .table = 1, .factors = 1},
+    {.bits = 5}, {.bits = 5, .offset = 1}, {.bits = 5, .offset = 1, .factors = 1},
+    {.bits = 6, .factors = 1}, {.bits = 8}, {.bits = 16}, {.bits = 16, .table = 1},
+};
+
+static void *random_bytes(int64_t count) {
+    uint8_t *bytes = malloc((size_t)count);
+    for (int64_t i = 0; i < count; i++) bytes[i] = (uint8_t)(uniform() * 256);
+    return bytes;
+}
+
+static half *random_halves(int64_t count, double least, double most) {
+    half *halves = malloc((size_t)count * sizeof *halves);
+    for (int64_t i = 0; i < count; i++) halves[i] = half_of(floor((least + uniform() * (most - least)) * 1024) / 1024);
+    return halves;
+}
+
+// Halves, or as bfloat16 the upper half of their floats.
+static Matrix random_floats(const Layout *of, int64_t rows, int64_t columns) {
+    const int64_t count = (rows + GROUP - 1) / GROUP * GROUP * columns;
+    half *halves = random_halves(count, -1, 1);
+    for (int64_t i = 0; of->table && i < count; i++) {
+        const float x = (float)double_of(halves[i]);
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof x);
+        halves[i] = (half)(bits >> 16);
     }
-    for (int64_t i = 0; i < tokens * columns; i++) x[i] = (float)(uniform() * 2 - 1);
-    const Matrix weight = {codes, scale, bits == 4 ? offset : NULL, rows, columns, bits};
+    const void *codes = halves;
+    return (Matrix){.codes = codes, .rows = rows, .columns = columns, .bits = 16, .table = of->table};
+}
+
+static Matrix random_matrix(const Layout *of, int64_t rows, int64_t columns) {
+    if (of->bits == 16) return random_floats(of, rows, columns);
+    const int64_t filled = (rows + GROUP - 1) / GROUP * GROUP;
+    const int64_t halves = filled * columns / (of->factors ? SUPER : BLOCK);
+    return (Matrix){
+        .codes = random_bytes(filled * columns * of->bits / 8), .scale = random_halves(halves, 0.001, 0.1),
+        .offset = of->offset ? random_halves(halves, -0.5, 0) : NULL,
+        .factors = of->factors ? random_bytes(filled * columns / (of->bits == 6 ? 16 : 32)) : NULL,
+        .offset_factors = of->factors && of->offset ? random_bytes(filled * columns / 32) : NULL,
+        .rows = rows, .columns = columns, .bits = of->bits, .table = of->table,
+    };
+}
+
+static void free_matrix(const Matrix *w) {
+    free((void *)w->codes), free((void *)w->scale), free((void *)w->offset);
+    free((void *)w->factors), free((void *)w->offset_factors);
+}
+
+static int code_of(const Matrix *w, int64_t block, int lane, int k) {
+    const uint8_t *vectors = w->codes + (block * w->bits * GROUP + lane) * 4 + k % 4;
+    enum { NEXT = GROUP * 4 };
+    if (w->bits == 8) return vectors[k / 4 * NEXT];
+    const int low = vectors[k % 16 / 4 * NEXT] >> k / 16 * 4 & 15;
+    if (w->bits == 5) return low | (vectors[4 * NEXT] >> k / 4 & 1) << 4;
+    if (w->bits == 6) return low | (vectors[(4 + k / 16) * NEXT] >> k % 16 / 4 * 2 & 3) << 4;
+    return low;
+}
+
+static double value_of(const Matrix *w, int code) {
+    static const int table[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+    return w->table ? table[code] : w->offset ? code : code - (1 << (w->bits - 1));
+}
+
+static float float_of(const Matrix *w, int64_t row, int64_t column) {
+    const int64_t word = (row / GROUP * w->columns + column) / 2 * GROUP + row % GROUP;
+    half found;
+    memcpy(&found, w->codes + word * 4 + column % 2 * 2, sizeof found);
+    const uint32_t bits = (uint32_t)found << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return w->table ? x : (float)double_of(found);
+}
+
+// As the definition has it, each product and the sum rounded to float.
+static float weight_of(const Matrix *w, int64_t row, int64_t column) {
+    if (w->bits == 16) return float_of(w, row, column);
+    const int64_t block = row / GROUP * (w->columns / BLOCK) + column / BLOCK, parts = w->bits == 6 ? 2 : 1;
+    const int64_t lane = row % GROUP, place = (w->factors ? block / 8 : block) * GROUP + lane;
+    const int64_t part = block * parts + column % BLOCK * parts / BLOCK;
+    const double scale = double_of(w->scale[place]) * (w->factors ? w->factors[part * GROUP + lane] : 1);
+    const float product = (float)(scale * value_of(w, code_of(w, block, (int)lane, (int)(column % BLOCK))));
+    if (!w->offset) return product;
+    const int factor = w->factors ? w->offset_factors[block * GROUP + lane] : 1;
+    return (float)((double)product + double_of(w->offset[place]) * factor);
+}
+
+// The largest error of a product, of the mean size of what it should be; infinite if a row is not what it should be.
+static double check_product(const Kernels *kernels, const Layout *of, int64_t rows, int64_t tokens) {
+    const int64_t columns = of->factors ? 2 * SUPER : 5 * BLOCK;
+    const Matrix weight = random_matrix(of, rows, columns);
+    float *x = malloc((size_t)(tokens * columns) * sizeof *x), *out = malloc((size_t)(tokens * rows) * sizeof *out);
+    fill(x, (int)(tokens * columns));
     Product p = {.weight = weight, .tokens = tokens, .x = x, .out = out};
     if (!compute_product(kernels, &p)) return INFINITY;
     double worst = 0, size = 0;
     float *row = malloc((size_t)columns * sizeof *row);
     for (int64_t n = 0; n < rows; n++) {
         kernels->matrix_row(&p.weight, n, row);
+        for (int64_t k = 0; k < columns; k++)
+            if (row[k] != weight_of(&weight, n, k)) worst = INFINITY;
         for (int64_t t = 0; t < tokens; t++) {
             double sum = 0;
-            for (int64_t k = 0; k < columns; k++) {
-                const int64_t b = k / BLOCK, in = k % BLOCK, at = ((n / GROUP) * blocks + b) * GROUP + n % GROUP;
-                const int64_t words = bits == 4 ? 4 : 8, byte = bits == 4 ? in / 2 : in;
-                const int64_t word = ((n / GROUP) * blocks + b) * words + byte / 4;
-                const uint8_t code = codes[(word * GROUP + n % GROUP) * 4 + byte % 4];
-                const int value = bits == 8 ? code - 128 : in % 2 ? code >> 4 : code & 15;
-                const double w = double_of(scale[at]) * value + (bits == 4 ? double_of(offset[at]) : 0);
-                if (fabs(w - row[k]) > 1e-5) return INFINITY;
-                sum += w * x[t * columns + k];
-            }
+            for (int64_t k = 0; k < columns; k++) sum += (double)row[k] * x[t * columns + k];
             worst = fmax(worst, fabs(sum - out[t * rows + n]));
             size += fabs(sum) / (double)(rows * tokens);
         }
     }
-    free(codes), free(scale), free(offset), free(x), free(out), free(row);
+    free_matrix(&weight), free(x), free(out), free(row);
     return worst / size;
-}
-
-static void fill(float *x, int count) {
-    for (int i = 0; i < count; i++) x[i] = (float)(uniform() * 2 - 1);
 }
 
 // What is done to a product besides multiplying; each against the plain one, which has been checked.
@@ -95,7 +170,8 @@ static double check_parts(const Kernels *kernels) {
     for (int i = 0; i < N * K; i++) codes[i] = (uint8_t)(uniform() * 256);
     for (int i = 0; i < N * K / BLOCK; i++) scale[i] = half_of(floor(uniform() * 10 + 1) / 4096);
     fill(&x[0][0], T * K), fill(&residual[0][0], T * N), fill(bias, N), fill(after, N);
-    Product p = {.weight = {codes, scale, NULL, N, K, 8}, .tokens = T, .x = x[0], .out = plain[0], .epsilon = 0.5f};
+    const Matrix weight = {.codes = codes, .scale = scale, .rows = N, .columns = K, .bits = 8};
+    Product p = {.weight = weight, .tokens = T, .x = x[0], .out = plain[0], .epsilon = 0.5f};
     int done = compute_product(kernels, &p);
     p.out = gated[0], p.gated = GELU_TANH, done &= compute_product(kernels, &p);
     p.out = out[0], p.gated = NO_GATE, p.bias = bias, p.after = after, p.residual = residual[0];
@@ -206,9 +282,9 @@ int main(void) {
     int failed = 0, sets = 0;
     for (; (kernels = supported_kernels((size_t)sets)); sets++) {
         double product = 0;
-        for (int bits = 4; bits <= 8; bits += 4)
+        for (int i = 0; i < LAYOUTS; i++)
             for (int64_t tokens = 1; tokens <= 9; tokens += 4)
-                product = fmax(product, check_product(kernels, bits, 37, 160, tokens));
+                product = fmax(product, check_product(kernels, layouts + i, 37, tokens));
         product = fmax(product, check_parts(kernels));
         double attention = 0;
         for (size_t i = 0; i < sizeof looks / sizeof *looks; i++)

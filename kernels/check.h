@@ -5,6 +5,13 @@
 
 double uniform(void);  // of 0 <= x < 1, the same series in every run
 
+// What weights can be: bits, whether of the table, and whether there is an offset, and factors.
+typedef struct {
+    int bits, table, offset, factors;
+} Layout;
+enum { LAYOUTS = 12 };
+extern const Layout layouts[LAYOUTS];
+
 // The whole of a call on one thread; 0 if there is no memory.
 int compute_product(const Kernels *, Product *);
 int compute_attention(const Kernels *, Attention *);

@@ -1,5 +1,5 @@
-// What the operators ask of an instruction set: products of activations with weights in 4 or 8 bits, and attention over
-// the sink + window ring. Knows nothing of ONNX Runtime; work is cut into tasks, and who runs them is the caller's.
+// What the operators ask of an instruction set: products of activations with quantised weights, and attention over the
+// sink + window ring. Knows nothing of ONNX Runtime; work is cut into tasks, and who runs them is the caller's.
 #pragma once
 
 #include <stddef.h>
@@ -9,6 +9,7 @@ typedef uint16_t half;  // IEEE binary16, as it lies in memory
 
 enum {
     BLOCK = 32,            // columns that share a scale
+    SUPER = 256,           // columns that share what the factors of their blocks are multiplied by
     GROUP = 16,            // rows side by side
     MOST_HEADS = 1 << 16,  // of a call that is taken
     MOST_HEAD_DIM = 1024,
@@ -17,15 +18,26 @@ enum {
 // Of tokens in a stream, and of rows and columns: phases are computed in float64, which counts no further.
 #define MOST ((int64_t)1 << 53)
 
-// w[n, k] = scale * code + offset, both of a row's block of 32 columns. Sixteen rows lie side by side, filled up at the
-// end: four bytes of each in turn, so that a word holds 4 columns in 8 bits, and 8 in 4, the even ones in low nibbles.
+// w[n, k] = scale * value + offset, of the codes of a row's block of 32 columns. A value is the code, or what the table
+// of GGUF's IQ4 has for it. A scale is a half, or that of 256 columns times a factor of the block (in 6 bits: of each
+// half of the block), and so is an offset. Without one, the middle of the codes is 0.
+//
+// Sixteen rows lie side by side, filled up at the end: in turn four bytes of each. A block of 32 columns has as many
+// such vectors as bits. In 8 bits byte c of vector i is column 4 i + c. Else byte c of vectors 0 ... 3 has the low
+// four bits of column 4 i + c, and above them those of column 16 + 4 i + c; what is above these four bits follows: in 5
+// bits, bit i of byte c is that of column 4 i + c; in 6 bits there are two vectors, each of half the columns, and bits
+// 2 j and 2 j + 1 of byte c are those of its column 4 j + c. In 16 bits a weight is a float as it lies, vector i has
+// columns 2 i and 2 i + 1, and there is nothing else.
 typedef struct {
-    const uint8_t *codes;   // [N / 16, words, 16, 4]
-    const half *scale;      // [N / 16, K / 32, 16]
-    const half *offset;     // likewise; NULL: the middle of the codes is 0
-    int64_t rows;           // N
-    int64_t columns;        // K, a multiple of BLOCK
-    int bits;               // 4 or 8
+    const uint8_t *codes;           // [N / 16, K / 32 * bits, 16, 4]
+    const half *scale;              // [N / 16, K / 32, 16], with factors [N / 16, K / 256, 16]; NULL in 16 bits
+    const half *offset;             // likewise; or NULL
+    const int8_t *factors;          // [N / 16, K / 32, 16], in 6 bits [N / 16, K / 16, 16]; or NULL
+    const int8_t *offset_factors;   // [N / 16, K / 32, 16], where there are factors and an offset
+    int64_t rows;                   // N
+    int64_t columns;                // K, a multiple of BLOCK, with factors of SUPER
+    int bits;                       // 4, 5, 6, 8 or 16
+    int table;                      // 1: of IQ4, in 4 bits and without an offset; in 16 bits bfloat16, else float16
 } Matrix;
 
 // What the first half of a product's rows goes through before it multiplies the second half: z sigmoid(z), or GELU by its

@@ -1,11 +1,11 @@
 // The operators of domain `edgesink` as ONNX Runtime's custom operators, and the entry that registers them.
 //
-//   BlockProduct(x, codes, scale, offset?, norm?, residual?, bias?, after?) -> y
-//     x float [1, T, K]; codes, scale, offset as `Matrix` in kernels.h, uint8 and float16; norm float [K]; residual and
-//     y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]. As `Product`.
-//     Attributes: rows (N), bits, gated (a `Gate`), epsilon (of `norm` or `after`).
-//   BlockRows(ids, codes, scale, offset?) -> y
-//     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits.
+//   BlockProduct(x, codes, scale?, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?) -> y
+//     x float [1, T, K]; codes, scale, offset, factors as `Matrix` in kernels.h, uint8, float16 and int8; norm float
+//     [K]; residual and y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]. As `Product`.
+//     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`), epsilon (of `norm` or `after`).
+//   BlockRows(ids, codes, scale?, offset?, factors?, offset_factors?) -> y
+//     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits, table.
 //   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?) -> context, key, value
 //     qkv float [1, T, (H + 2 K) D]; key and value float16 [1, K, rows, D], to be bound to the memory of their outputs;
 //     position and sinks int64 [1]; phases float [1, T, D / 2]; norms float [D]; context float [1, T, H D].
@@ -89,29 +89,45 @@ static OrtStatus attribute(OrtHandle info, const char *name, int64_t *value) {
     return ORT(api, KernelInfoGetAttribute_int64)(info, name, value);
 }
 
+// Of an attribute that was asked for as what it should be, and as another type: all is well if there is none.
+static OrtStatus unless_absent(OrtStatus wanted, OrtStatus other) {
+    const int absent = wanted && other;
+    if (other) ORT(api, ReleaseStatus)(other);
+    if (absent) ORT(api, ReleaseStatus)(wanted);
+    return absent ? NULL : wanted;
+}
+
 // `value` stays as it is where the node has no such attribute.
-static OrtStatus optional_attribute(OrtHandle info, const char *name, float *value) {
-    float found;
-    int64_t whole;
-    const OrtStatus no_float = ORT(api, KernelInfoGetAttribute_float)(info, name, &found);
-    if (!no_float) return *value = found, NULL;
-    const OrtStatus no_integer = attribute(info, name, &whole);
-    if (!no_integer) return no_float;  // it has one of another type
-    ORT(api, ReleaseStatus)(no_float);
-    ORT(api, ReleaseStatus)(no_integer);
-    return NULL;
+static OrtStatus optional_float(OrtHandle info, const char *name, float *value) {
+    float found = *value;
+    int64_t other;
+    const OrtStatus status = ORT(api, KernelInfoGetAttribute_float)(info, name, &found);
+    if (!status) return *value = found, NULL;
+    return unless_absent(status, attribute(info, name, &other));
+}
+
+static OrtStatus optional_integer(OrtHandle info, const char *name, int64_t *value) {
+    int64_t found = *value;
+    float other;
+    const OrtStatus status = attribute(info, name, &found);
+    if (!status) return *value = found, NULL;
+    return unless_absent(status, ORT(api, KernelInfoGetAttribute_float)(info, name, &other));
+}
+
+static OrtStatus read_matrix_options(OrtHandle info, MatrixOptions *to) {
+    TRY(attribute(info, "rows", &to->rows));
+    TRY(attribute(info, "bits", &to->bits));
+    return optional_integer(info, "table", &to->table);
 }
 
 static OrtStatus read_product_options(OrtHandle info, MatrixOptions *to) {
-    TRY(attribute(info, "rows", &to->rows));
-    TRY(attribute(info, "bits", &to->bits));
+    TRY(read_matrix_options(info, to));
     TRY(attribute(info, "gated", &to->gated));
     return ORT(api, KernelInfoGetAttribute_float)(info, "epsilon", &to->epsilon);
 }
 
 static OrtStatus read_rows_options(OrtHandle info, MatrixOptions *to) {
-    TRY(attribute(info, "rows", &to->rows));
-    TRY(attribute(info, "bits", &to->bits));
+    TRY(read_matrix_options(info, to));
     return attribute(info, "columns", &to->columns);
 }
 
@@ -188,8 +204,8 @@ static OrtStatus create_attention(const OrtCustomOp *op, const OrtFunction *of, 
     AttentionOptions options = {.scale = 0, .epsilon = -1};
     TRY(attribute(info, "heads", &options.heads));
     TRY(attribute(info, "capacity", &options.capacity));
-    TRY(optional_attribute(info, "scale", &options.scale));
-    TRY(optional_attribute(info, "epsilon", &options.epsilon));
+    TRY(optional_float(info, "scale", &options.scale));
+    TRY(optional_float(info, "epsilon", &options.epsilon));
     return keep(&options, sizeof options, kernel);
 }
 
@@ -238,11 +254,14 @@ static size_t rows_inputs(const OrtCustomOp *op) { return (void)op, ROWS_INPUTS;
 static size_t attention_inputs(const OrtCustomOp *op) { return (void)op, ATTENTION_INPUTS; }
 
 static int product_input(const OrtCustomOp *op, size_t place) {
-    static const int types[] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT16, ORT_FLOAT16,
-                                ORT_FLOAT, ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT};
+    static const int types[] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT16, ORT_FLOAT16, ORT_FLOAT,
+                                ORT_FLOAT, ORT_FLOAT, ORT_FLOAT,   ORT_INT8,    ORT_INT8};
     return (void)op, types[place];
 }
-static int rows_input(const OrtCustomOp *op, size_t place) { return place ? product_input(op, place) : ORT_INT64; }
+static int rows_input(const OrtCustomOp *op, size_t place) {
+    static const int types[] = {ORT_INT64, ORT_UINT8, ORT_FLOAT16, ORT_FLOAT16, ORT_INT8, ORT_INT8};
+    return (void)op, types[place];
+}
 static int attention_input(const OrtCustomOp *op, size_t place) {
     static const int types[] = {ORT_FLOAT, ORT_FLOAT16, ORT_FLOAT16, ORT_INT64, ORT_INT64,
                                 ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT, ORT_FLOAT, ORT_FLOAT};
@@ -252,7 +271,7 @@ static int attention_output(const OrtCustomOp *op, size_t place) { return (void)
 static int always_float(const OrtCustomOp *op, size_t place) { return (void)op, (void)place, ORT_FLOAT; }
 
 static int needs_weights(const OrtCustomOp *op, size_t place) {
-    return (void)op, place < 3 ? ORT_REQUIRED : ORT_OPTIONAL;
+    return (void)op, place < 2 ? ORT_REQUIRED : ORT_OPTIONAL;
 }
 static int needs_phases(const OrtCustomOp *op, size_t place) {
     return (void)op, place < 9 ? ORT_REQUIRED : ORT_OPTIONAL;

@@ -35,7 +35,12 @@ static inline F f_abs(F a) { return _mm512_abs_ps(a); }
 static inline F f_of_int(I a) { return _mm512_cvtepi32_ps(a); }
 static inline float f_sum(F a) { return _mm512_reduce_add_ps(a); }
 static inline float f_largest(F a) { return _mm512_reduce_max_ps(a); }
+static inline F f_of_bytes(const int8_t *p) { return f_of_int(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p))); }
 static inline F f_of_half(const half *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+static inline void f_of_halves(I x, F *even, F *odd) {
+    *even = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x));
+    *odd = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16)));
+}
 static inline void half_store(half *p, F x) {
     _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -55,13 +60,15 @@ static inline I i_zero(void) { return _mm512_setzero_si512(); }
 static inline I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
 static inline I i_times_128(I a) { return _mm512_slli_epi32(a, 7); }
 static inline I i_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline void i_store(void *p, I x) { _mm512_storeu_si512(p, x); }
+static inline I i_look_up(I places, const uint8_t table[16]) {
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)), places);
+}
 static inline I i_repeat4(const void *p) {
     int32_t bits;
     memcpy(&bits, p, 4);
     return _mm512_set1_epi32(bits);
 }
-static inline I i_low_nibbles(I x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
-static inline I i_high_nibbles(I x) { return i_low_nibbles(_mm512_srli_epi16(x, 4)); }
 static inline I i_dot(I sum, I codes, I x, int bits) {
     (void)bits;
     return _mm512_dpbusd_epi32(sum, codes, x);
@@ -99,7 +106,14 @@ static inline float f_largest(F a) {
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
+static inline F f_of_bytes(const int8_t *p) { return f_of_int(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p))); }
 static inline F f_of_half(const half *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+static inline void f_of_halves(I x, F *even, F *odd) {
+    const I low = _mm256_and_si256(x, _mm256_set1_epi32(0xffff)), high = _mm256_srli_epi32(x, 16);
+    const I apart = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+    *even = _mm256_cvtph_ps(_mm256_castsi256_si128(apart));
+    *odd = _mm256_cvtph_ps(_mm256_extracti128_si256(apart, 1));
+}
 static inline void half_store(half *p, F x) {
     _mm_storeu_si128((void *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -117,13 +131,15 @@ static inline I i_zero(void) { return _mm256_setzero_si256(); }
 static inline I i_add(I a, I b) { return _mm256_add_epi32(a, b); }
 static inline I i_times_128(I a) { return _mm256_slli_epi32(a, 7); }
 static inline I i_load(const void *p) { return _mm256_loadu_si256(p); }
+static inline void i_store(void *p, I x) { _mm256_storeu_si256(p, x); }
+static inline I i_look_up(I places, const uint8_t table[16]) {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), places);
+}
 static inline I i_repeat4(const void *p) {
     int32_t bits;
     memcpy(&bits, p, 4);
     return _mm256_set1_epi32(bits);
 }
-static inline I i_low_nibbles(I x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
-static inline I i_high_nibbles(I x) { return i_low_nibbles(_mm256_srli_epi16(x, 4)); }
 static inline I i_pairs(I codes, I x, int bits) {  // sums of two products, 16 bits
     if (bits == 8) {  // codes less 128, their sign moved to x: such a sum then fits
         codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
@@ -161,7 +177,17 @@ static inline F f_abs(F a) { return vabsq_f32(a); }
 static inline F f_of_int(I a) { return vcvtq_f32_s32(a); }
 static inline float f_sum(F a) { return vaddvq_f32(a); }
 static inline float f_largest(F a) { return vmaxvq_f32(a); }
+static inline F f_of_bytes(const int8_t *p) {
+    int32_t bytes;
+    memcpy(&bytes, p, 4);
+    return f_of_int(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(bytes))))));
+}
 static inline F f_of_half(const half *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+static inline void f_of_halves(I x, F *even, F *odd) {
+    const uint32x4_t words = vreinterpretq_u32_s32(x);
+    *even = vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(words)));
+    *odd = vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32(words, 16)));
+}
 static inline void half_store(half *p, F x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
 static inline void f_sum4(F a, F b, F c, F d, float *sums) {
     f_store(sums, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
@@ -175,15 +201,15 @@ static inline I i_zero(void) { return vdupq_n_s32(0); }
 static inline I i_add(I a, I b) { return vaddq_s32(a, b); }
 static inline I i_times_128(I a) { return vshlq_n_s32(a, 7); }
 static inline I i_load(const void *p) { return vreinterpretq_s32_s8(vld1q_s8(p)); }
+static inline void i_store(void *p, I x) { vst1q_s32(p, x); }
+static inline I i_look_up(I places, const uint8_t table[16]) {
+    return vreinterpretq_s32_u8(vqtbl1q_u8(vld1q_u8(table), vreinterpretq_u8_s32(places)));
+}
 static inline I i_repeat4(const void *p) {
     int32_t bits;
     memcpy(&bits, p, 4);
     return vdupq_n_s32(bits);
 }
-static inline I i_low_nibbles(I x) {
-    return vreinterpretq_s32_u8(vandq_u8(vreinterpretq_u8_s32(x), vdupq_n_u8(15)));
-}
-static inline I i_high_nibbles(I x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
 static inline I i_dot(I sum, I codes, I x, int bits) {
     int8x16_t c = vreinterpretq_s8_s32(codes);
     if (bits == 8) c = veorq_s8(c, vdupq_n_s8(-128));
@@ -197,27 +223,38 @@ static inline void i_store_bytes(int8_t *p, F x) {
 #define CODE_BIAS 128
 #endif
 
-// In every lane the sum of 32 products, of codes in 8 words with x [32] of 8 bits: two chains are faster than one.
+enum {
+    AHEAD = 4096,                // bytes that one token's weights are asked for before they are wanted
+    TILE = LANES == 16 ? 8 : 4,  // tokens that are worked on at once: as many as registers hold
+};
+
+// Each byte moved up by as many bits (below 0: down), and of that the bits in `mask`, none of which may come from
+// another byte.
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+INLINE I i_bits(I x, const int up, const uint32_t mask) {
+    const Words words = (Words)x;
+    return (I)((up < 0 ? words >> -up : words << up) & mask * 0x01010101u);
+}
+INLINE I i_or(I a, I b) { return (I)((Words)a | (Words)b); }
+
+// In every lane the sum of 16 products, of codes in 4 words with x [16] of 8 bits.
 #if defined(SIMD_AVX2)
-INLINE I i_dots(const I words[8], const int8_t *x, const int bits) {
-    const I ones = _mm256_set1_epi16(1);
-    I even = i_zero(), odd = i_zero();
-    UNROLL for (int i = 0; i < 4; i++) {
-        I a = i_pairs(words[i], i_repeat4(x + 4 * i), bits), b = i_pairs(words[i + 4], i_repeat4(x + 16 + 4 * i), bits);
-        if (bits == 8) a = _mm256_madd_epi16(a, ones), b = _mm256_madd_epi16(b, ones);
-        even = bits == 8 ? i_add(even, a) : _mm256_add_epi16(even, a);  // eight pairs of 4-bit codes fit 16 bits
-        odd = bits == 8 ? i_add(odd, b) : _mm256_add_epi16(odd, b);
+INLINE I i_dots(const I words[4], const int8_t *x, const int bits) {
+    const int fit = bits > 6 ? 1 : bits > 5 ? 2 : 4;  // pairs of products whose sum fits 16 bits
+    I sum = i_zero();
+    UNROLL for (int i = 0; i < 4; i += fit) {
+        I pairs = i_pairs(words[i], i_repeat4(x + 4 * i), bits);
+        UNROLL for (int j = i + 1; j < i + fit; j++)
+            pairs = _mm256_add_epi16(pairs, i_pairs(words[j], i_repeat4(x + 4 * j), bits));
+        sum = i_add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
-    return bits == 8 ? i_add(even, odd) : _mm256_madd_epi16(_mm256_add_epi16(even, odd), ones);
+    return sum;
 }
 #else
-INLINE I i_dots(const I words[8], const int8_t *x, const int bits) {
-    I even = i_zero(), odd = i_zero();
-    UNROLL for (int i = 0; i < 4; i++) {
-        even = i_dot(even, words[i], i_repeat4(x + 4 * i), bits);
-        odd = i_dot(odd, words[i + 4], i_repeat4(x + 16 + 4 * i), bits);
-    }
-    return i_add(even, odd);
+INLINE I i_dots(const I words[4], const int8_t *x, const int bits) {
+    I sum = i_zero();
+    UNROLL for (int i = 0; i < 4; i++) sum = i_dot(sum, words[i], i_repeat4(x + 4 * i), bits);
+    return sum;
 }
 #endif
 

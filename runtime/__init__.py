@@ -1,1 +1,1 @@
-"""Runs bundles: numpy, onnxruntime, tokenizers and jinja2, never torch."""
+"""Runs bundles: numpy, onnxruntime and tokenizers, never torch."""

@@ -18,6 +18,7 @@ from edgesink import names
 from edgesink.errors import BadBundle, BadOption, MissingPackage, RunFailed, first_line
 from edgesink.manifest import ONNX_GRAPH, Manifest
 from edgesink.runtime.kernels import Kernels, available_kernels, kernels_graph
+from edgesink.runtime.memory import give_back
 from edgesink.runtime.ring_state import RingState, ort_value
 from edgesink.spec import Device, Provider
 
@@ -31,6 +32,7 @@ class RunOptions:
     threads: int | None = None  # for matrix products; None lets ONNX Runtime take every core
     device: Device = "cpu"  # of the products and of the state
     kernels: bool | None = None  # the graph for our own kernels; None takes it where it can be run
+    mapped: bool | None = None  # leave the kernels' weights in their file; None where it is cheap
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -39,15 +41,25 @@ class RunOptions:
             raise BadOption(f"provider {self.device!r}", " or ".join(get_args(Provider)))
         if self.kernels and self.device != "cpu":
             raise BadOption(f"kernels on {self.device}", "the provider cpu, which they are written for")
+        if self.mapped is not None and (self.device != "cpu" or self.kernels is False):
+            raise BadOption(
+                f"mapped = {self.mapped} without kernels", "kernels, which alone read weights from the file"
+            )
 
     @classmethod
-    def of(cls, threads: int | None = None, provider: Provider = "cpu", kernels: bool | None = None) -> RunOptions:
+    def of(
+        cls,
+        threads: int | None = None,
+        provider: Provider = "cpu",
+        kernels: bool | None = None,
+        mapped: bool | None = None,
+    ) -> RunOptions:
         """The options as users give them: the provider "plain" is the CPU without kernels."""
         if provider != "plain":
-            return cls(threads, provider, kernels)
+            return cls(threads, provider, kernels, mapped)
         if kernels:
             raise BadOption("kernels with the provider plain, which is the CPU without them", "the provider cpu")
-        return cls(threads, "cpu", kernels=False)
+        return cls(threads, "cpu", kernels=False, mapped=mapped)
 
 
 class BoundGraph:
@@ -128,7 +140,7 @@ def _kernels(bundle: Path, manifest: Manifest, options: RunOptions) -> Kernels |
             "a bundle in int8 or int4, and edgesink installed with a C compiler on x86-64 with AVX2 or on ARM",
             "leave --kernels out",
         )
-    return Kernels(graph) if graph else None
+    return Kernels(graph, options.mapped) if graph else None
 
 
 def _open_session(
@@ -158,13 +170,16 @@ def _open_session(
     try:
         if kernels is not None:
             kernels.add_to(settings)
-        return ort.InferenceSession(model, settings, providers=[provider])
+        session = ort.InferenceSession(model, settings, providers=[provider])
     except Exception as error:  # onnxruntime raises many kinds, all of them saying that the file does not load
         raise BadBundle(
             f"onnxruntime {ort.__version__} cannot load {path} ({first_line(error)})",
             f"the version it was made for, {manifest.tools.get('onnxruntime', 'a newer one')}",
             "update onnxruntime, or export the bundle again",
         ) from None
+    if kernels is None:
+        give_back()
+    return session
 
 
 def _session_options(threads: int | None) -> Any:

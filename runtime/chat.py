@@ -1,86 +1,43 @@
-"""A conversation without end: each turn is fed once, and nothing is rendered twice.
+"""A conversation without end: each turn is fed once, and nothing is written twice.
 
-Owns the chat template (jinja2, as the checkpoint ships it) and how a turn is cut out of it. A conversation is never
-rendered whole, since it has no end: the first turn is rendered with the system prompt, and every later one is what the
-template puts between an answer that came before and the answer to come.
+Owns where a conversation stands: before its first turn, in a turn whose reading was cut short, in an answer, or behind
+one. What a turn is made of is the manifest's (`edgesink.turns`), and its ids are `TurnEncoder`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import jinja2.sandbox
 
 from edgesink.errors import BadBundle, BadOption
-from edgesink.manifest import CHAT_TEMPLATE
 from edgesink.runtime.generate import Token, generate
 from edgesink.runtime.sampling import SamplingSpec
 from edgesink.runtime.session import Stream
-from edgesink.runtime.tokenizer import Tokenizer
-
-_EARLIER = "\u2982edgesink-earlier\u2982"  # an answer that no template and no user writes
-
-Message = dict[str, str]
-"""{"role": "system" | "user" | "assistant", "content": text}."""
+from edgesink.turn_encoder import TurnEncoder
+from edgesink.turns import Piece, Script, Turns, around_message, write
 
 
-class ChatTemplate:
-    """A bundle's chat template."""
+@dataclass(frozen=True)
+class Unfed:
+    """Ids that belong in the stream and may not all be there: of an answer or a turn that was cut short."""
 
-    def __init__(self, source: str, special: dict[str, str]) -> None:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise BadBundle(f"{CHAT_TEMPLATE} cannot be read ({error})", "", "export the bundle again") from None
-        self._special = special
+    start: int  # position of the stream where they begin
+    answer: tuple[int, ...] = ()  # what is left of the last answer
+    turn: tuple[int, ...] = ()  # behind it
+    before: int = 0  # ids of the turn before the message
+    closing: tuple[int, ...] = ()  # what goes behind the message
 
-    @classmethod
-    def of_bundle(
-        cls, bundle: Path, tokenizer: Tokenizer, bos_id: int | None, eos_ids: tuple[int, ...]
-    ) -> ChatTemplate:
-        """Read `chat_template.jinja`; BadBundle if the model has none."""
-        path = bundle / CHAT_TEMPLATE
-        if not path.is_file():
-            raise BadBundle(f"no {CHAT_TEMPLATE} in {bundle}", "a chat model", "use `edgesink generate`")
-        special = {
-            "bos_token": (tokenizer.text_of(bos_id) if bos_id is not None else None) or "",
-            "eos_token": (tokenizer.text_of(eos_ids[0]) if eos_ids else None) or "",
-        }
-        return cls(path.read_text(encoding="utf-8"), special)
-
-    def render(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
-        """The text of a whole conversation; BadOption with the template's own words if it refuses."""
-        try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=add_generation_prompt, **self._special
-            )
-        except jinja2.TemplateError as error:
-            raise BadOption(f"the chat template refuses this conversation ({error})") from None
-
-    def first_turn(self, message: str, system: str | None) -> str:
-        """From the beginning of the conversation to where the first answer starts."""
-        return self.render([*_system(system), {"role": "user", "content": message}], add_generation_prompt=True)
-
-    def next_turn(self, message: str) -> str:
-        """From the end of an answer's text to where the next one starts."""
-        earlier = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _EARLIER}]
-        text = self.render([*earlier, {"role": "user", "content": message}], add_generation_prompt=True)
-        _, found, turn = text.partition(_EARLIER)
-        if not found:
-            raise BadBundle("the chat template drops earlier answers", "one that keeps them", "use `edgesink generate`")
-        return turn
-
-    def system_turn(self, system: str) -> str:
-        """What stands before the first user message: the part that a stream may pin."""
-        text = self.first_turn(_EARLIER, system)
-        return text.partition(_EARLIER)[0]
+    def rest(self, position: int) -> list[int]:
+        """What must be fed before another turn: a message that was read in part stays so, and its turn is closed."""
+        fed = max(0, position - self.start)
+        if fed <= len(self.answer):
+            return list(self.answer[fed:])
+        fed -= len(self.answer)
+        if fed > len(self.turn) - len(self.closing):
+            return list(self.turn[fed:])
+        return [*self.turn[fed : self.before], *self.closing]
 
 
 class Chat:
@@ -89,6 +46,9 @@ class Chat:
     Attributes:
         stream: where the conversation is; its `evicted` says how much has been forgotten.
         sampling: how answers are chosen; may be replaced between turns.
+    Raises:
+        BadBundle: the model is not for conversations.
+        BadOption: it takes no system prompt, or demands one.
     """
 
     def __init__(
@@ -96,52 +56,70 @@ class Chat:
     ) -> None:
         self.stream = stream
         self.sampling = sampling or SamplingSpec()
-        manifest = stream.manifest
-        self._template = ChatTemplate.of_bundle(stream.bundle, stream.tokenizer, manifest.bos_id, manifest.eos_ids)
+        turns = stream.manifest.turns
+        if turns is None:
+            why = stream.manifest.no_turns
+            raise BadBundle(f"{stream.manifest.name} ({why})", "a chat model", "use `edgesink generate`")
+        self._turns: Turns = turns
+        self._script: Script = turns.script(system)
         self._system = system
-        self._unfed: list[int] = []  # the last token of an answer that was cut short
+        self._encoder = TurnEncoder(stream.tokenizer.inner, turns.ids)
+        self._unfed = Unfed(stream.position)
         if pin_system:
             self.pin_system()
 
     def pin_system(self) -> None:
         """Start anew with the whole system prompt as sinks; BadOption if the bundle cannot pin that many."""
-        prompt = self._template.system_turn(self._system or "")
-        prefix = self.stream.manifest.prefix
-        self.stream.reset(sinks=len(prefix) + len(self.stream.tokenizer.encode(prompt)))
+        if self._script.repeats_system:
+            raise BadOption("a pinned system prompt", "none: this model's turns repeat it in every message")
+        before, _ = around_message(self._script.first)
+        self.stream.reset(sinks=len(self.stream.manifest.prefix) + len(self._encode(before)))
+        self._unfed = Unfed(0)
 
     def reset(self) -> None:
         """Start a new conversation with the same system prompt and sinks."""
         self.stream.reset()
-        self._unfed = []
+        self._unfed = Unfed(0)
 
     def save(self, path: Path) -> None:
         """Write the conversation to a session file: what the model still remembers, not a transcript."""
-        if self._unfed:
-            self.stream.feed(self._unfed)
-            self._unfed = []
+        if rest := self._unfed.rest(self.stream.position):
+            self.stream.feed(rest)
+        self._unfed = Unfed(self.stream.position)
         self.stream.save(path)
 
     def restore(self, path: Path) -> None:
         """Go on from a session file; BadSession leaves the conversation as it was."""
         self.stream.restore(path)
-        self._unfed = []
+        self._unfed = Unfed(self.stream.position)
 
     def answer(self, message: str, max_new_tokens: int | None = None) -> Iterator[Token]:
-        """Feed a message and yield the answer. Stop asking, and the next message goes on from what was said."""
-        if self.stream.position == 0:
-            text = self._template.first_turn(message, self._system)
-        else:
-            text = self._template.next_turn(message)
-        ids = [*self._unfed, *self.stream.tokenizer.encode(text)]
-        self._unfed = []
-        for token in generate(self.stream, ids, self.sampling, max_new_tokens):
-            self._unfed = [] if token.id in self.stream.manifest.eos_ids else [token.id]
+        """Feed a message and yield the answer. Stop asking, and the next message goes on from what was said.
+
+        Raises:
+            BadOption: an empty message, or one that the model's turns cannot hold; the conversation is as it was.
+        """
+        self._turns.check_message(message)
+        self._unfed = unfed = self._with_turn(message)
+        for token in generate(self.stream, (*unfed.answer, *unfed.turn), self.sampling, max_new_tokens):
+            is_end = token.id in self.stream.manifest.eos_ids
+            self._unfed = Unfed(self.stream.position, () if is_end else (token.id,))
             yield token
 
+    def _with_turn(self, message: str) -> Unfed:
+        """What is to be fed to get an answer."""
+        position = self.stream.position
+        rest = self._unfed.rest(position)
+        is_first = position == 0 and not rest
+        pieces = self._script.first if is_first else self._script.later
+        before, behind = around_message(pieces)
+        return Unfed(
+            position or len(self.stream.manifest.prefix),  # which a new stream feeds first
+            tuple(rest),
+            tuple(self._encode(pieces, message, goes_on=not is_first)),
+            len(self._encode(before, goes_on=not is_first)),
+            tuple(self._encode(behind, goes_on=True)),
+        )
 
-def _system(system: str | None) -> list[Message]:
-    return [] if system is None else [{"role": "system", "content": system}]
-
-
-def _refuse(message: str) -> Any:
-    raise jinja2.TemplateError(message)
+    def _encode(self, pieces: Sequence[Piece], message: str = "", goes_on: bool = False) -> list[int]:
+        return self._encoder.encode(write(pieces, self._system, message, datetime.now()), goes_on)

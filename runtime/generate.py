@@ -52,21 +52,24 @@ def generate(
     """Feed `ids`, then yield one token at a time until an end id, a stop string or `max_new_tokens`.
 
     A token is fed when the next one is asked for, so the last token yielded is not in the stream: neither an end id,
-    nor the token at which the caller stopped asking. Feed it first to go on from there.
+    nor the token at which the caller stopped asking. Feed it first to go on from there. An end id has no text. The
+    repetition penalty is for ids of the answer, so that words of the prompt may be said.
     """
     if max_new_tokens is not None and max_new_tokens < 0:
         raise BadOption(f"max_new_tokens = {max_new_tokens}", "0 or more")
     sample = make_sampler(sampling)
-    recent: deque[int] = deque(ids, maxlen=max(1, sampling.repetition_window))
+    recent: deque[int] = deque(maxlen=max(1, sampling.repetition_window))
     end_ids = frozenset(stream.manifest.eos_ids)
     text = StopFilter(Detokenizer(stream.tokenizer), stop)
+    rows = stream.tokenizer.rows(stream.manifest.vocab)
     logits = stream.feed(ids)
     for made in count(1):
         if max_new_tokens == 0:
             return
-        token_id = sample(logits, list(recent) if sampling.repetition_penalty != 1 else ())
-        last = token_id in end_ids or made == max_new_tokens
-        shown = text.push(token_id)
+        token_id = sample(rows.of_logits(logits), list(recent) if sampling.repetition_penalty != 1 else ())
+        ends = token_id in end_ids
+        last = ends or made == max_new_tokens
+        shown = "" if ends else text.push(token_id)
         yield Token(token_id, shown + text.finish() if last else shown)
         if last or text.stopped:
             return
@@ -90,6 +93,8 @@ class StopFilter:
 
     def finish(self) -> str:
         """What is left at the end."""
+        if self.stopped:
+            return ""
         text = self._release(self._detokenizer.finish()) + self._held
         self._held = ""
         return text

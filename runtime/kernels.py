@@ -11,15 +11,15 @@ import itertools
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from edgesink.errors import BadBundle
-from edgesink.kernel_image import GROUP, LOCATION, Image, Part
-from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA, Manifest
+from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, Manifest
+from edgesink.runtime.memory import free_bytes
 
-READ_BYTES = 1 << 20  # of weights at once, on their way to where they belong
+MAPPED_BYTES = 1_000_000_000  # a model of so many gains less than 1 % from the huge pages of memory of its own
 MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never imported
 
 
@@ -45,56 +45,44 @@ def choose_kernels(name: str) -> None:
 
 
 class Kernels:
-    """The kernels with a bundle's weights, laid out in memory.
+    """The kernels, and a bundle's weights as they read them.
+
+    Args:
+        graph: the bundle's second.
+        mapped: leave the weights in the file, which the system reads when they are wanted and may drop again; False
+            reads them into memory, and None does if they are less than a gigabyte and than half of what is free.
 
     Attributes:
-        graph: the bundle's second.
+        graph: as given.
         name: of the kernels that run it.
     """
 
-    def __init__(self, graph: Path) -> None:
+    def __init__(self, graph: Path, mapped: bool | None = None) -> None:
         self.graph, self.name = graph, available_kernels()[0]
-        self._image = _laid_out(graph.parent)  # ONNX Runtime reads it where it lies
+        data = graph.with_name(ONNX_DATA)
+        if mapped is None:
+            mapped = data.stat().st_size >= min(MAPPED_BYTES, free_bytes() // 2)
+        self._weights = None if mapped else _read(data)  # ONNX Runtime reads it where it lies
 
     def add_to(self, options: Any) -> None:
-        """Give ONNX Runtime's session options the operators and the weights."""
+        """Give ONNX Runtime's session options the operators and the weights; what it opens itself it maps."""
         options.register_custom_ops_library(str(_path()))
-        options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
-        options.add_external_initializers_from_files_in_memory([LOCATION], [self._image], [len(self._image)])
+        if self._weights is not None:
+            options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
+            options.add_external_initializers_from_files_in_memory([ONNX_DATA], [self._weights], [len(self._weights)])
 
 
-def _laid_out(bundle: Path) -> np.ndarray:
-    """The image, uint8, as `kernel_image` says."""
-    image = Image.from_json((bundle / KERNELS_IMAGE).read_text(encoding="utf-8", errors="replace"))
-    image.check_fits((bundle / ONNX_DATA).stat().st_size)
-    offsets = image.offsets
-    memory = np.empty(offsets[-1], np.uint8)  # large, so numpy asks for huge pages
-    with (bundle / ONNX_DATA).open("rb", buffering=0) as data:
-        for part, at in zip(image.parts, offsets[:-1], strict=True):
-            _lay_out(data, part, memory[at : at + part.image_bytes])
+def _read(path: Path) -> np.ndarray:
+    """The bytes of a file, uint8."""
+    memory = np.empty(path.stat().st_size, np.uint8)  # large, so numpy asks for huge pages
+    with path.open("rb", buffering=0) as data:
+        view = memory[:]
+        while len(view):  # one call reads 2 GB at most
+            count = data.readinto(view)  # type: ignore[arg-type]
+            if not count:
+                raise BadBundle(f"{path} ends too soon", "", "copy or export the bundle again")
+            view = view[count:]
     return memory
-
-
-def _lay_out(data: BinaryIO, part: Part, goal: np.ndarray) -> None:
-    """Read one part, a few rows at a time, so that little is held twice."""
-    data.seek(part.offset)
-    if part.rows == 1:
-        _read(data, goal)
-        return
-    library = _library()
-    step = max(1, READ_BYTES // (GROUP * part.row_bytes)) * GROUP
-    for row in range(0, part.rows, step):
-        count = min(step, part.rows - row)
-        whole = -(-count // GROUP) * GROUP
-        rows = np.zeros((whole, part.row_bytes), np.uint8)
-        _read(data, rows[:count].reshape(-1))
-        to = goal[row * part.kept :].ctypes.data
-        library.edgesink_side_by_side(rows.ctypes.data, to, whole, part.row_bytes, part.kept, part.unit)
-
-
-def _read(data: BinaryIO, goal: np.ndarray) -> None:
-    if data.readinto(goal) != len(goal):  # type: ignore[attr-defined]
-        raise BadBundle(f"{data.name} ends too soon", "", "copy or export the bundle again")
 
 
 @cache
@@ -107,8 +95,6 @@ def _library() -> Any:
     library.edgesink_kernels.restype = ctypes.c_char_p
     library.edgesink_kernels.argtypes = [ctypes.c_size_t]
     library.edgesink_choose_kernels.argtypes = [ctypes.c_size_t]
-    library.edgesink_group.restype = ctypes.c_size_t
-    library.edgesink_side_by_side.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *([ctypes.c_size_t] * 4)]
     return library
 
 

@@ -11,15 +11,40 @@ to the same golden file, so that a seed gives one answer on a laptop and on a ph
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgesink.errors import BadOption
+from edgesink.errors import BROKEN, BadNumbers, BadOption
 
 Sampler = Callable[[np.ndarray, Sequence[int]], int]
 """(logits float32 [V], ids seen lately) -> next id."""
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """The rows of the logits that have a token: an embedding often has more rows than the tokenizer has ids."""
+
+    count: int  # rows from here on have none
+    holes: tuple[int, ...] = ()  # rows before that have none
+
+    @classmethod
+    def of(cls, ids: Iterable[int]) -> TokenRows:
+        """The rows of these ids."""
+        known = np.unique(np.fromiter(ids, np.int64))
+        count = int(known[-1]) + 1 if known.size else 0
+        holes = () if len(known) == count else np.setdiff1d(np.arange(count), known, assume_unique=True).tolist()
+        return cls(count, tuple(holes))
+
+    def of_logits(self, logits: np.ndarray) -> np.ndarray:
+        """float32 [V] -> [count] at most, without a chance for a hole; the argument is left as it is."""
+        logits = logits[: self.count]
+        if self.holes:
+            logits = logits.copy()
+            logits[list(self.holes)] = -np.inf
+        return logits
+
 
 _MASK64 = (1 << 64) - 1
 _FIRST_CANDIDATES = 256  # sorted before more are asked for
@@ -33,7 +58,7 @@ class SamplingSpec:
     top_k: int = 0  # 0 keeps all
     top_p: float = 1.0  # (0, 1], 1 keeps all
     min_p: float = 0.0  # [0, 1), of the largest probability; 0 keeps all
-    repetition_penalty: float = 1.0  # > 0, 1 is none
+    repetition_penalty: float = 1.0  # 1e-6 … 1e6, 1 is none
     repetition_window: int = 64  # ids looked back on
     seed: int | None = None  # None: a fresh one
 
@@ -43,7 +68,7 @@ class SamplingSpec:
             "top_k": (self.top_k >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
             "min_p": (0 <= self.min_p < 1, "0 or more, below 1"),
-            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
+            "repetition_penalty": (1e-6 <= self.repetition_penalty <= 1e6, "a factor from 1e-6 to 1e6"),
             "repetition_window": (self.repetition_window >= 0, "0 or more"),
         }
         for name, (fits, expected) in checks.items():
@@ -67,15 +92,20 @@ class SplitMix64:
 
 
 def make_sampler(spec: SamplingSpec) -> Sampler:
-    """The sampler that `spec` describes; one for each stream, as it holds the generator's state."""
+    """The sampler that `spec` describes; one for each stream, as it holds the generator's state.
+
+    BadNumbers where the largest logit is not a finite number; -inf is no chance.
+    """
     if spec.temperature == 0:
-        return lambda logits, recent: int(np.argmax(_penalised(logits, recent, spec)))
+        return lambda logits, recent: _largest_of(_penalised(logits, recent, spec))
     seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if spec.seed is None else spec.seed
     generator = SplitMix64(seed)
 
     def sample(logits: np.ndarray, recent: Sequence[int]) -> int:
-        scaled = _penalised(logits, recent, spec).astype(np.float64) / spec.temperature  # [V]
-        weights = np.exp(scaled - scaled.max())  # [V], the largest is 1
+        logits = _penalised(logits, recent, spec).astype(np.float64)  # [V]
+        largest = logits[_largest_of(logits)]
+        with np.errstate(over="ignore"):  # by a very small temperature, which is greedy
+            weights = np.exp((logits - largest) / spec.temperature)  # [V], the largest is 1
         kept = _kept(weights, spec)  # ids, ascending
         cumulative = np.cumsum(weights[kept])
         pick = np.searchsorted(cumulative, generator.uniform() * cumulative[-1], side="right")
@@ -84,9 +114,17 @@ def make_sampler(spec: SamplingSpec) -> Sampler:
     return sample
 
 
+def _largest_of(logits: np.ndarray) -> int:
+    """The first id of the largest logit."""
+    best = int(np.argmax(logits))  # of the first NaN, if there is one
+    if not np.isfinite(logits[best]):
+        raise BadNumbers(f"the logit of token id {best} is {logits[best]}", "finite numbers", BROKEN)
+    return best
+
+
 def _penalised(logits: np.ndarray, recent: Sequence[int], spec: SamplingSpec) -> np.ndarray:
     """The logits with the ids seen lately made less likely; the argument is left as it is."""
-    if spec.repetition_penalty == 1 or not spec.repetition_window:
+    if spec.repetition_penalty == 1 or not spec.repetition_window or not recent:
         return logits
     ids = np.unique(np.asarray(recent[-spec.repetition_window :], np.int64))
     logits = logits.copy()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgesink.errors import BadBundle, BadOption
+from edgesink.errors import BROKEN, BadBundle, BadNumbers, BadOption
 from edgesink.manifest import Manifest
 from edgesink.ring import Ring
 from edgesink.runtime.backends import Backend, OnnxBackend
@@ -38,6 +38,7 @@ class Stream:
         self._backend = backend
         self._ring: Ring = manifest.stream.ring(sinks)
         self.position = 0
+        self._is_broken = False  # the state may hold what is not a number
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -84,6 +85,7 @@ class Stream:
         Raises:
             BadOption: no ids, or one outside the vocabulary; the stream is as it was.
             RunFailed: the graph stopped; the ids before `position` were fed, and the stream goes on from there.
+            BadNumbers: a logit is not finite; the stream can be reset or restored, but not go on.
         """
         return self.feed(ids).copy()
 
@@ -101,12 +103,15 @@ class Stream:
             self._backend.feed(array[start : start + size], self.position, self._ring.sinks)
             start += size
             self.position += size
+        self._check_logits()
         return self._backend.logits
 
     def reset(self, sinks: int | None = None) -> None:
         """Start a new stream; `sinks` None keeps the number. What the buffers held before is never seen."""
         self._ring = self.manifest.stream.ring(self.sinks if sinks is None else sinks)
-        self.position = 0
+        if self._is_broken:  # rows that are masked count nothing times what they hold, which of NaN is NaN
+            self._backend.load_state({name: np.zeros_like(array) for name, array in self._backend.state().items()})
+        self.position, self._is_broken = 0, False
 
     def save(self, path: str | Path) -> None:
         """Write the stream to a session file, whole or not at all."""
@@ -121,7 +126,7 @@ class Stream:
         saved = read_session(Path(path), self.manifest, self._backend.state())
         ring = self.manifest.stream.ring(saved.sinks)
         self._backend.load_state(saved.state)
-        self._ring, self.position = ring, saved.position
+        self._ring, self.position, self._is_broken = ring, saved.position, False
 
     def generate(
         self,
@@ -146,6 +151,11 @@ class Stream:
         spec = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
         return generate(self, ids, spec, max_new_tokens, stop)
 
+    def _check_logits(self) -> None:
+        self._is_broken = self._is_broken or not np.isfinite(self._backend.logits).all()
+        if self._is_broken:
+            raise BadNumbers(f"the logits at position {self.position - 1} of the stream are not finite", "", BROKEN)
+
     def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         array = np.asarray(ids)
         if array.ndim != 1 or array.size == 0:
@@ -165,6 +175,7 @@ def load(
     provider: Provider = "cpu",
     sinks: int | None = None,
     kernels: bool | None = None,
+    mapped: bool | None = None,
 ) -> Stream:
     """Open a bundle and start a stream.
 
@@ -174,10 +185,12 @@ def load(
         provider: where ONNX Runtime runs, "cpu" or "cuda"; "plain" is the CPU with `kernels=False`.
         sinks: pinned first tokens, 0 to the bundle's max_sinks; None takes the bundle's default.
         kernels: run the graph for edgesink's own kernels; None runs it where the bundle and this machine have it.
+        mapped: with kernels, leave the weights in their file, of which the system keeps in memory what it can spare;
+            False reads them into memory, and None does if they are less than a gigabyte and than half of what is free.
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
     """
-    folder, options = Path(bundle), RunOptions.of(threads, provider, kernels)
+    folder, options = Path(bundle), RunOptions.of(threads, provider, kernels, mapped)
     manifest = Manifest.read(folder)
     if manifest.target != "onnx":
         raise BadBundle(f"{folder} is a bundle for {manifest.target}", "one for onnx", "export with --target onnx")

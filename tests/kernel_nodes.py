@@ -2,10 +2,11 @@
 
 import numpy as np
 from onnx import helper, numpy_helper
+from packed import lay_codes, side_by_side
 
 from edgesink.runtime import kernels
 
-PRODUCT_INPUTS = ("x", "codes", "scale", "offset", "norm", "residual", "bias", "after")
+PRODUCT_INPUTS = ("x", "codes", "scale", "offset", "norm", "residual", "bias", "after", "factors", "offset_factors")
 
 
 def session_of(nodes: list, inputs: list, outputs: list, weights: dict[str, np.ndarray], threads: int = 2):
@@ -22,12 +23,6 @@ def session_of(nodes: list, inputs: list, outputs: list, weights: dict[str, np.n
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def side_by_side(rows: np.ndarray) -> np.ndarray:
-    """[N, M, …] -> [N / 16, M, 16, …], filled up with zeros."""
-    filled = np.concatenate([rows, np.zeros((-len(rows) % 16, *rows.shape[1:]), rows.dtype)])
-    return np.ascontiguousarray(filled.reshape(-1, 16, *rows.shape[1:]).swapaxes(1, 2))
-
-
 class Weights:
     """A random matrix [N, K] as the operators take it, and as it is."""
 
@@ -36,8 +31,7 @@ class Weights:
         codes = random.integers(0, 1 << bits, (rows, columns)).astype(np.uint8)
         scale = (random.random((rows, columns // 32)) * 0.02 + 0.001).astype(np.float16)
         least = (random.random((rows, columns // 32)) * -0.1).astype(np.float16)
-        packed = codes if bits == 8 else codes[:, 0::2] | codes[:, 1::2] << 4
-        self.tensors = {"codes": side_by_side(packed.reshape(rows, -1, 4)), "scale": side_by_side(scale)}
+        self.tensors = {"codes": lay_codes(codes, bits), "scale": side_by_side(scale)}
         if offset:
             self.tensors["offset"] = side_by_side(least)
         whole = least if offset else -(1 << (bits - 1)) * scale.astype(float)

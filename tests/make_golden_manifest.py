@@ -15,22 +15,36 @@ from edgesink.errors import BadBundle
 from edgesink.manifest import FORMAT, BundleFile, Manifest, Parity, State
 from edgesink.names import POSITION
 from edgesink.spec import LayerRing, StreamSpec
+from edgesink.turns import Piece, Script, Trigger, Turns
 
 FILES = (BundleFile("model.onnx", 3, "aa"), BundleFile("model.onnx.data", 4, "bb"), BundleFile("README.md", 1, "cc"))
+SYSTEM = (Piece("text", "system: "), Piece("system"), Piece("text", "\n"))
+FIRST = (Piece("text", "user: "), Piece("user", trim="both"), Piece("text", "\nassistant:"))
+LATER = (Piece("text", "\n"), *FIRST)
+TURNS = Turns(
+    Script(FIRST, LATER), Script(SYSTEM + FIRST, LATER), "", True, (Piece("text", "\n"),), (), (Trigger("user", "/x"),),
+    ("its turns have no control tokens",),
+)  # fmt: skip
 GOOD = Manifest(
     target="onnx", name="toy", family="llama", vocab=256, stream=StreamSpec(4, 28, 16, 8),
     views=(LayerRing(32, True),),
     states=tuple(State(name, (1, 2, 39, 16), "float32", 0) for name in ("key_0", "value_0", "key_1", "value_1")),
-    precision="int4", weights="four bits", bos_id=None, eos_ids=(0, 2), files=FILES, tools={"onnx": "1.23"},
+    precision="int4", weights="four bits", bos_id=None, eos_ids=(0, 2), turns=TURNS, no_turns=None, files=FILES,
+    tools={"onnx": "1.23"},
     architecture={"layers": 2, "anything": [1.5, None]},
+    step_weight_bytes=4,
     parity=Parity(100, 1e-5, 1e-6, 1.0, True, "onnxruntime", "2026-11-22"),
 )  # fmt: skip
 TWO_VIEWS = dataclasses.replace(
-    GOOD, target="coreml", kv_write="host", views=(LayerRing(32, True), LayerRing(8, False)),
+    GOOD, target="coreml", kv_write="host", turns=None, no_turns="it has no chat template",
+    views=(LayerRing(32, True), LayerRing(8, False)),
     states=(State("kv_cache", (4, 2, 64, 16), "float16", 0), State("kv_cache_1", (6, 2, 32, 16), "float16", 1)),
 )  # fmt: skip
 MANIFESTS = {"good": GOOD, "two_views": TWO_VIEWS}
 STATE = {"name": "key_2", "shape": [1, 2, 39, 16], "dtype": "float32", "view": 0, "part": 0}
+SAID = {"kind": "user", "text": "", "id": None, "trim": "none"}
+TOKEN = {"kind": "token", "text": "<s>", "id": 1, "trim": "none"}
+DATE = {"kind": "date", "text": "%d %b %Y 100%%", "id": None, "trim": "none"}
 
 # Of which manifest, where, and what is put there; "remove" takes the field away.
 FAULTS = [
@@ -112,8 +126,56 @@ FAULTS = [
     ("good", ["sink_token_id"], -1),
     ("good", ["sink_token_id"], "x"),
     ("good", ["sink_token_id"], "remove"),
+    ("good", ["turns"], None),
+    ("good", ["turns"], "remove"),
+    ("good", ["turns"], []),
+    ("good", ["no_turns"], "why not"),
+    ("good", ["no_turns"], "remove"),
+    ("good", ["turns", "surprise"], 1),
+    ("good", ["turns", "refusal"], "Roles\n'x'"),
+    ("good", ["turns", "refusal"], None),
+    ("good", ["turns", "blank_system"], 1),
+    ("good", ["turns", "without_system"], None),
+    ("good", ["turns", "without_system"], {"first": [SAID], "later": [SAID]}),
+    ("good", ["turns", "without_system"], {"first": [SAID], "later": []}),
+    ("good", ["turns", "without_system", "first"], "remove"),
+    ("good", ["turns", "without_system", "first"], []),
+    ("good", ["turns", "without_system", "first"], [SAID, SAID | {"kind": "system"}]),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"id": 255}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"id": 256}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"id": -1}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"id": None}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"text": ""}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"kind": "answer"}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"kind": "text"}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"trim": "both"}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"trim": "middle"}),
+    ("good", ["turns", "without_system", "first", "0"], TOKEN | {"surprise": 1}),
+    ("good", ["turns", "without_system", "first", "0"], {"kind": "text"}),
+    ("good", ["turns", "without_system", "first", "0"], DATE),
+    ("good", ["turns", "without_system", "first", "0"], DATE | {"text": "%d %j"}),
+    ("good", ["turns", "without_system", "first", "1", "text"], "x"),
+    ("good", ["turns", "without_system", "first", "1", "trim"], "right"),
+    ("good", ["turns", "with_system"], None),
+    ("good", ["turns", "with_system", "first", "1", "kind"], "user"),
+    ("good", ["turns", "with_system", "later"], []),
+    ("good", ["turns", "end"], None),
+    ("good", ["turns", "end"], []),
+    ("good", ["turns", "controls"], [256]),
+    ("good", ["turns", "controls"], [255]),
+    ("good", ["turns", "controls"], ["1"]),
+    ("good", ["turns", "triggers"], [{"role": "user", "text": ""}]),
+    ("good", ["turns", "triggers"], [{"role": "assistant", "text": "x"}]),
+    ("good", ["turns", "triggers"], ["x"]),
+    ("good", ["turns", "notes"], [1]),
+    ("good", ["turns", "notes"], []),
+    ("two_views", ["no_turns"], None),
     ("good", ["kv_write"], "slice"),
     ("good", ["vocabulary_bits"], 6),
+    ("good", ["step_weight_bytes"], "remove"),
+    ("good", ["step_weight_bytes"], "9"),
+    ("good", ["step_weight_bytes"], -1),
+    ("good", ["step_weight_bytes"], 1 << 62),
     ("good", ["parts"], 0),
     ("good", ["parts"], 2),
     ("good", ["parts"], 1 << 40),
@@ -152,10 +214,11 @@ def damaged(manifest: Manifest, where: list[str], value: object) -> dict:
     inner = data
     for key in where[:-1]:
         inner = inner[int(key) if isinstance(inner, list) else key]
+    last = int(where[-1]) if isinstance(inner, list) else where[-1]
     if value == "remove":
-        del inner[where[-1]]
+        del inner[last]
     else:
-        inner[where[-1]] = copy.deepcopy(value)
+        inner[last] = copy.deepcopy(value)
     return data
 
 

@@ -25,7 +25,7 @@ def sampled(bundle: Path, prompt: list[int], tokens: int, **sampling: float) -> 
     made: list[int] = []
     logits = stream.prefill(prompt)
     while len(made) < tokens:
-        made.append(sample(logits, [*prompt, *made][-spec.repetition_window :]))
+        made.append(sample(logits, made[-spec.repetition_window :]))
         logits = stream.step(made[-1])
     return made
 

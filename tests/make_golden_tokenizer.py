@@ -12,6 +12,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from edgesink.runtime.tokenizer import Detokenizer
+from edgesink.runtime.tokenizer import Tokenizer as OurTokenizer
+
 HERE = Path(__file__).parent
 FOLDER = HERE / "golden" / "tokenizer"
 VOCAB = 900
@@ -36,6 +39,23 @@ HARD = [
     "https://example.org/a_b?c=d&e=%20#frag 3x+4=5·6 \\n \\u00e9",
     "\n\n\n\nfour\n\n\nthree\n\ntwo \n one",
 ]
+
+SCRIPTS = {  # what is streamed token by token
+    "Tibetan": "བོད་སྐད་ཡིག་ནི་བོད་མིའི་སྐད་ཡིག་ཡིན།",
+    "Hindi": "हिन्दी विश्व की एक प्रमुख भाषा है। क्ष्म्य",
+    "Thai": "สวัสดีครับ ภาษาไทยไม่มีช่องว่างระหว่างคำ",
+    "Korean": "안녕하세요 한국어로 씁니다 ㄱㄴㄷ",
+    "long CJK": "a日本語日本語日本語c" + "漢字" * 40 + "今天天气很好",
+    "hearts": "❤️❤️❤️ I ❤️ you 💚💙",
+    "joined emoji": "👩‍👩‍👧‍👦👍🏽 🏳️‍🌈🇩🇪🇫🇷 🙂🙂🙂",
+    "combining marks": "e\u0301a\u0308\u0323 Z\u0351\u036b\u0343\u036a\u0302a\u0363lgo q\u0323\u0307",
+    "Arabic and Hebrew": "العربية עברית ١٢٣",
+    "control characters": "\x00\x01\x1b[31m\x7f\r\n\ttab\u2028\ufeff",
+    "spaces": "  two  spaces,   three ",
+    "code": "def f(x):\n\treturn x ** 2  # ok\n",
+    "a replacement character": "\ufffd kept \ufffd\ufffd",
+    "nothing": "",
+}
 
 
 def english() -> list[str]:
@@ -190,7 +210,7 @@ def random_texts(count: int, seed: int) -> Iterator[str]:
 
 def golden(name: str) -> dict:
     tokenizer = FAMILIES[name]()
-    texts = [*HARD, *random_texts(20, seed=1)]
+    texts = [*HARD, *SCRIPTS.values(), *random_texts(20, seed=1)]
     return {
         "about": "made by make_golden_tokenizer.py",
         "tokenizer": json.loads(tokenizer.to_str()),
@@ -203,11 +223,20 @@ def golden(name: str) -> dict:
             }
             for text in texts
         ],
+        "streams": [  # what Python shows with each token, and at the end
+            {"ids": ids, "pieces": streamed(tokenizer, ids)}
+            for ids in (tokenizer.encode(text, add_special_tokens=False).ids for text in SCRIPTS.values())
+        ],
         "decodings": [  # ids in no order that text would give: broken characters, special tokens in the middle
-            {"ids": ids, "decoded": tokenizer.decode(ids), "with_special": tokenizer.decode(ids, False)}
+            {"ids": ids, "pieces": streamed(tokenizer, ids), "with_special": tokenizer.decode(ids, False)}
             for ids in random_ids(tokenizer.get_vocab_size(), 20)
         ],
     }
+
+
+def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    detokenizer = Detokenizer(OurTokenizer(tokenizer))
+    return [*map(detokenizer.push, ids), detokenizer.finish()]
 
 
 def random_ids(vocab: int, count: int, seed: int = 2) -> list[list[int]]:

@@ -121,7 +121,7 @@ def test_kernels_run_where_they_are_unless_they_are_not_wanted(toy, tmp_path, co
     assert "kernels" in load(bundle, kernels=True).runner
     assert load(bundle, kernels=False).runner == load(bundle, provider="plain").runner
     assert "kernels" not in load(bundle, kernels=False).runner
-    for option in ("--no-kernels", "--kernels", "--provider=plain"):
+    for option in ("--no-kernels", "--kernels", "--mapped", "--read", "--provider=plain"):
         code, _, err = command("generate", bundle, "a", "--max-new-tokens", 1, option)
         assert code == 0, err
     code, _, err = command("generate", bundle, "a", "--kernels", "--provider", "plain")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from edgesink.errors import BadCheckpoint
 from edgesink.export import source
 from edgesink.export.checkpoint import GgufCheckpoint, open_checkpoint
+from edgesink.export.weights import describe_weights, held_weights
 from edgesink.models import MODELS, PackagedModel
 
 
@@ -28,7 +30,7 @@ def change_config(folder, **changes):
     [
         ({"model_type": "mamba"}, "type 'mamba'"),
         ({"attention_bias": True}, "attention_bias = True"),
-        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
         ({"intermediate_size": 97}, "has shape"),
         ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "RoPE of type 'longrope'"),
     ],
@@ -135,12 +137,17 @@ def test_a_lack_of_packages_is_one_clear_line(monkeypatch):
         require(["json", "no_such_package"], "export", "exporting")
 
 
-@pytest.fixture
-def k_quants(tmp_path):
-    """A GGUF of one layer whose matrices are Q4_K, Q6_K and float16, random."""
+KINDS = {"token_embd": "Q6_K", "blk.0.attn_q": "Q4_K", "blk.0.ffn_up": "Q6_K", "blk.0.ffn_gate": "Q3_K"}
+MATRICES = ("token_embd", *(f"blk.0.{name}" for name in (
+    "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
+)))  # fmt: skip
+
+
+def one_layer(path: Path, kinds: dict[str, str]) -> GgufCheckpoint:
+    """A GGUF of one layer with random matrices of these types, the others of float16."""
     from gguf import GGMLQuantizationType, GGUFWriter
 
-    writer = GGUFWriter(tmp_path / "k.gguf", "llama")
+    writer = GGUFWriter(path, "llama")
     writer.add_block_count(1)
     writer.add_embedding_length(256)
     writer.add_head_count(4)
@@ -149,29 +156,56 @@ def k_quants(tmp_path):
     writer.add_context_length(128)
     random = np.random.default_rng(0)
     halves = lambda *shape: random.uniform(0, 0.01, shape).astype(np.float16).view(np.uint8)  # noqa: E731
-    for name, kind in {"token_embd": "Q6_K", "blk.0.attn_q": "Q4_K", "blk.0.ffn_up": "Q6_K"}.items():
-        size, at, count = (144, 0, 2) if kind == "Q4_K" else (210, 208, 1)
+    for name in MATRICES:
+        if name not in kinds:
+            writer.add_tensor(f"{name}.weight", random.normal(size=(256, 256)).astype(np.float16))
+            continue
+        kind = kinds[name]
+        size, at, count = {"Q4_K": (144, 0, 2), "Q6_K": (210, 208, 1), "Q3_K": (110, 108, 1)}[kind]
         data = random.integers(0, 256, (256, size), dtype=np.uint8)
         data[:, at : at + 2 * count] = halves(256, count)
         writer.add_tensor(f"{name}.weight", data, raw_dtype=GGMLQuantizationType[kind])
-    for name in ("attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_down"):
-        writer.add_tensor(f"blk.0.{name}.weight", random.normal(size=(256, 256)).astype(np.float16))
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(256, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return GgufCheckpoint(tmp_path / "k.gguf")
+    return GgufCheckpoint(path)
 
 
-def test_k_quants_of_four_bits_are_carried_over_and_finer_ones_kept_in_eight(k_quants):
-    assert k_quants.blocks("layers.0.k") is None
-    for weight, bits, most in [("layers.0.q", 4, 1e-6), ("layers.0.up", 8, 0.01), ("embedding", 8, 0.01)]:
+@pytest.fixture
+def k_quants(tmp_path):
+    return one_layer(tmp_path / "k.gguf", KINDS)
+
+
+def test_types_that_map_are_carried_over_exactly_and_others_kept_in_eight_bits(k_quants):
+    exact = [("layers.0.q", 4, 0), ("layers.0.up", 6, 0), ("embedding", 6, 0)]
+    for weight, bits, most in [*exact, ("layers.0.gate", 8, 0.01), ("layers.0.k", 8, 0.01)]:
         blocks, exact = k_quants.blocks(weight), k_quants.tensor(weight)
         assert blocks.bits == bits
         error = np.abs(blocks.dequantized() - exact).max() / np.abs(exact).max()
-        assert error < most, f"{weight}: {error:.1e} of the largest value"
+        assert error <= most, f"{weight}: {error:.1e} of the largest value"
+
+
+@pytest.mark.parametrize(
+    ("vocabulary_bits", "expected"),
+    [
+        (8, "Q4_K, Q6_K of the GGUF, bit for bit; F16 rounded to 8 bit (blk.0.attn_k.weight and 3 more); "
+            "Q3_K rounded to 8 bit (blk.0.ffn_gate.weight)"),
+        (4, "Q4_K, Q6_K of the GGUF, bit for bit; F16 rounded to 8 bit (blk.0.attn_k.weight and 3 more); "
+            "Q3_K rounded to 8 bit (blk.0.ffn_gate.weight); embedding and head 4 bit"),
+    ],
+)  # fmt: skip
+def test_what_is_not_carried_over_is_said_by_name(k_quants, vocabulary_bits, expected):
+    assert describe_weights(k_quants, "int4", vocabulary_bits) == expected
+
+
+def test_a_gguf_of_floats_is_rounded_as_it_is_asked_for(tmp_path):
+    checkpoint = one_layer(tmp_path / "floats.gguf", {})
+    assert checkpoint.kind("layers.0.q") is None
+    assert checkpoint.blocks("layers.0.q") is None
+    assert held_weights(checkpoint, "int4")("layers.0.q").bits == 4
 
 
 @pytest.mark.parametrize("field", ["layers", "hidden", "heads", "vocab"])

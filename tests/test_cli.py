@@ -122,6 +122,8 @@ def test_wrong_usage_is_exit_code_2():
 def test_ctrl_c_stops_an_answer_and_keeps_the_chat(toy_maker, tmp_path):
     """A real terminal: an endless answer is interrupted, and the next message is answered."""
     endless = toy_maker(tmp_path / "toy", eos_token_id=None)  # no id ends an answer, however late the signal comes
+    template = "{% for m in messages %}<begin>{{ m.role }}: {{ m.content }}{% endfor %}"  # nor does the template
+    (endless.path / "chat_template.jinja").write_text(template)
     bundle = endless.bundle(tmp_path / "bundle", StreamSpec(3, 61, 32, 8))
     leader, follower = pty.openpty()
     code = "from edgesink.cli import main; main()"

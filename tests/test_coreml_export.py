@@ -15,10 +15,10 @@ from llama_oracle import LlamaOracle, kept
 
 from edgesink import names
 from edgesink.errors import BadOption
+from edgesink.export.blocks import Blocks
 from edgesink.export.bundle import _draft, export
 from edgesink.export.checkpoint import open_checkpoint
 from edgesink.export.palettize import Palette
-from edgesink.export.quantize import Blocks
 from edgesink.export.recipe import Recipe
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.functions import write_coreml
@@ -118,8 +118,13 @@ def as_saved(weight: np.ndarray | Blocks | Palette) -> np.ndarray:
     """What the package means by a weight, in float64: floats, scales, offsets and tables rounded to float16."""
     half = lambda array: array.astype(np.float16).astype(np.float64)  # noqa: E731
     if isinstance(weight, Blocks):
-        codes = weight.codes.reshape(*weight.scale.shape, -1)
-        return ((codes - half(weight.zero)[..., None]) * half(weight.scale)[..., None]).reshape(weight.codes.shape)
+        scale, offset, block = weight.scales(), weight.offsets(), weight.block
+        values = weight.values().astype(np.float64)
+        if offset is not None:
+            zero = -offset / scale
+            whole = np.rint(zero)
+            values -= np.repeat(half(whole if np.abs(zero - whole).max() < 0.01 else zero), block, axis=1)
+        return values * np.repeat(half(scale), block, axis=1)
     if isinstance(weight, Palette):
         return half(dataclasses.replace(weight, table=half(weight.table)).dequantized())
     return half(weight)

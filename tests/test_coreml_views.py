@@ -9,9 +9,9 @@ from view_models import CHUNKS, GEMMA_LIKE, IDS, MODELS, STREAM, HandMade, ViewO
 
 from edgesink import names
 from edgesink.export import bundle as export_bundle
-from edgesink.export.attention import AttentionSpec
 from edgesink.export.bundle import export
 from edgesink.export.graph import Norm
+from edgesink.export.rows import AttentionSpec
 from edgesink.export.to_coreml import functions
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import Program, WeightStore, function, save_program
@@ -154,6 +154,19 @@ def test_the_evaluator_knows_what_is_emitted_and_what_is_coming_and_no_more(bund
 # ---- the ends of float16
 
 
+@pytest.mark.parametrize("scale", [1, 1e-3])
+@pytest.mark.parametrize("mean", [0, 1, 30])
+def test_a_layer_norm_holds_from_small_values_to_those_whose_squares_and_sums_overflow(tmp_path, scale, mean):
+    eps, width, rng = 1e-5, 256, np.random.default_rng(0)
+    norm = norm_program(tmp_path, Norm("weight", eps, "layer", "bias"), width)
+    for magnitude in (0, 0.01, 1, 100, 1000):
+        spike = np.where(np.arange(width) == 3, 20, 1)
+        x = (scale * magnitude * (mean + rng.normal(size=width) * spike)).astype(np.float16).astype(np.float64)
+        expected = (x - x.mean()) / np.sqrt(x.var() + eps)
+        lost = np.abs(x).max() / 2**11 / np.sqrt(x.var() + eps)  # of the mean, which float16 holds so well
+        assert np.abs(norm(x) - 1 - expected).max() <= 2e-3 * max(1, np.abs(expected).max()) + lost, magnitude
+
+
 @pytest.mark.parametrize("stream_scale", [1, 25, 62, 150], ids="stream held divided by {}".format)
 def test_a_norm_holds_from_the_smallest_to_the_largest_float16(tmp_path, stream_scale):
     eps, width, rng = 1e-6 / stream_scale**2, 64, np.random.default_rng(stream_scale)
@@ -216,8 +229,24 @@ def without_eps(ops, x, norm, exact=MilOps.norm):
     return exact(ops, x, Norm(norm.weight, 1e-6))
 
 
-def not_normed_after(ops, x, y, weight, after, residual=MilOps.residual):
-    return residual(ops, x, y, weight, None)
+def without_mean(ops, x, norm, exact=MilOps.norm):
+    return exact(ops, x, dataclasses.replace(norm, kind="rms"))
+
+
+def without_norm_bias(ops, x, norm, exact=MilOps.norm):
+    return exact(ops, x, dataclasses.replace(norm, bias=None))
+
+
+def without_residual_bias(ops, x, y, product, after, residual=MilOps.residual):
+    return residual(ops, x, y, dataclasses.replace(product, bias=None), after)
+
+
+def without_inner_bias(ops, x, up, activation, plain=MilOps.plain):
+    return plain(ops, x, dataclasses.replace(up, bias=None), activation)
+
+
+def not_normed_after(ops, x, y, product, after, residual=MilOps.residual):
+    return residual(ops, x, y, product, None)
 
 
 def silu_throughout(ops, x, gate, up, activation, gated=MilOps.gated):
@@ -253,6 +282,10 @@ FAULTS = [
     ("qwen-like", MilOps, "heads", unbiased),
     ("gemma-like", MilOps, "embed", not_scaled),
     ("gemma-like", MilOps, "norm", without_eps),
+    ("neox-like", MilOps, "norm", without_mean),
+    ("neox-like", MilOps, "norm", without_norm_bias),
+    ("neox-like", MilOps, "residual", without_residual_bias),
+    ("neox-like", MilOps, "plain", without_inner_bias),
     ("gemma-like", MilOps, "residual", not_normed_after),
     ("gemma-like", MilOps, "gated", silu_throughout),
     ("gemma-like", MilOps, "scores", scores_of_llama),

@@ -9,9 +9,10 @@ import pytest
 from edgesink import names
 from edgesink.errors import BadOption
 from edgesink.export import to_torch
-from edgesink.export.attention import AttentionSpec, BoundedFrame, Heads, SinkCorrected
+from edgesink.export.attention import BoundedFrame, SinkCorrected
 from edgesink.export.graph import Norm, Projection
 from edgesink.export.quantize import quantize
+from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.export.to_coreml import ops as to_coreml_ops
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import Program, WeightStore, constant, function
@@ -19,7 +20,7 @@ from edgesink.export.to_coreml.ops import MilOps
 from edgesink.export.to_onnx import ops as to_onnx_ops
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import Graph, WeightFile
-from edgesink.export.to_onnx.kernels import ImageTensors, KernelOps, Packed, RingAttention
+from edgesink.export.to_onnx.kernels import KernelOps, Packed, RingAttention
 from edgesink.export.to_onnx.ops import OnnxOps, inputs
 from edgesink.export.to_onnx.weights import OnnxWeights
 
@@ -154,7 +155,7 @@ def test_the_kernels_answer_to_nothing_that_they_cannot_do(name):
 
 def test_heads_that_are_not_side_by_side_are_refused_by_the_kernels(onnx_graph):
     graph, stored = onnx_graph
-    ops = KernelOps(graph, stored, ImageTensors(stored.file))
+    ops = KernelOps(graph, stored)
     ids, position, sinks = inputs(graph)
     attention = RingAttention(ops, NEAR, ids, position, sinks)
     projections = [Projection("q", 4), Projection("k", 2), Projection("v", 2)]
@@ -170,7 +171,7 @@ def test_heads_that_are_not_side_by_side_are_refused_by_the_kernels(onnx_graph):
 @pytest.mark.parametrize(("spec", "scale"), [(NEAR, []), (FAR, [0.5])], ids=["usual", "its own"])
 def test_the_kernels_are_told_a_scale_that_is_not_the_usual_one(onnx_graph, spec, scale):
     graph, stored = onnx_graph
-    ops = KernelOps(graph, stored, ImageTensors(stored.file))
+    ops = KernelOps(graph, stored)
     x = graph.input("x", np.float32, [1, "T", HIDDEN])
     heads = ops.heads(x, Projection("q", 4), Projection("k", 2), Projection("v", 2))
     RingAttention(ops, spec, *inputs(graph))(0, *heads)
@@ -180,7 +181,7 @@ def test_the_kernels_are_told_a_scale_that_is_not_the_usual_one(onnx_graph, spec
 
 def test_the_kernels_take_norms_of_queries_and_keys_into_the_attention(onnx_graph):
     graph, stored = onnx_graph
-    ops = KernelOps(graph, stored, ImageTensors(stored.file))
+    ops = KernelOps(graph, stored)
     x = graph.input("x", np.float32, [1, "T", HIDDEN])
     q, k, v = ops.heads(x, Projection("q", 4), Projection("k", 2), Projection("v", 2))
     RingAttention(ops, NEAR, *inputs(graph))(0, ops.norm(q, Norm("vector", 1e-6)), ops.norm(k, Norm("vector", 1e-6)), v)

@@ -44,27 +44,48 @@ CASES = {
     },
     "qwen3": {"head_dim": 128},
     "smollm3": {"num_hidden_layers": 4, "rope_parameters": {"rope_type": "default", "rope_theta": 2e6}},
+    "gemma2": {
+        "num_hidden_layers": 3, "head_dim": 256, "sliding_window": 16, "query_pre_attn_scalar": 256,
+        "tie_word_embeddings": True,
+    },
+    "gemma2 27B": {
+        "num_hidden_layers": 46, "head_dim": 32, "sliding_window": 16, "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 0.5, "final_logit_softcapping": 1.5, "tie_word_embeddings": True,
+    },
     "gemma3_text": {
         "num_hidden_layers": 7, "head_dim": 256, "sliding_window": 16, "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True, "rope_parameters": {"full_attention": GLOBAL, "sliding_attention": LOCAL},
     },
+    "olmo2": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
     "phi3": {"tie_word_embeddings": True},
     "phi3 longrope": {"rope_parameters": LONG, "original_max_position_embeddings": 64, "sliding_window": 16},
     "granite": {
         "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.09, "logits_scaling": 8.0,
     },
+    "gpt_neox": {},
+    "gpt_neox in turn": {"use_parallel_residual": False},
+    "stablelm": {"use_qkv_bias": True},
+    "stablelm side by side": {"use_parallel_residual": True},
+    "falcon": {"tie_word_embeddings": True, "max_position_embeddings": 2048},
+    "falcon new": {"new_decoder_architecture": True, "num_kv_heads": 2, "max_position_embeddings": 2048},
 }  # fmt: skip
-BY_TRANSFORMERS = [case for case in CASES if case.partition(" ")[0] not in ("smollm3", "granite")]
-"""transformers reads no GGUF of the others."""
-ARCHITECTURES = {"gemma3_text": MODEL_ARCH.GEMMA3}
+BY_TRANSFORMERS = [case for case in CASES if case.partition(" ")[0] not in ("smollm3", "granite", "gpt_neox", "olmo2")]
+BY_TRANSFORMERS.remove("falcon new")
+"""transformers reads no GGUF of the others, or not the whole of it."""
+ARCHITECTURES = {"gemma3_text": MODEL_ARCH.GEMMA3, "gpt_neox": MODEL_ARCH.GPTNEOX}
+FUSED = ("gpt_neox", "falcon")
+LAYER_NORMS = (*FUSED, "stablelm")
 
 
 def random_model(case: str):
     """transformers' model of a case; norms and biases are random too."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(case.partition(" ")[0], **{**SMALL, **CASES[case]})
+    kind = case.partition(" ")[0]
+    known = {field.name for field in dataclasses.fields(CONFIG_MAPPING[kind])}
+    small = {name: value for name, value in SMALL.items() if name in known}
+    config = AutoConfig.for_model(kind, **{**small, **CASES[case]})
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -77,6 +98,21 @@ def interleaved(tensor: np.ndarray, heads: int) -> np.ndarray:
     """Rows of q or k as llama.cpp's converter puts them for Llama's likes."""
     pairs = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
     return pairs.swapaxes(1, 2).reshape(tensor.shape)
+
+
+def key_heads(config) -> int:
+    """As the converter counts them."""
+    if config.model_type == "falcon":
+        return config.num_kv_heads if config.new_decoder_architecture else 1
+    return getattr(config, "num_key_value_heads", config.num_attention_heads)
+
+
+def kinds_apart(tensor: np.ndarray, heads: int, key_heads: int) -> np.ndarray:
+    """Rows of a matrix of q, k and v in groups of heads, as the converter puts them: all of q, all of k, all of v."""
+    head_dim = tensor.shape[0] // (heads + 2 * key_heads)
+    groups = tensor.reshape(key_heads, heads // key_heads + 2, head_dim, *tensor.shape[1:])
+    parts = groups[:, :-2], groups[:, [-2]], groups[:, [-1]]
+    return np.concatenate([part.reshape(-1, *tensor.shape[1:]) for part in parts])
 
 
 def llama3_divisors(rope: dict, head_dim: int) -> np.ndarray:
@@ -104,19 +140,30 @@ def write(path: Path, model) -> Path:
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_feed_forward_length(getattr(config, "intermediate_size", None) or config.ffn_hidden_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if config.model_type != "gpt_neox":
+        writer.add_head_count_kv(key_heads(config))
+    if config.model_type in LAYER_NORMS:
+        writer.add_layer_norm_eps(1e-5)
+    else:
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if config.model_type == "falcon":
+        writer.add_tensor_data_layout("jploski")
+    if config.model_type in ("gpt_neox", "stablelm"):  # whose flag the converter takes for true where it is not said
+        writer.add_parallel_residual(config.use_parallel_residual or config.model_type == "stablelm")
     writer.add_token_list([f"t{i}" for i in range(config.vocab_size)])
     writer.add_tokenizer_model("gpt2")
     writer.add_pad_token_id(config.pad_token_id)
     write_positions(writer, config, head_dim)
-    if config.model_type in ("qwen3", "gemma3_text"):
+    if config.model_type in ("qwen3", "gemma2", "gemma3_text"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    if config.model_type in ("gemma3_text", "phi3"):
+    if config.model_type in ("gemma2", "gemma3_text", "phi3"):
         writer.add_sliding_window(config.sliding_window or 0)
+    if config.model_type == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
     if config.model_type == "granite":
         writer.add_attention_scale(config.attention_multiplier)
         writer.add_embedding_scale(config.embedding_multiplier)
@@ -133,8 +180,10 @@ def write(path: Path, model) -> Path:
 def write_positions(writer: GGUFWriter, config, head_dim: int) -> None:
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     kind, original = rope["rope_type"], rope.get("original_max_position_embeddings")
-    writer.add_rope_freq_base(rope["rope_theta"])
-    writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
+    if config.model_type not in LAYER_NORMS:
+        writer.add_rope_freq_base(rope["rope_theta"])
+    if config.model_type != "falcon":
+        writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
     if kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(RopeScalingType[kind.upper()])
         writer.add_rope_scaling_factor(rope["factor"])
@@ -152,13 +201,15 @@ def write_positions(writer: GGUFWriter, config, head_dim: int) -> None:
 
 def write_tensors(writer: GGUFWriter, model, arch: MODEL_ARCH) -> None:
     config, names = model.config, get_tensor_name_map(arch, model.config.num_hidden_layers)
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": key_heads(config)}
     for key, parameter in model.named_parameters():
         tensor, name = parameter.detach().numpy(), names.get_name(key, try_suffixes=(".weight", ".bias"))
         count = heads.get(name.split(".")[-2])
         if count and config.model_type in ("llama", "smollm3", "granite"):
             tensor = interleaved(tensor, count)
-        if key.endswith("norm.weight") and config.model_type == "gemma3_text":
+        if "query_key_value" in key:
+            tensor = kinds_apart(tensor, config.num_attention_heads, key_heads(config))
+        if key.endswith("norm.weight") and config.model_type in ("gemma2", "gemma3_text"):
             tensor = tensor + np.float32(1)
         writer.add_tensor(name, np.ascontiguousarray(tensor))
 
@@ -214,6 +265,95 @@ def test_the_oracle_of_a_gguf_is_the_model_that_it_was_made_of(pair_of, case):
         expected = pair.model(ids).logits[0]
         difference = (held_model(pair.gguf, "fp32")(ids).logits[0] - expected).abs().max()
     assert difference < 1e-4 * expected.std()
+
+
+SEEN_AT = {"token_embd": "output", "attn_norm_2": "falcon.rope.freq_base"}  # without a second norm it is Falcon 2
+
+
+@pytest.mark.parametrize("case", ["gpt_neox", "stablelm", "falcon new"])
+def test_each_tensor_dropped_renamed_reshaped_or_no_number_is_refused_by_name(tmp_path, case):
+    add, model = GGUFWriter.add_tensor, random_model(case)
+    changes = {
+        "dropped": lambda name, tensor: [],
+        "renamed": lambda name, tensor: [(f"{name}_", tensor)],
+        "a row less": lambda name, tensor: [(name, tensor[:-1])],
+        "NaN": lambda name, tensor: [(name, tensor * np.nan)],
+    }
+    added: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            GGUFWriter, "add_tensor", lambda writer, name, tensor: (added.append(name), add(writer, name, tensor))
+        )
+        write(tmp_path / "whole.gguf", model)
+    for key in (name for name in added if not name.startswith(("blk.1.", "blk.2."))):
+        for change, tensors in changes.items():
+            if (key, change) == ("output.weight", "dropped"):
+                continue  # the head is the embedding
+
+            def changed(writer, name, tensor, key=key, tensors=tensors):
+                for other, values in tensors(name, tensor) if name == key else [(name, tensor)]:
+                    add(writer, other, values)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(GGUFWriter, "add_tensor", changed)
+                path = write(tmp_path / "changed.gguf", model)
+            stem = key.removeprefix("blk.0.").rpartition(".")[0]
+            with pytest.raises(BadCheckpoint, match=f"{stem}|{SEEN_AT.get(stem, stem)}"):
+                read_all(path)
+
+
+def read_all(path: Path) -> None:
+    checkpoint = open_checkpoint(path)
+    for weight in weight_names(checkpoint.model):
+        checkpoint.tensor(weight)
+
+
+FIELDS = {
+    "gpt_neox": [
+        ("add_parallel_residual", [], "lacks gptneox.use_parallel_residual"),
+        ("add_rope_dimension_count", [3], "rope.dimension_count = 3"),
+        ("add_rope_dimension_count", [18], "rope.dimension_count = 18"),
+        ("add_layer_norm_eps", [], "lacks gptneox.attention.layer_norm_epsilon"),
+    ],
+    "stablelm": [("add_rope_dimension_count", [0], "rope.dimension_count = 0")],
+    "falcon new": [
+        ("add_tensor_data_layout", ["other"], "tensor_data_layout = 'other'"),
+        ("add_head_count_kv", [3], "head_count_kv = 3"),
+        ("add_head_count_kv", [4], "shape"),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", FIELDS)
+def test_a_field_that_is_missing_or_wrong_is_refused_by_name(tmp_path, case):
+    model = random_model(case)
+    for method, values, message in FIELDS[case]:
+        add = getattr(GGUFWriter, method)
+        with pytest.MonkeyPatch.context() as patch:
+            changed = lambda writer, value: [add(writer, other) for other in values]  # noqa: B023, E731
+            patch.setattr(GGUFWriter, method, changed)
+            path = write(tmp_path / "changed.gguf", model)
+        with pytest.raises(BadCheckpoint, match=message):
+            open_checkpoint(path)
+
+
+def test_falcon_2_is_refused_as_its_rotary_base_is_not_in_the_file(pair_of, tmp_path):
+    changes = CASES["falcon new"] | {"num_ln_in_parallel_attn": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CASES, "falcon new", changes)
+        model = random_model("falcon new")
+    path = write(tmp_path / "falcon2.gguf", model)
+    with pytest.raises(BadCheckpoint, match=r"lacks falcon.rope.freq_base"):
+        open_checkpoint(path)
+    with pytest.MonkeyPatch.context() as patch:
+        count = GGUFWriter.add_head_count
+        patch.setattr(GGUFWriter, "add_head_count", lambda w, n: (count(w, n), w.add_rope_freq_base(5e5)))
+        assert open_checkpoint(write(path, model)).model.views[0].rotary.frequencies[1] < 0.2
+
+
+def test_a_tokenizer_that_transformers_does_not_convert_is_refused(pair_of, tmp_path):
+    with pytest.raises(BadCheckpoint, match=r"the tokenizer of .* cannot be read .*; export its original folder"):
+        open_checkpoint(pair_of("gpt_neox").gguf).write_tokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("case", ["llama", "smollm3", "granite"])

@@ -8,7 +8,7 @@ import torch
 from toy_specs import llama_spec
 
 from edgesink.errors import BadOption
-from edgesink.export.attention import BoundedFrame
+from edgesink.export.attention import frame_attention
 from edgesink.export.checkpoint import open_checkpoint, weight_names, weight_shape
 from edgesink.export.to_torch import RingDecoder, sink_corrected
 from edgesink.reference import Reference
@@ -38,7 +38,7 @@ def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
 
 def streamed(module: RingDecoder, ids: np.ndarray, sinks: int, sizes: list[int], padded: bool) -> dict[int, np.ndarray]:
     """The logits after every chunk, by the number of tokens fed."""
-    ring, bounded = module.stream.ring(sinks), module.formulation is BoundedFrame
+    ring, bounded = module.stream.ring(sinks), module.formulation is frame_attention
     at, turn, logits = 0, 0, {}
     while at < len(ids):
         piece = ids[at : at + sizes[turn % len(sizes)]]
@@ -78,7 +78,7 @@ def toy_model(model_of):
 def test_both_formulations_are_the_oracle_in_chunks_of_any_sizes(toy_model, sinks):
     loaded, weights, ids = toy_model
     expected = truth(loaded, ids, sinks, STREAM.capacity)
-    for formulation in (sink_corrected, BoundedFrame):
+    for formulation in (sink_corrected, frame_attention):
         for sizes in CHUNKS.values():
             module = RingDecoder(MODEL, STREAM, weights, formulation)
             compare(streamed(module, ids, sinks, sizes, padded=False), expected, EXACT)
@@ -87,7 +87,7 @@ def test_both_formulations_are_the_oracle_in_chunks_of_any_sizes(toy_model, sink
 @pytest.mark.parametrize("sinks", [0, 1, 6])
 def test_padding_behind_a_ragged_chunk_changes_nothing(toy_model, sinks):
     loaded, weights, ids = toy_model
-    module = RingDecoder(MODEL, STREAM, weights, BoundedFrame)
+    module = RingDecoder(MODEL, STREAM, weights, frame_attention)
     expected = truth(loaded, ids, sinks, STREAM.capacity)
     compare(streamed(module, ids, sinks, CHUNKS["ragged"], padded=True), expected, EXACT)
 
@@ -95,14 +95,14 @@ def test_padding_behind_a_ragged_chunk_changes_nothing(toy_model, sinks):
 def test_a_slot_off_by_one_would_be_seen(toy_model):
     loaded, weights, ids = toy_model
     expected = truth(loaded, ids, 2, STREAM.capacity)
-    module = RingDecoder(MODEL, STREAM, weights, BoundedFrame)
+    module = RingDecoder(MODEL, STREAM, weights, frame_attention)
     wrong = streamed(module, ids, 3, [1], padded=False)  # another number of sinks: slots and mask differ by one
     assert max(np.abs(wrong[n] - expected[n - 1]).max() for n in wrong) > 1e-3
 
 
 def test_a_growing_distance_has_no_bounded_frame(toy_model):
     _, weights, ids = toy_model
-    module = RingDecoder(MODEL, StreamSpec(2, 9, 6, 5, "original"), weights, BoundedFrame)
+    module = RingDecoder(MODEL, StreamSpec(2, 9, 6, 5, "original"), weights, frame_attention)
     with pytest.raises(BadOption, match="original"):
         streamed(module, ids[:1], 2, [1], padded=False)
 
@@ -114,6 +114,6 @@ def test_the_formulations_are_exact_on_real_weights_without_sinks(smollm2: Path,
     weights = {name: checkpoint.tensor(name).astype(np.float64) for name in weight_names(model)}
     ids = np.random.default_rng(2).integers(0, model.vocab, 36)
     expected = truth(model_of(model, weights.__getitem__), ids, 0, stream.capacity)
-    for formulation in (sink_corrected, BoundedFrame):
+    for formulation in (sink_corrected, frame_attention):
         module = RingDecoder(model, stream, {name: torch.from_numpy(w) for name, w in weights.items()}, formulation)
         compare(streamed(module, ids, 0, [5], padded=False), expected, EXACT)

@@ -1,14 +1,17 @@
 """The decode loop: when it stops, what it shows, and what it leaves in the stream."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from edgesink import load
 from edgesink.errors import BadOption
 from edgesink.runtime.generate import StopFilter
-from edgesink.runtime.sampling import SamplingSpec
-from edgesink.runtime.tokenizer import REPLACEMENT, Detokenizer, Tokenizer
+from edgesink.runtime.sampling import SamplingSpec, TokenRows
+from edgesink.runtime.tokenizer import Detokenizer, Tokenizer
 from edgesink.spec import StreamSpec
+from edgesink.text_decoder import REPLACEMENT
 
 SPEC = StreamSpec(3, 13, 8, 5)
 
@@ -124,12 +127,57 @@ def test_an_empty_stop_string_is_refused(tokenizer):
         StopFilter(Detokenizer(tokenizer), [""])
 
 
-def test_the_repetition_penalty_sees_the_prompt(bundle):
+def test_the_repetition_penalty_is_for_the_answer_and_not_for_the_prompt(bundle):
+    prompt = list(range(2, 258))
     stream = load(bundle)
-    plain = next(iter(stream.generate([5, 6, 7]))).id
+    plain = [t.id for t in stream.generate(prompt, 2)]
     stream.reset()
-    penalised = next(iter(stream.generate([5, 6, 7, plain, 7], repetition_penalty=1e6))).id
-    assert penalised not in (5, 6, 7, plain)
+    assert next(iter(stream.generate(prompt, 1, repetition_penalty=1e6))).id == plain[0]
+    stream.reset()
+    answer = [t.id for t in stream.generate(prompt, 12, repetition_penalty=1e6)]
+    assert len(set(answer)) == len(answer)
+
+
+def always(bundle, monkeypatch, *ids):
+    """A stream whose next tokens are `ids`, then the last of them again and again."""
+    stream, given = load(bundle), list(ids)
+    logits = np.zeros(258, np.float32)
+
+    def feed(_ids, _position, _sinks):
+        logits[:] = 0
+        logits[given.pop(0) if len(given) > 1 else given[0]] = 1
+
+    monkeypatch.setattr(stream._backend, "feed", feed)
+    monkeypatch.setattr(stream._backend, "logits", logits)
+    return stream
+
+
+def test_an_end_token_is_not_shown_even_if_the_tokenizer_takes_it_for_text(bundle, monkeypatch):
+    stream = always(bundle, monkeypatch, 70, 71, 72)
+    stream.manifest = dataclasses.replace(stream.manifest, eos_ids=(72,))
+    tokens = list(stream.generate([5], 9))
+    assert [token.id for token in tokens] == [70, 71, 72]
+    assert "".join(token.text for token in tokens) == stream.tokenizer.decode([70, 71])
+
+
+def test_rows_without_a_token_are_never_made(bundle, monkeypatch):
+    stream = load(bundle)
+    monkeypatch.setattr(stream.tokenizer, "rows", lambda vocab: TokenRows.of([*range(100), *range(120, 200)]))
+    logits = np.zeros(258, np.float32)
+    logits[100:120], logits[200:], logits[150] = 9, 9, 1
+    monkeypatch.setattr(stream._backend, "feed", lambda *_: None)
+    monkeypatch.setattr(stream._backend, "logits", logits)
+    assert [token.id for token in stream.generate([5], 3)] == [150] * 3
+    drawn = {token.id for token in stream.generate([5], 200, temperature=5.0, seed=1)}
+    assert len(drawn) > 50
+    assert drawn <= {*range(100), *range(120, 200)}
+    assert logits[110] == 9, "the stream's own logits are left as they are"
+
+
+def test_what_a_stop_string_cut_off_is_not_shown_at_the_end(tokenizer):
+    gate = StopFilter(Detokenizer(tokenizer), ["END"])
+    assert "".join(map(gate.push, tokenizer.encode("aEND\u00e9")[:-1])) == "a"
+    assert gate.finish() == ""
 
 
 def test_sampling_options_reach_the_sampler(bundle):

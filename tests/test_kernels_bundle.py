@@ -1,6 +1,6 @@
-"""A bundle's second graph: its weights laid out for the kernels, its streams, and lists of weights that cannot be."""
+"""A bundle's second graph: where its weights are, its streams, and what it asks of a model."""
 
-import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesink.errors import BadBundle
-from edgesink.kernel_image import GROUP, Image, Part
-from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA, Manifest
-from edgesink.runtime import kernels
+from edgesink.errors import BadBundle, BadOption
+from edgesink.export.to_onnx.layout import GROUP
+from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, Manifest
+from edgesink.runtime import kernels, memory
+from edgesink.runtime.bound_graph import BoundGraph, RunOptions
 from edgesink.runtime.session import load
 from edgesink.spec import StreamSpec
 from edgesink.targets import KERNELS_MOST_HEAD_DIM, KERNELS_WHOLE, lacks
@@ -20,53 +21,6 @@ from edgesink.targets import KERNELS_MOST_HEAD_DIM, KERNELS_WHOLE, lacks
 needs_kernels = pytest.mark.skipif(
     not kernels.available_kernels(), reason="no C compiler when edgesink was installed, or another processor"
 )
-
-
-@needs_kernels
-def test_python_and_the_library_lay_as_many_rows_side_by_side():
-    assert kernels._library().edgesink_group() == GROUP
-
-
-@needs_kernels
-def test_rows_are_laid_side_by_side():
-    rows = np.arange(32 * 12, dtype=np.uint32).astype(np.uint8).reshape(32, 12)  # of three words, two of them wanted
-    rows[17:] = 0
-    laid = np.full(32 * 8, 99, np.uint8)
-    kernels._library().edgesink_side_by_side(rows.ctypes.data, laid.ctypes.data, 32, 12, 8, 4)
-    assert laid[:8].tolist() == [0, 1, 2, 3, 12, 13, 14, 15]  # the first words of rows 0 and 1
-    assert laid[64:72].tolist() == [4, 5, 6, 7, 16, 17, 18, 19]  # their second words
-    assert laid[128:136].tolist() == [192, 193, 194, 195, 0, 0, 0, 0]  # row 16, and none beside it
-    assert laid[192:196].tolist() == [196, 197, 198, 199]
-    halves, found = np.arange(16 * 3, dtype=np.uint16), np.zeros(16 * 3, np.uint16)
-    kernels._library().edgesink_side_by_side(halves.ctypes.data, found.ctypes.data, 16, 6, 6, 2)
-    assert found[:4].tolist() == [0, 3, 6, 9]
-
-
-def test_an_image_is_its_parts_filled_up_and_aligned():
-    image = Image((Part(0, 17, 12, 8, 4), Part(4096, 1, 100, 100, 2), Part(8192, 16, 2, 2, 2)))
-    assert image.offsets == [0, 256, 384, 448]
-    assert Image.from_json(image.to_json()) == image
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        '{"format": 2, "parts": []}',
-        '{"format": 1, "parts": [{"offset": 0, "rows": 8}]}',
-        '{"format": 1, "parts": [{"offset": -4, "rows": 1, "row_bytes": 8, "kept": 8, "unit": 4}]}',
-        '{"format": 1, "parts": [{"offset": 0, "rows": 2, "row_bytes": 9, "kept": 8, "unit": 4}]}',
-        '{"format": 1, "parts": [{"offset": 0, "rows": 2, "row_bytes": 8, "kept": 12, "unit": 4}]}',
-        '{"format": 1, "parts": [{"offset": 0, "rows": 0, "row_bytes": 8, "kept": 8, "unit": 4}]}',
-        '{"format": 1, "parts": [{"offset": 0, "rows": 1, "row_bytes": 8, "kept": 8, "unit": 1}]}',
-        '{"format": 1, "parts": [{"offset": "0", "rows": 1, "row_bytes": 8, "kept": 8, "unit": 2}]}',
-        '{"format": 1, "parts": [], "more": 1}',
-    ],
-)
-def test_a_list_of_weights_that_cannot_be_is_refused(text):
-    with pytest.raises(BadBundle, match="kernels' weights"):
-        Image.from_json(text)
 
 
 SPEC = StreamSpec(4, 60, 16, 16)
@@ -124,6 +78,9 @@ SIZES = {"head_dim": 64, "hidden": 576, "intermediate": 1536}
         ("onnx", "fp16", {}, ["fp16 is not int8 or int4"]),
         ("coreml", "fp16", {"head_dim": 24}, []),
         ("onnx", "int4", {"head_dim": 72}, ["head_dim 72 is not a multiple of 16"]),
+        ("onnx", "int4", {"norm_kind": "layer", "weights": ["attention_norm", "q_bias"]}, []),
+        ("onnx", "int4", {"norm_kind": "layer", "weights": ["attention_norm", "k_norm"]}, ["k_norm is a LayerNorm"]),
+        ("onnx", "int4", {"norm_kind": "rms", "weights": ["attention_norm", "k_norm"]}, []),
         ("onnx", "int4", {"head_dim": 1024}, []),
         ("onnx", "int4", {"head_dim": 2048}, ["head_dim 2048 is more than 1024"]),
         (
@@ -132,7 +89,10 @@ SIZES = {"head_dim": 64, "hidden": 576, "intermediate": 1536}
             {"hidden": 48, "intermediate": 80},
             ["hidden 48 is not a multiple of 32", "intermediate 80 is not a multiple of 32"],
         ),
-        ("onnx", "int4", {"head_dim": "24", "hidden": None}, []),  # whatever a manifest has there
+        ("onnx", "int4", {"score_cap": 50.0, "logits_cap": 30.0}, ["scores have a soft cap"]),
+        ("coreml", "fp16", {"score_cap": 50.0}, []),
+        ("onnx", "int4", {"views": [{}, {"slopes": [0.5]}]}, ["scores lose what their distance costs (ALiBi)"]),
+        ("onnx", "int4", {"head_dim": "24", "hidden": None, "views": 3}, []),  # whatever a manifest has there
     ],
 )
 def test_what_a_bundle_lacks_is_said_in_words(target, precision, sizes, expected):
@@ -146,6 +106,7 @@ def test_the_limits_are_the_operators_own():
     assert {name: int(limit) for name, limit in limits.items()} == {
         "GROUP": KERNELS_WHOLE["head_dim"], "BLOCK": KERNELS_WHOLE["hidden"], "MOST_HEAD_DIM": KERNELS_MOST_HEAD_DIM,
     }  # fmt: skip
+    assert KERNELS_WHOLE["head_dim"] == GROUP, "rows that lie side by side"
 
 
 @needs_kernels
@@ -177,38 +138,45 @@ def test_a_session_of_the_kernels_gives_back_the_very_stream(bundle, tmp_path):
 
 
 @needs_kernels
-@pytest.mark.parametrize(
-    "change",
-    [{"offset": 1 << 30}, {"offset": 10**400}, {"rows": 10**12}, {"row_bytes": 10**9}],
-    ids=lambda c: next(iter(c)),
-)
-def test_a_list_that_leads_beyond_the_weights_is_refused(bundle, tmp_path, change):
-    parts = [part | change if place == 0 else part for place, part in enumerate(list_of_weights(bundle))]
-    refuses_list(bundle, tmp_path, json.dumps({"format": 1, "parts": parts}), "leads beyond")
+@pytest.mark.parametrize("mapped", [True, False, None])
+def test_weights_are_the_same_in_their_file_and_in_memory(bundle, mapped):
+    expected = load(bundle).prefill(IDS[:80])
+    assert (load(bundle, mapped=mapped).prefill(IDS[:80]) == expected).all()
 
 
 @needs_kernels
-def test_a_list_that_takes_the_weights_many_times_over_is_refused(bundle, tmp_path):
-    parts = list_of_weights(bundle) * 1000
-    refuses_list(bundle, tmp_path, json.dumps({"format": 1, "parts": parts}), "leads beyond")
+def test_large_weights_stay_in_their_file_and_small_ones_where_memory_is_short(bundle, monkeypatch):
+    def is_mapped() -> bool:
+        return kernels.Kernels(bundle / KERNELS_GRAPH)._weights is None
+
+    size = (bundle / ONNX_DATA).stat().st_size
+    monkeypatch.setattr(kernels, "free_bytes", lambda: 3 * size)
+    assert not is_mapped()
+    monkeypatch.setattr(kernels, "free_bytes", lambda: size)
+    assert is_mapped()
+    monkeypatch.setattr(kernels, "free_bytes", lambda: 10 * size)
+    monkeypatch.setattr(kernels, "MAPPED_BYTES", size)
+    assert is_mapped()
+
+
+def test_free_memory_is_some_and_no_more_than_there_is():
+    assert 1 << 20 < memory.free_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize("options", [{"kernels": False}, {"provider": "plain"}], ids=str)
+def test_only_kernels_read_weights_from_their_file(bundle, options):
+    with pytest.raises(BadOption, match="without kernels"):
+        load(bundle, mapped=True, **options)
 
 
 @needs_kernels
-@pytest.mark.parametrize("text", [b"\xff", b"[" * 100_000, b"{}"], ids=["bytes", "nested", "empty"])
-def test_a_list_that_is_none_is_refused(bundle, tmp_path, text):
-    refuses_list(bundle, tmp_path, text, "cannot be read")
-
-
-def list_of_weights(bundle: Path) -> list[dict[str, int]]:
-    return json.loads((bundle / KERNELS_IMAGE).read_text())["parts"]
-
-
-def refuses_list(bundle: Path, folder: Path, text: str | bytes, words: str) -> None:
-    (folder / KERNELS_IMAGE).write_bytes(text.encode() if isinstance(text, str) else text)
-    for name in (ONNX_DATA, KERNELS_GRAPH):
-        (folder / name).symlink_to(bundle / name)
-    with pytest.raises(BadBundle, match=words):
-        kernels.Kernels(folder / KERNELS_GRAPH)
+def test_weights_that_end_too_soon_are_refused(bundle, tmp_path):
+    (tmp_path / KERNELS_GRAPH).symlink_to(bundle / KERNELS_GRAPH)
+    (tmp_path / ONNX_DATA).write_bytes((bundle / ONNX_DATA).read_bytes()[:-100])
+    manifest = Manifest.read(bundle)
+    for mapped in (True, False):
+        with pytest.raises(BadBundle, match="cannot load"):
+            BoundGraph(tmp_path, manifest, RunOptions(mapped=mapped))
 
 
 @needs_kernels

@@ -17,13 +17,14 @@ import pytest
 from toy_specs import llama_spec
 
 from edgesink import names
+from edgesink.export.blocks import Blocks
 from edgesink.export.families.weights_of import weight_shape
-from edgesink.export.quantize import BLOCK, Blocks, quantize
+from edgesink.export.quantize import quantize
 from edgesink.export.to_onnx.builder import WeightFile
 from edgesink.export.to_onnx.kernels import write_kernels_graph
 from edgesink.export.to_onnx.ops import write_onnx
 from edgesink.export.to_onnx.weights import OnnxWeights
-from edgesink.manifest import KERNELS_GRAPH, KERNELS_IMAGE, ONNX_DATA, ONNX_GRAPH
+from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, ONNX_GRAPH
 from edgesink.runtime import kernels
 from edgesink.spec import ModelSpec, Rotary, StreamSpec, View
 
@@ -42,7 +43,9 @@ FAST = tuple(30.0 ** (-np.arange(8) / 8))
 SLOW = tuple(1000.0 ** (-np.arange(8) / 8))
 STILL = (0.0,) * 8
 BIASES, HEAD_NORMS = ("q_bias", "k_bias", "v_bias"), ("q_norm", "k_norm")
+WHOLE_NORMS = ("q_whole_norm", "k_whole_norm")
 POST_NORMS = ("post_attention_norm", "post_mlp_norm")
+NORM_BIASES, LAST_BIASES = ("attention_norm_bias", "mlp_norm_bias"), ("o_bias", "up_bias", "down_bias")
 
 
 def model_of(views: tuple[View, ...] = (View(Rotary(FAST)),), more: tuple[str, ...] = (), **changes) -> ModelSpec:
@@ -50,6 +53,11 @@ def model_of(views: tuple[View, ...] = (View(Rotary(FAST)),), more: tuple[str, .
     model = llama_spec(intermediate=96, vocab=VOCAB)
     view_of, weights = (0, len(views) - 1, 0), (*model.weights, *more)
     return replace(model, **{"views": views, "view_of": view_of, "weights": weights, "norm_eps": 1e-2, **changes})
+
+
+def without(model: ModelSpec, weight: str) -> ModelSpec:
+    """The same without one of its weights."""
+    return replace(model, weights=tuple(other for other in model.weights if other != weight))
 
 
 NEAR_AND_FAR = (View(Rotary(FAST), window=9), View(Rotary(SLOW)))
@@ -61,7 +69,23 @@ MODELS = {
     "a norm of queries": model_of(more=("q_norm",)),
     "a norm of keys": model_of(more=("k_norm",)),
     "norms after products": model_of(more=POST_NORMS),
+    "norms of all heads together": model_of(more=WHOLE_NORMS),
+    "a clip": model_of(clip=0.8, more=BIASES),
+    "a clip and norms": model_of(clip=0.8, more=WHOLE_NORMS),
+    "OLMo's": without(without(model_of(more=(*WHOLE_NORMS, *POST_NORMS)), "attention_norm"), "mlp_norm"),
     "GELU": model_of(activation="gelu_tanh"),
+    "exact GELU": model_of(activation="gelu"),
+    "LayerNorm": model_of(norm_kind="layer"),
+    "LayerNorm with biases": model_of(more=NORM_BIASES, norm_kind="layer"),
+    "side by side": model_of(parallel=True),
+    "no gate": without(model_of(), "gate"),
+    "no gate, biases": without(model_of(more=LAST_BIASES, activation="gelu"), "gate"),
+    "one norm": without(model_of(parallel=True), "mlp_norm"),
+    "GPT-NeoX's": without(
+        model_of(more=(*BIASES, *NORM_BIASES, *LAST_BIASES), norm_kind="layer", parallel=True, activation="gelu"),
+        "gate",
+    ),
+    "one head of keys and values": model_of(heads=6, kv_heads=1),
     "any scale": model_of(scale=0.6),
     "a scaled stream": model_of(embedding_scale=3.0, stream_scale=0.25),
     "layers with a window of their own": model_of(NEAR_AND_FAR),
@@ -96,14 +120,8 @@ class Toy:
         return quantize(matrix, 8 if kind in ("embedding", "head") else self.bits.get(kind, 4))
 
     def floats(self, weight: str) -> np.ndarray:
-        """As the kernels have it: what a code of 0 is worth is a float16."""
         held = self.held(weight)
-        if not isinstance(held, Blocks):
-            return held
-        if held.symmetric:
-            return held.dequantized()
-        offset = (-held.scale * held.zero).astype(np.float16)
-        return held.dequantized() + np.repeat(offset + held.scale * held.zero, BLOCK, axis=1)
+        return held.dequantized() if isinstance(held, Blocks) else held
 
 
 class Run:
@@ -146,7 +164,7 @@ def kernels_run(folder: Path, toy: Toy, stream: StreamSpec = STREAM, sinks: int 
 
     with closing(WeightFile(folder / ONNX_DATA)) as file:
         weights = OnnxWeights(file, toy.held)
-        write_kernels_graph(folder / KERNELS_GRAPH, folder / KERNELS_IMAGE, toy.model, stream, weights)
+        write_kernels_graph(folder / KERNELS_GRAPH, toy.model, stream, weights)
     options, ours = ort.SessionOptions(), kernels.Kernels(folder / KERNELS_GRAPH)
     ours.add_to(options)
     session = ort.InferenceSession(ours.graph, options, providers=["CPUExecutionProvider"])
@@ -224,4 +242,4 @@ def test_a_graph_says_no_more_than_its_model_needs(tmp_path):
     attention = [node for node in nodes if node.op_type == "RingAttention"]
     assert {attribute.name for node in attention for attribute in node.attribute} == {"heads", "capacity"}
     assert {len(node.input) for node in attention} == {9}
-    assert {len(node.input) for node in nodes if node.op_type == "BlockProduct"} == {6}
+    assert {len(node.input) for node in nodes if node.op_type == "BlockProduct"} == {5, 6}

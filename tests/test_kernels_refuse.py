@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import packed
 import pytest
 from onnx import TensorProto, helper
 
@@ -156,7 +157,10 @@ def run_product(inputs: dict[str, np.ndarray], **attributes) -> np.ndarray:
     names = [name if name in inputs else "" for name in nodes.PRODUCT_INPUTS]
     attributes = {"rows": 96, "bits": 4, "gated": 0, "epsilon": 1e-5} | attributes
     node = helper.make_node("BlockProduct", names, ["y"], domain="edgesink", **attributes)
-    kinds = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16, np.uint8: TensorProto.UINT8}
+    kinds = {
+        np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16, np.uint8: TensorProto.UINT8,
+        np.int8: TensorProto.INT8,
+    }  # fmt: skip
     given = [free(name, kinds[x.dtype.type], x.ndim) for name, x in inputs.items()]
     return nodes.session_of([node], given, [free("y", TensorProto.FLOAT, 3)], {}).run(None, inputs)[0]
 
@@ -164,7 +168,12 @@ def run_product(inputs: dict[str, np.ndarray], **attributes) -> np.ndarray:
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"bits": 5}, "weights are in 4 or 8 bits"), ({"bits": 0}, "weights"), ({"bits": 8}, "codes"),
+        ({"bits": 7}, "weights are in 4, 5, 6, 8 or 16 bits"), ({"bits": 0}, "weights are"), ({"bits": 5}, "codes"),
+        ({"bits": 6}, "weights in 6 bits or more, or of the table, take no offset"),
+        ({"bits": 8}, "weights in 6 bits or more"),
+        ({"table": 1}, "weights in 6 bits or more, or of the table"), ({"table": 2}, "table"), ({"table": -1}, "table"),
+        ({"table": 1, "bits": 5}, "weights of the table"), ({"bits": 16}, "weights have a scale"),
+        ({"bits": 2**32 + 4}, "weights are in"),
         ({"rows": 97}, "codes"), ({"rows": 0}, "rows"), ({"rows": -1}, "rows"), ({"rows": 2**62}, "rows"),
         ({"rows": 95}, "residual"), ({"gated": 1}, "residual"), ({"epsilon": -1.0}, "epsilon"),
         ({"epsilon": float("nan")}, "epsilon"), ({"gated": 2}, "residual"), ({"gated": 3}, "gated"),
@@ -230,10 +239,59 @@ def test_a_norm_after_a_product_of_broken_groups_is_refused():
 def test_weights_in_8_bits_with_an_offset_and_gates_of_broken_groups_are_refused():
     weights, ones = nodes.MATRICES["8 bits"], np.ones((1, 2, 160), np.float32)
     offset = np.zeros_like(weights.tensors["scale"])
-    with pytest.raises(Exception, match=REFUSED + "weights in 8 bits take no offset"):
+    with pytest.raises(Exception, match=REFUSED + "weights in 6 bits or more, or of the table, take no offset"):
         run_product({"x": ones, **weights.tensors, "offset": offset}, rows=70, bits=8)
     with pytest.raises(Exception, match=REFUSED + "a gated product"):
         run_product({"x": ones, **weights.tensors}, rows=70, bits=8, gated=1)
+
+
+def factored(kind: str) -> packed.Packed:
+    """Weights with factors: 16 rows of 512 columns."""
+    return packed.of_gguf(kind, packed.random_blocks(kind, 16, 512, np.array([0.01])))
+
+
+def run_factored(matrix: packed.Packed, tensors: dict[str, np.ndarray], columns: int = 512, **attributes) -> np.ndarray:
+    attributes = {name: x for name, x in matrix.attributes.items() if name != "domain"} | attributes
+    return run_product({"x": np.ones((1, 2, columns), np.float32), **tensors}, **attributes)
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "IQ4_XS"])
+def test_factors_that_do_not_fit_are_refused(kind):
+    matrix = factored(kind)
+    assert np.isfinite(run_factored(matrix, matrix.tensors)).all()
+    for name in sorted({"factors", "offset_factors"} & set(matrix.tensors)):
+        for wrong in (matrix.tensors[name][:, 1:], matrix.tensors[name][..., :15], matrix.tensors[name][0]):
+            with pytest.raises(Exception, match=REFUSED + f"{name} are not"):
+                run_factored(matrix, matrix.tensors | {name: np.ascontiguousarray(wrong)})
+    with pytest.raises(Exception, match=REFUSED + "scale is not"):
+        run_factored(matrix, matrix.tensors | {"scale": matrix.tensors["scale"].repeat(8, 1)})
+    with pytest.raises(Exception, match=REFUSED + "columns are whole blocks of 256"):
+        run_factored(matrix, matrix.tensors, columns=480)
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing", "attributes", "words"),
+    [
+        ("Q4_K", {"scale"}, {}, "weights have a scale"),
+        ("Q6_K", {"factors"}, {}, "weights in 6 bits have factors"),
+        ("Q4_K", {"factors"}, {}, "an offset has factors where"),
+        ("Q4_K", {"offset_factors"}, {}, "an offset has factors where"),
+        ("Q5_K", {"offset"}, {}, "weights with factors have an offset"),
+        ("Q5_K", {"offset", "offset_factors"}, {}, "weights with factors have an offset"),
+        ("IQ4_XS", {"factors"}, {}, "scale is not"),
+        ("IQ4_XS", set(), {"bits": 8, "table": 0}, "weights in 8 or 16 bits take no factors"),
+    ],
+)
+def test_weights_of_no_known_kind_are_refused(kind, missing, attributes, words):
+    matrix = factored(kind)
+    with pytest.raises(Exception, match=REFUSED + words):
+        run_factored(matrix, {name: x for name, x in matrix.tensors.items() if name not in missing}, **attributes)
+
+
+def test_a_table_of_another_type_is_refused_when_the_graph_is_loaded():
+    matrix = factored("IQ4_XS")
+    with pytest.raises(Exception, match="type"):
+        run_factored(matrix, matrix.tensors, table=1.0)
 
 
 def test_an_operator_without_its_attributes_is_refused_when_the_graph_is_loaded():

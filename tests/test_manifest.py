@@ -20,7 +20,8 @@ def manifest(**changes) -> Manifest:
     values = dict(
         target="onnx", name="toy", family="llama", vocab=256, stream=STREAM, views=(LayerRing(32, True),),
         states=tuple(map(state, ("key_0", "value_0", "key_1", "value_1"))), precision="fp32", weights="as they are",
-        bos_id=None, eos_ids=(0, 2), files=(), tools={"onnx": "1.23"}, architecture={"layers": 2},
+        bos_id=None, eos_ids=(0, 2), turns=None, no_turns="no template", files=(), tools={"onnx": "1.23"},
+        architecture={"layers": 2},
     )  # fmt: skip
     return Manifest(**(values | changes))
 
@@ -54,7 +55,7 @@ def test_a_runner_reads_a_family_that_nobody_knows_yet():
     ("change", "message"),
     [
         (lambda data: data.update(format=FORMAT + 1), "update edgesink"),
-        (lambda data: data.update(format=FORMAT - 1), "expected format 2; export the model again"),
+        (lambda data: data.update(format=FORMAT - 1), f"expected format {FORMAT}; export the model again"),
         (lambda data: data.update(format=None), "export the model again"),
         (lambda data: data.update(surprise=1), "unknown field 'surprise'"),
         (lambda data: data["stream"].update(surprise=1), "unknown field 'surprise'"),
@@ -116,9 +117,9 @@ def test_every_field_must_be_there(where):
 
 def test_text_that_is_not_a_manifest_is_refused(tmp_path: Path):
     with pytest.raises(BadBundle, match="not JSON"):
-        Manifest.from_json('{"format": 2')
+        Manifest.from_json('{"format": 3')
     with pytest.raises(BadBundle, match="not JSON"):
-        Manifest.from_json('{"format": 2, "architecture": ' + "[" * 100_000)
+        Manifest.from_json('{"format": 3, "architecture": ' + "[" * 100_000)
     with pytest.raises(BadBundle, match=r"no manifest.json in"):
         Manifest.read(tmp_path)
     (tmp_path / "manifest.json").write_bytes(b'{"format": "\xff"}')

@@ -1,12 +1,15 @@
 """The graph as a file: standard, checked, and with nothing in it that grows with the stream."""
 
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 
 from edgesink import names
-from edgesink.manifest import ONNX_GRAPH, Manifest
+from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, ONNX_GRAPH, Manifest
 from edgesink.spec import StreamSpec
 
 SPEC = StreamSpec(3, 13, 8, 5)
@@ -20,10 +23,10 @@ def test_a_float_graph_is_standard_onnx(toy, tmp_path, precision):
     assert {node.domain for node in graph.node} == {""}
 
 
-def test_a_quantised_graph_adds_two_operators_only(toy, tmp_path):
+def test_a_quantised_graph_adds_one_operator_only(toy, tmp_path):
     path = toy.bundle(tmp_path / "bundle", SPEC, "int4") / ONNX_GRAPH
     graph = onnx.load(path, load_external_data=False).graph
-    assert {n.op_type for n in graph.node if n.domain} == {"MatMulNBits", "GatherBlockQuantized"}
+    assert {n.op_type for n in graph.node if n.domain} == {"MatMulNBits"}
 
 
 def test_no_tensor_has_a_shape_that_depends_on_the_position(toy, tmp_path):
@@ -73,8 +76,20 @@ def test_states_of_different_rings_may_have_different_numbers_of_rows(two_views,
     assert [d.dim_value for d in position.type.tensor_type.shape.dim] == [1]
 
 
-def test_a_tied_quantised_vocabulary_is_stored_once(toy, tmp_path):
-    graph = onnx.load(toy.bundle(tmp_path / "bundle", SPEC, "int4") / ONNX_GRAPH, load_external_data=False).graph
-    places = {tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in graph.initializer}
-    assert places["embedding.codes"]
-    assert places["embedding.codes"] == places["embedding.rows"]
+def test_weights_are_stored_once_for_both_graphs(toy, tmp_path):
+    bundle = toy.bundle(tmp_path / "bundle", SPEC, "int4")
+    plain, ours = (places(bundle / name) for name in (ONNX_GRAPH, KERNELS_GRAPH))
+    common = plain.keys() & ours.keys()
+    assert {name: plain[name] for name in common} == {name: ours[name] for name in common}
+    assert {"embedding.codes", "layers.0.q+layers.0.k+layers.0.v.codes"} <= common
+    ends = sorted((int(place["offset"]), int(place["length"])) for place in (plain | ours).values())
+    assert sum(length for _, length in ends) <= (bundle / ONNX_DATA).stat().st_size
+    assert all(at % 64 == 0 and at < start + length + 64 for (start, length), (at, _) in pairwise(ends))
+    assert all(start + length <= at for (start, length), (at, _) in pairwise(ends))
+
+
+def places(graph: Path) -> dict[str, dict[str, str]]:
+    """Where each tensor lies that is not in the graph itself."""
+    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    found = {tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in tensors}
+    return {name: place for name, place in found.items() if place}

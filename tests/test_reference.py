@@ -189,6 +189,13 @@ def test_a_window_of_its_own_that_is_no_smaller_than_the_capacity_changes_nothin
     assert_equal(above, without)
 
 
+def test_slopes_that_end_before_the_capacity_are_refused():
+    model = random_model("mpt", {})
+    Reference(model, 4, model.config.max_seq_len - 4)
+    with pytest.raises(BadCheckpoint, match="mpt does not run on the slow ring"):
+        Reference(model, 4, model.config.max_seq_len - 3)
+
+
 def test_alibi_uses_distances_in_the_cache():
     """One layer, so keys do not depend on what was evicted: the kept tokens alone give the same logits."""
     torch.manual_seed(0)

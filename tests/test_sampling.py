@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesink.errors import BadOption
-from edgesink.runtime.sampling import SamplingSpec, SplitMix64, make_sampler
+from edgesink.errors import BadNumbers, BadOption
+from edgesink.runtime.sampling import SamplingSpec, SplitMix64, TokenRows, make_sampler
 
 HERE = Path(__file__).parent
 
@@ -80,11 +80,46 @@ def test_a_seed_repeats_and_no_seed_does_not():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"temperature": -1}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.5}, {"min_p": 1}, {"repetition_penalty": 0}],
+    [
+        {"temperature": -1},
+        {"top_k": -1},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"min_p": 1},
+        {"repetition_penalty": 0},
+        {"repetition_penalty": 1e39},
+        {"temperature": float("nan")},
+        {"top_p": float("nan")},
+    ],
 )
 def test_an_option_out_of_range_is_refused(bad):
     with pytest.raises(BadOption):
         SamplingSpec(**bad)
+
+
+@pytest.mark.parametrize("spec", [SamplingSpec(), SamplingSpec(0.7, seed=1), SamplingSpec(0.7, top_k=2, seed=1)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 2])
+def test_nothing_is_drawn_from_what_is_not_a_number(spec, bad, place):
+    logits = np.arange(4, dtype=np.float32)
+    logits[place] = bad
+    with pytest.raises(BadNumbers, match=f"token id {place} is"):
+        make_sampler(spec)(logits, [])
+
+
+def test_a_very_small_temperature_is_greedy():
+    for temperature in (1e-320, 1e-45, 1e-6):
+        sample = make_sampler(SamplingSpec(temperature, top_p=0.9, seed=1))
+        assert [sample(np.array([0, 3, 1, 2], np.float32), []) for _ in range(20)] == [1] * 20
+
+
+@pytest.mark.parametrize("spec", [SamplingSpec(), SamplingSpec(1.0, seed=3)])
+def test_a_row_without_a_token_has_no_chance(spec):
+    rows, logits = TokenRows.of([0, 3, 1]), np.array([0, 1, 9, 1, 9], np.float32)
+    assert rows == TokenRows(4, holes=(2,))
+    assert rows.of_logits(logits).tolist() == [0, 1, -np.inf, 1]
+    assert {make_sampler(spec)(rows.of_logits(logits), []) for _ in range(50)} <= {0, 1, 3}
+    assert TokenRows.of([1, 0]).of_logits(logits).base is logits, "nothing is copied where there is no hole"
 
 
 def test_the_golden_file_is_current():

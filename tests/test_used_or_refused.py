@@ -32,10 +32,21 @@ OTHERS = {
     "qwen2": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1, "layer_types": None},
     "qwen3": {},
     "smollm3": {"no_rope_layers": [1, 0]},
+    "gemma2": {"sliding_window": 9, "attn_logit_softcapping": 0.5, "final_logit_softcapping": 2.0},
     "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 512},
+    "olmo2": {},
+    "olmo3": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9},
     "phi3": {"partial_rotary_factor": 0.5},
     "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
+    "gpt_neox": {},
+    "stablelm": {"use_qkv_bias": True},
+    "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2},
 }
+NORM_EPS = {
+    "gpt_neox": "layer_norm_eps", "stablelm": "layer_norm_eps", "falcon": "layer_norm_epsilon",
+    "mpt": "layer_norm_epsilon",
+}  # fmt: skip
 HUGE = 10**9
 
 
@@ -93,10 +104,14 @@ def all_of(wrong: dict[str, str]) -> str:
 @pytest.mark.parametrize("kind", ["llama", "mistral", *OTHERS])
 def test_each_field_of_config_json_deleted_or_changed(folders, folder, verdict, kind):
     values = json.loads((folders[kind] / "config.json").read_text())
-    elsewhere = ("embed_tokens", "layers.0", "layers.1", "layers.2", "lm_head", "layer_types", "no_rope_layers")
+    layers = [f"{layers}.{number}" for layers in ("layers", "h", "blocks") for number in range(3)]
+    vocabulary = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")
+    elsewhere = (*layers, *vocabulary, "layer_types", "no_rope_layers")
     wrong, used = {}, set()  # a size that is wrong is seen elsewhere
     for name, value in values.items():
         for other in ["deleted", None, "x"] if name in HARMLESS else ["deleted", *changes_of(value)]:
+            if (name, other) == ("max_seq_len", HUGE):
+                continue  # transformers' MPT makes a number for each of so many tokens
             rest = {key: kept for key, kept in values.items() if key != name}
             changed = rest if other == "deleted" else rest | {name: other}
             answer = verdict(folder(kind, config=lambda _: changed), (name, *elsewhere), folders[kind])  # noqa: B023
@@ -106,9 +121,11 @@ def test_each_field_of_config_json_deleted_or_changed(folders, folder, verdict, 
                 wrong[f"{name} = {other!r}"] = answer
     if wrong.get("head_dim = None", "").startswith("opened, though"):  # a share of the width, which others fall back to
         del wrong["head_dim = None"]
+    if kind == "mpt":
+        del wrong["max_seq_len = 7"]  # shorter than the text that is tried, and transformers' slopes end there
     assert not wrong, all_of(wrong)
-    assert "rms_norm_eps" in used
-    assert "rope_parameters" in used or kind == "ministral3"  # which has it always, and in full
+    assert NORM_EPS.get(kind, "rms_norm_eps") in used
+    assert "rope_parameters" in used or kind in ("ministral3", "mpt")  # which has it always in full, or never
 
 
 OTHER_FAMILIES = ("qwen2", "qwen3", "gemma2", "gemma3_text", "granite", "cohere", "olmo2", "phi3", "mixtral", "smollm3")
@@ -143,17 +160,21 @@ def test_what_transformers_reads_of_a_config_is_read_here_or_does_nothing(folder
         "tie_word_embeddings", "rope_parameters", "sliding_window", "use_sliding_window", "max_window_layers",
         "layer_types", "no_rope_layers", "no_rope_layer_interval", "hidden_activation", "query_pre_attn_scalar",
         "original_max_position_embeddings", "embedding_multiplier", "residual_multiplier", "attention_multiplier",
-        "logits_scaling",
+        "logits_scaling", "attn_logit_softcapping", "final_logit_softcapping",  # of Gemma 3 refused unless null
+        "layer_norm_eps", "layer_norm_epsilon", "use_parallel_residual", "use_qkv_bias", "num_ln_in_parallel_attn",
+        "num_kv_heads", "alibi", "new_decoder_architecture", "multi_query", "parallel_attn", "ffn_hidden_size",
+        "activation", "d_model", "n_heads", "n_layers", "expansion_ratio", "max_seq_len", "learned_pos_emb",
+        "attn_config", "no_bias", "norm_type",
     }  # fmt: skip
-    refused = {"attn_logit_softcapping", "final_logit_softcapping"}  # unless null
     for kind in folders:
         names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[kind])}
-        assert names - read - refused - HARMLESS - NEUTRAL.keys() == set()
+        assert names - read - HARMLESS - NEUTRAL.keys() == set()
 
 
 CONFIGS = {
     "swish is silu": ({"hidden_act": "swish"}, "used"),
-    "gelu": ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+    "gelu": ({"hidden_act": "gelu"}, "used"),
+    "relu": ({"hidden_act": "relu"}, "hidden_act = 'relu'"),
     "biases": ({"attention_bias": True}, "biases of attention"),
     "biases of the MLP": ({"mlp_bias": True}, "biases of the MLP"),
     "heads that are not a share of the width": ({"head_dim": 16}, "q_proj"),
@@ -285,11 +306,12 @@ def test_a_value_beyond_float16_is_refused_in_half_precision(folder):
 # ---- tensors of a folder
 
 
-def test_each_tensor_dropped_renamed_reshaped_or_of_another_type(folders, folder, verdict):
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "olmo2", *NORM_EPS])
+def test_each_tensor_dropped_renamed_reshaped_or_of_another_type(folders, folder, verdict, kind):
     from safetensors.torch import load_file
 
     wrong = {}
-    keys = [key for key in load_file(folders["llama"] / "model.safetensors") if "layers.1" not in key]
+    keys = [key for key in load_file(folders[kind] / "model.safetensors") if ".1." not in key]
     for key in keys:
         changes = {
             "dropped": lambda w: {k: v for k, v in w.items() if k != key},  # noqa: B023
@@ -301,7 +323,7 @@ def test_each_tensor_dropped_renamed_reshaped_or_of_another_type(folders, folder
             "NaN": lambda w: w | {key: w[key] * float("nan")},  # noqa: B023
         }
         for change, tensors in changes.items():
-            answer = verdict(folder("llama", tensors=tensors), (key,), folders["llama"])
+            answer = verdict(folder(kind, tensors=tensors), (key,), folders[kind])
             if answer != "refused":
                 wrong[f"{key} {change}"] = answer
     assert not wrong, all_of(wrong)

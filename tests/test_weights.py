@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 
+from edgesink.export.blocks import Blocks
 from edgesink.export.bundle import write_bundle
 from edgesink.export.checkpoint import open_checkpoint, weight_names, weight_shape
 from edgesink.export.estimate import bundle_bytes, scratch_bytes
 from edgesink.export.palettize import Palette
-from edgesink.export.quantize import Blocks
 from edgesink.export.recipe import Recipe
 from edgesink.export.weights import Form, counted, form_of, held_weights
 from edgesink.spec import StreamSpec

@@ -64,7 +64,36 @@ QWEN_LIKE = dataclasses.replace(
     embedding_scale=1.0,
     stream_scale=1.0,
 )
-MODELS = {"gemma-like": GEMMA_LIKE, "qwen-like": QWEN_LIKE}
+SLOPED = View(STILL.rotary, slopes=(0.5, 0.25, 0.125, 0.0625))
+CAPPED = dataclasses.replace(
+    GEMMA_LIKE,
+    name="capped, turned and sloped, normed behind",
+    views=(FAR, SLOPED, dataclasses.replace(SLOPED, window=7)),
+    view_of=(0, 1, 2, 0),
+    weights=(
+        *("q", "k", "v", "q_whole_norm", "k_whole_norm", "o", "post_attention_norm"),
+        *("gate", "up", "down", "post_mlp_norm"),
+    ),
+    stream_scale=1.0,
+    clip=1.5,
+    score_cap=2.0,  # scores reach 20
+    logits_cap=8.0,
+)
+NEOX_LIKE = dataclasses.replace(
+    GEMMA_LIKE,
+    name="attention and MLP side by side",
+    tied=False,
+    views=(FAR, NEAR),
+    view_of=(0, 1, 0, 0),
+    weights=(
+        *("attention_norm", "attention_norm_bias", "q", "k", "v", "q_bias", "k_bias", "v_bias", "o", "o_bias"),
+        *("mlp_norm", "mlp_norm_bias", "up", "up_bias", "down", "down_bias"),
+    ),
+    activation="gelu",
+    norm_kind="layer",
+    parallel=True,
+)
+MODELS = {"gemma-like": GEMMA_LIKE, "qwen-like": QWEN_LIKE, "neox-like": NEOX_LIKE, "capped": CAPPED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +105,7 @@ class HandMade:
     sliding_window: int | None = None
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
+    dropped_tokens: tuple[str, ...] = ()
     kinds: str | None = None
 
     def tensor(self, weight: str) -> np.ndarray:
@@ -92,8 +122,11 @@ class HandMade:
     def blocks(self, weight: str) -> None:
         return None
 
-    def template(self) -> None:
-        return None
+    def templates(self) -> dict[str, str]:
+        return {}
+
+    def special_tokens(self) -> dict[str, str]:
+        return {}
 
     def write_tokenizer(self, path: Path) -> None:
         path.write_text("{}")
@@ -125,24 +158,36 @@ class ViewOracle:
         x = w["embedding"][id_] * m.embedding_scale
         for layer in range(m.layers):
             own = {name: w[f"layers.{layer}.{name}"] for name in m.weights}
-            h = self.norm(x * m.stream_scale, own["attention_norm"])
+            h = self.norm(x * m.stream_scale, own, "attention_norm") if "attention_norm" in own else x
             q, k, v = (own[name] @ h + own.get(f"{name}_bias", 0) for name in "qkv")
+            if m.clip is not None:
+                q, k, v = (x.clip(-m.clip, m.clip) for x in (q, k, v))
+            q = self.norm(q, own, "q_whole_norm") if "q_whole_norm" in own else q
+            k = self.norm(k, own, "k_whole_norm") if "k_whole_norm" in own else k
             q, k, v = q.reshape(m.heads, -1), k.reshape(m.kv_heads, -1), v.reshape(m.kv_heads, -1)
-            q = self.norm(q, own["q_norm"]) if "q_norm" in own else q
-            k = self.norm(k, own["k_norm"]) if "k_norm" in own else k
-            y = own["o"] @ self.attend(layer, q, k, v)
-            x = x + (self.norm(y, own["post_attention_norm"]) if "post_attention_norm" in own else y)
-            h = self.norm(x * m.stream_scale, own["mlp_norm"])
-            y = own["down"] @ (self.activated(own["gate"] @ h) * (own["up"] @ h))
-            x = x + (self.norm(y, own["post_mlp_norm"]) if "post_mlp_norm" in own else y)
-        return w["embedding" if m.tied else "head"] @ self.norm(x * m.stream_scale, w["norm"])
+            q = self.norm(q, own, "q_norm") if "q_norm" in own else q
+            k = self.norm(k, own, "k_norm") if "k_norm" in own else k
+            y = own["o"] @ self.attend(layer, q, k, v) + own.get("o_bias", 0)
+            attended = x + (self.norm(y, own, "post_attention_norm") if "post_attention_norm" in own else y)
+            h = x if m.parallel else attended
+            h = self.norm(h * m.stream_scale, own, "mlp_norm") if "mlp_norm" in own else h
+            inner = own["up"] @ h + own.get("up_bias", 0)
+            inner = self.activated(own["gate"] @ h) * inner if "gate" in own else self.activated(inner)
+            y = own["down"] @ inner + own.get("down_bias", 0)
+            x = attended + (self.norm(y, own, "post_mlp_norm") if "post_mlp_norm" in own else y)
+        logits = w["embedding" if m.tied else "head"] @ self.norm(x * m.stream_scale, w, "norm")
+        return capped(logits, m.logits_cap)
 
-    def norm(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.model.norm_eps) * weight
+    def norm(self, x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndarray:
+        x = x - x.mean(-1, keepdims=True) if self.model.norm_kind == "layer" else x
+        normed = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.model.norm_eps) * weights[name]
+        return normed + weights.get(f"{name}_bias", 0)
 
     def activated(self, x: np.ndarray) -> np.ndarray:
         if self.model.activation == "silu":
             return x / (1 + np.exp(-x))
+        if self.model.activation == "gelu":
+            return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
     def attend(self, layer: int, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -160,7 +205,10 @@ class ViewOracle:
         keys, values = (x.repeat(m.heads // m.kv_heads, axis=1) for x in shared)  # [seen, H, D]
         queries = np.broadcast_to(q, keys.shape)
         turned = self.rotated(view, queries, query_places), self.rotated(view, keys, key_places)
-        powers = np.exp(m.scale * np.einsum("jhd,jhd->jh", *turned))
+        scores = capped(m.scale * np.einsum("jhd,jhd->jh", *turned), m.score_cap)
+        if view.slopes:
+            scores -= np.outer(np.subtract(query_places, key_places), view.slopes)
+        powers = np.exp(scores)
         return np.einsum("jh,jhd->hd", powers / powers.sum(0), values).reshape(-1)
 
     def places(self, ring: Ring, newest: int, token: int) -> tuple[int, int]:
@@ -179,6 +227,11 @@ class ViewOracle:
             cos, sin = (np.float64(np.float16(table)) for table in (cos, sin))
         first, second = np.split(x, 2, axis=-1)
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def capped(x: np.ndarray, cap: float | None) -> np.ndarray:
+    """The values with a soft cap, or as they are."""
+    return x if cap is None else cap * np.tanh(x / cap)
 
 
 def pieces(count: int, sizes: list[int]) -> Iterator[slice]:
@@ -214,7 +267,14 @@ OVERLOOKED = {
         name: without_weight("gemma-like", name)
         for name in ("q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
     },
+    **{name: without_weight("capped", name) for name in ("q_whole_norm", "k_whole_norm")},
     **{name: without_weight("qwen-like", name) for name in ("q_bias", "k_bias", "v_bias")},
+    **{
+        name: without_weight("neox-like", name)
+        for name in ("attention_norm_bias", "mlp_norm_bias", "o_bias", "up_bias", "down_bias")
+    },
+    "side by side": without("neox-like", parallel=False),
+    "exact GELU": without("neox-like", activation="gelu_tanh"),
     "activation": without("gemma-like", activation="silu"),
     "scale": without("gemma-like", scale=GEMMA_LIKE.head_dim**-0.5),
     "embedding_scale": without("gemma-like", embedding_scale=1.0),
@@ -227,5 +287,10 @@ OVERLOOKED = {
     ),
     "layers without positions": with_view("qwen-like", 1, rotary=NEAR.rotary),
     "the other view": without("gemma-like", view_of=(0, 1, 0, 0)),
+    "clip": without("capped", clip=None),
+    "cap on scores": without("capped", score_cap=None),
+    "cap on logits": without("capped", logits_cap=None),
+    "slopes": with_view("capped", 1, slopes=()),
+    "slopes of other heads": with_view("capped", 1, slopes=SLOPED.slopes[::-1]),
 }
 """What an exporter might overlook -> the name of the model that has it, and what would come of it."""

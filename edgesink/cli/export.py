@@ -87,6 +87,9 @@ def export(
     goal = out or Path(f"{understand(model).short}-{target}-{precision}")
     recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts, sink_token)
     talk = on_terminal()
-    manifest = write_bundle(find_checkpoint(model, talk.say), goal, recipe, talk.on_progress)
+    manifest = write_bundle(find_checkpoint(model, talk.say), goal, recipe, talk.on_progress, talk.say)
+    say(f"weights: {manifest.weights}")
     say(f"{megabytes(manifest.weight_bytes)} of weights, {megabytes(manifest.state_bytes)} of state that never grows")
+    for note in manifest.chat_notes:
+        say(f"chat: {note}")
     print(goal)

@@ -32,6 +32,8 @@ def inspect(
     if manifest.parts > 1:
         print(f"cut into  {manifest.parts} packages, run one behind the other")
     print(f"weights   {megabytes(manifest.weight_bytes)}: {manifest.weights}")
+    if manifest.step_weight_bytes is not None:
+        print(f"a step    reads {megabytes(manifest.step_weight_bytes)} of them")
     print(f"state     {megabytes(manifest.state_bytes)}, from the first token to the last")
     if manifest.target == "onnx":
         print(f"kernels   {_kernels(manifest)}")
@@ -43,6 +45,8 @@ def inspect(
             print(f"and       in some layers the last {view.capacity} alone, as the model was trained")
     print(f"sinks     0 to {stream.max_sinks}, chosen when a stream starts; positions as in the {stream.positions}")
     print(f"feeds     up to {stream.chunk} tokens at once")
+    for note in manifest.chat_notes:
+        print(f"chat      {note}")
     parity = manifest.parity
     print(
         f"parity    max |Δlogit| {parity.max_abs_diff:.1e} over {parity.tokens} tokens, {parity.runner}, {parity.date}"

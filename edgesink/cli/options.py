@@ -38,6 +38,14 @@ KernelsOption = Annotated[
     bool | None,
     typer.Option("--kernels/--no-kernels", help="Use edgesink's C kernels. Default: where they are available."),
 ]
+MappedOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--mapped/--read",
+        help="With kernels: leave the weights in their file and let the system keep what it can in memory, or read "
+        "them. Default: mapped from one gigabyte on, and where memory is short.",
+    ),
+]
 Sinks = Annotated[
     int | None,
     typer.Option(help="Number of attention sinks: first tokens that are never evicted. Default: the bundle's."),
@@ -54,7 +62,9 @@ MinP = Annotated[
         help="Drop tokens less likely than this fraction of the most likely token's probability. 0 turns this off."
     ),
 ]
-Penalty = Annotated[float, typer.Option(help="Penalty on recently seen tokens, above 1. 1 turns this off.")]
+Penalty = Annotated[
+    float, typer.Option(help="Penalty on tokens that the answer had recently, above 1. 1 turns this off.")
+]
 Seed = Annotated[int | None, typer.Option(help="Random seed for sampling. Default: random.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Maximum number of tokens to generate. Default: no limit.")]
 

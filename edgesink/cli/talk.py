@@ -11,6 +11,7 @@ import typer
 from edgesink.cli.options import (
     Json,
     KernelsOption,
+    MappedOption,
     MaxNewTokens,
     MinP,
     Model,
@@ -44,12 +45,13 @@ def chat(
     top_k: TopK = 0,
     top_p: TopP = 0.9,
     min_p: MinP = 0.0,
-    repetition_penalty: Penalty = 1.1,
+    repetition_penalty: Penalty = 1.0,
     seed: Seed = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
+    mapped: MappedOption = None,
 ) -> None:
     """Chat with a model in a conversation without a length limit.
 
@@ -62,7 +64,7 @@ def chat(
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     talk = Chat(stream, system, sampling, pin_system)
     if session and session.exists():
         talk.restore(session)
@@ -91,6 +93,7 @@ def generate(
     threads: Threads = None,
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
+    mapped: MappedOption = None,
     as_json: Json = False,
 ) -> None:
     """Continue a text."""
@@ -101,7 +104,7 @@ def generate(
     from edgesink.runtime.sampling import SamplingSpec
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     ids = stream.tokenizer.encode(prompt if prompt is not None else sys.stdin.read(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to continue")

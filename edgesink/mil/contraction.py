@@ -1,4 +1,4 @@
-"""MIL operations that sum products or normalise: linear, matmul, softmax, layer norm.
+"""MIL operations that sum products or normalise: linear, matmul, softmax.
 
 Owns their arithmetic on fp32 (or int64) arrays; one operation accumulates in fp32 throughout. Refuses to know about
 fp16: the evaluator widens what comes in and rounds what goes out.
@@ -10,8 +10,6 @@ Follows the documentation of coremltools' `mil/ops/defs/iOS15|17/linear.py`, `no
 from __future__ import annotations
 
 import numpy as np
-
-from edgesink.mil.movement import ints
 
 Array = np.ndarray
 
@@ -37,20 +35,3 @@ def softmax(x: Array, axis: Array | int = -1) -> Array:
     axis = int(axis)
     powers = np.exp(x - x.max(axis, keepdims=True))
     return powers / powers.sum(axis, keepdims=True)
-
-
-def layer_norm(
-    x: Array,
-    axes: Array | None = None,
-    gamma: Array | None = None,
-    beta: Array | None = None,
-    epsilon: Array | float = 1e-5,
-) -> Array:
-    """gamma * (x - mean) / sqrt(variance + epsilon) + beta over `axes` (default: all), statistics in fp32."""
-    over = tuple(range(x.ndim)) if axes is None else tuple(a % x.ndim for a in ints(axes))
-    shape = [n if i in over else 1 for i, n in enumerate(x.shape)]
-    centred = x - x.mean(over, keepdims=True)
-    out = centred / np.sqrt(np.square(centred).mean(over, keepdims=True) + np.float32(epsilon))
-    if gamma is not None:
-        out = out * gamma.reshape(shape)
-    return out if beta is None else out + beta.reshape(shape)

@@ -154,7 +154,6 @@ OPS: dict[str, Op] = {
     "linear": _arithmetic(contraction.linear),
     "matmul": _arithmetic(contraction.matmul),
     "softmax": _arithmetic(contraction.softmax),
-    "layer_norm": _arithmetic(contraction.layer_norm),
     # slices and gathers
     "slice_by_index": _view(movement.slice_by_index),
     "slice_update": _move(movement.slice_update, "x", "update"),
@@ -176,11 +175,8 @@ OPS: dict[str, Op] = {
 
 COMING: dict[str, str] = {
     "erf": "gelu written out",
-    "tanh": "gelu written out, and soft caps",
     "sigmoid": "SiLU and other gates written out",
-    "layer_norm": "the norm of MPT",
     "square": "a mean of squares, in norms over other axes than RMSNorm's",
-    "clip": "residual streams that leave float16, as Gemma 3's do",
     "cos": "phases computed in the program, where a table of them would be large",
     "sin": "as cos",
 }

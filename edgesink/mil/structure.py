@@ -28,7 +28,7 @@ from edgesink.mil.package import (
 Named = tuple[tuple[str, TensorType], ...]  # name and type, in the package's order
 
 # Operations that compute new numbers from a state: what comes out is not the state's content any more.
-_MIXING = {"linear", "matmul", "softmax", "layer_norm"}
+_MIXING = {"linear", "matmul", "softmax"}
 # Operations that leave each row of a state where it is, so that no write moves the buffer.
 _STEADY = {"slice_update", "slice_by_index", "select", "add", "sub", "mul", "identity", "cast"}
 _STEADY |= {"reshape", "split", "read_state"}

@@ -45,11 +45,13 @@ class Stage:
 
     def add(self, expected: np.ndarray, actual: np.ndarray) -> None:
         """Take in the logits [V] of one token."""
-        difference = np.abs(expected.astype(np.float64) - actual)
+        with np.errstate(invalid="ignore"):  # what is not a number counts as far off
+            difference = np.abs(expected.astype(np.float64) - actual)
+            divergence = _divergence(expected, actual)
         self.compared += 1
         self.max_abs = max(self.max_abs, _finite(difference.max()))
         self.sum_abs += _finite(difference.mean())
-        self.sum_kl += _finite(_divergence(expected, actual))
+        self.sum_kl += _finite(divergence)
         self.agreed += int(np.isfinite(actual).all() and expected.argmax() == actual.argmax())
 
 

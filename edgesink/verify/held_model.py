@@ -50,6 +50,8 @@ def _overwrite(model: Any, spec: ModelSpec, held: Callable[[str], Any]) -> None:
     for name in weight_names(spec):
         source = HUB_FAMILIES[spec.architecture].source(name, spec)
         parameter = parameters.get(source.key, parameters.get(source.key.replace("model.", IN_WHOLE, 1)))
+        if name == "head":  # a file may have another name for it than the module has
+            parameter = model.get_output_embeddings().weight
         assert parameter is not None, f"transformers has no parameter {source.key}"
         with torch.no_grad():
             tensor = parameter.float().cpu().numpy().copy()
@@ -58,12 +60,17 @@ def _overwrite(model: Any, spec: ModelSpec, held: Callable[[str], Any]) -> None:
 
 
 def _look_back_alike(model: Any, spec: ModelSpec) -> None:
-    """The window and the rotary embeddings that a GGUF says: transformers overlooks some of its fields and tensors."""
+    """What a GGUF says of attention: transformers overlooks some of its fields and tensors, and sizes that imply it."""
     import torch
 
     for window in {view.window for view in spec.views if view.window is not None}:
         model.config.sliding_window = window
+    if spec.logits_cap is not None:
+        model.config.final_logit_softcapping = spec.logits_cap
     for module in model.modules():
+        for name, value in (("scaling", spec.scale), ("attn_logit_softcapping", spec.score_cap)):
+            if hasattr(module, name):
+                setattr(module, name, value)
         for buffer in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("inv_freq")]:
             if "original" in buffer:
                 continue

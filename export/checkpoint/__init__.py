@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from edgesink.errors import BadCheckpoint
+from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.folder import SafetensorsCheckpoint
 from edgesink.export.checkpoint.gguf_file import GgufCheckpoint
 from edgesink.export.families.weights_of import weight_names, weight_shape
-from edgesink.export.quantize import Blocks
 from edgesink.spec import ModelSpec
 
 __all__ = [
@@ -34,25 +34,40 @@ class Checkpoint(Protocol):
 
     path: Path
     model: ModelSpec
-    bos_id: int | None  # put before plain text
-    eos_ids: tuple[int, ...]
     sink_token_id: int | None  # stood in front of every sample in training, if the checkpoint says so
+
+    @property
+    def bos_id(self) -> int | None:
+        """Put before plain text; BadCheckpoint if its tokenizer cannot be used."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every id that its files call an end."""
+
+    @property
+    def dropped_tokens(self) -> tuple[str, ...]:
+        """Added tokens of its tokenizer for which the embedding has no row: the bundle's has them not."""
 
     def tensor(self, weight: str) -> np.ndarray:
         """The weight as float32, [out, in] or [n]; BadCheckpoint if it holds what is not a finite number."""
 
-    def blocks(self, weight: str) -> Blocks | None:
-        """The weight as the checkpoint itself quantised it, or nearly; None if it is held in floats."""
+    def kind(self, weight: str) -> str | None:
+        """The type in which the checkpoint quantised a matrix, "Q4_K"; None if it quantised nothing, or of a vector."""
 
-    @property
-    def kinds(self) -> str | None:
-        """The quantisations of its matrices, for people: "Q4_1, Q8_0"; None if they are floats."""
+    def tensor_name(self, weight: str) -> str:
+        """The tensor that holds the weight, as the file spells it."""
+
+    def blocks(self, weight: str) -> Blocks | None:
+        """The weight as the checkpoint itself quantised it, or nearly; None where `kind` is."""
 
     def write_tokenizer(self, path: Path) -> None:
         """Write its tokenizer.json to `path`; BadCheckpoint if there is none that can be read."""
 
-    def template(self) -> str | None:
-        """Its chat template."""
+    def templates(self) -> dict[str, str]:
+        """Its chat templates by name; "default" is the one that is taken unasked. BadCheckpoint if one is no text."""
+
+    def special_tokens(self) -> dict[str, str]:
+        """Texts of the special tokens that its tokenizer declares, by the names that templates use: "bos_token"."""
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

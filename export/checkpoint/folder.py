@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgesink.errors import BadCheckpoint, first_line
+from edgesink.errors import BadCheckpoint
+from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
+from edgesink.export.checkpoint.chat_files import folder_special_tokens, folder_templates
 from edgesink.export.checkpoint.config import (
     HARMLESS,
     MEANINGS,
@@ -22,15 +23,15 @@ from edgesink.export.checkpoint.config import (
     sink_token,
     transformers_defaults,
 )
+from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer, tokenizer_of_folder
 from edgesink.export.checkpoint.multimodal import TEXT_KINDS, text_config, text_tensors
 from edgesink.export.checkpoint.second_reading import check_sizes
-from edgesink.export.checkpoint.shards import open_shard, read_headers, with_prefix
+from edgesink.export.checkpoint.shards import check_floats, open_shard, read_headers, with_prefix
 from edgesink.export.checkpoint.unsupported import refuse_family
 from edgesink.export.families import HUB_FAMILIES
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.weights_of import Source, weight_names
-from edgesink.export.quantize import Blocks
-from edgesink.manifest import CHAT_TEMPLATE, TOKENIZER
+from edgesink.manifest import TOKENIZER
 
 
 class SafetensorsCheckpoint:
@@ -52,21 +53,37 @@ class SafetensorsCheckpoint:
         config = Fields(values, str(path / "config.json"), defaults)
         check_quantization(config)
         self.model = self._family.read(config, _name(config.get("_name_or_path"), path))
-        self.eos_ids = self._end_ids(config)
+        self._config_ends = self._end_ids(config)
         self.sink_token_id = sink_token(config, self.model.vocab)
         config.refuse_unread(NEUTRAL, HARMLESS, MEANINGS)
         check_sizes(defaults | values, self.model, config.where)
         self._open: dict[str, Any] = {}
         tensors = text_tensors(read_headers(path)) if self._is_multimodal else read_headers(path)
-        self._tensors = with_prefix(tensors, self._source("embedding").key)
+        self._tensors = with_prefix(tensors, self._source("embedding").key, self._source("head").key)
+        check_floats(self._tensors, path, lambda key: self._family.derived(key, self.model) is not None)
         self.model = dataclasses.replace(self.model, tied=self._is_tied())
         self._account()
-        self.bos_id = _bos_of_tokenizer(path)
+
+    @cached_property
+    def tokenizer(self) -> ModelTokenizer | None:
+        """Its tokenizer; None if it has none. BadCheckpoint if it cannot be used."""
+        return tokenizer_of_folder(self.path, self.model.vocab)
 
     @property
-    def kinds(self) -> str | None:
-        """None: the weights are floats."""
-        return None
+    def bos_id(self) -> int | None:
+        """See `Checkpoint.bos_id`."""
+        return self.tokenizer.bos_id if self.tokenizer else None
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Those of its configs, and the end token of its tokenizer."""
+        own = self.tokenizer.eos_id if self.tokenizer else None
+        return tuple(sorted(self._config_ends | ({own} if own is not None else set())))
+
+    @property
+    def dropped_tokens(self) -> tuple[str, ...]:
+        """See `Checkpoint.dropped_tokens`."""
+        return self.tokenizer.dropped if self.tokenizer else ()
 
     def tensor(self, weight: str) -> np.ndarray:
         """See `Checkpoint.tensor`."""
@@ -75,35 +92,38 @@ class SafetensorsCheckpoint:
         check_finite(array, source.key, str(self.path))
         return source.of(array)
 
+    def kind(self, weight: str) -> str | None:
+        """None: the weights are floats."""
+        return None
+
+    def tensor_name(self, weight: str) -> str:
+        """See `Checkpoint.tensor_name`."""
+        return self._source(weight).key
+
     def blocks(self, weight: str) -> Blocks | None:
         """None: the weights are floats."""
         return None
 
     def write_tokenizer(self, path: Path) -> None:
         """See `Checkpoint.write_tokenizer`."""
-        source = self.path / TOKENIZER
-        if not source.is_file():
-            raise BadCheckpoint(f"no {TOKENIZER} in {self.path}", "a fast tokenizer", "download it again")
-        shutil.copyfile(source, path)
+        if self.tokenizer is None:
+            raise BadCheckpoint(f"no {TOKENIZER} in {self.path}", "a tokenizer", "put the model's own there")
+        self.tokenizer.inner.save(str(path), pretty=False)
 
-    def template(self) -> str | None:
-        """See `Checkpoint.template`."""
-        if (self.path / CHAT_TEMPLATE).is_file():
-            return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
-        config = self.path / "tokenizer_config.json"
-        if not config.is_file():
-            return None
-        template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
-        if isinstance(template, list):  # several by name
-            template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
-        return template
+    def templates(self) -> dict[str, str]:
+        """See `Checkpoint.templates`."""
+        return folder_templates(self.path)
 
-    def _end_ids(self, config: Fields) -> tuple[int, ...]:
+    def special_tokens(self) -> dict[str, str]:
+        """See `Checkpoint.special_tokens`."""
+        return folder_special_tokens(self.path)
+
+    def _end_ids(self, config: Fields) -> set[int]:
         path, vocab = self.path / "generation_config.json", self.model.vocab
         found = end_ids(f"{config.where} has eos_token_id", config.get("eos_token_id"), vocab)
         if path.is_file():
             found |= end_ids(f"{path} has eos_token_id", read_object(path).get("eos_token_id"), vocab)
-        return tuple(sorted(found))
+        return found
 
     def _is_tied(self) -> bool:
         """The head is the embedding; a head in the file that differs is used, as transformers does."""
@@ -144,16 +164,3 @@ class SafetensorsCheckpoint:
 def _name(said: Any, path: Path) -> str:
     """The model's name for people: where it came from, else its folder's."""
     return Path(said if type(said) is str and said else path.resolve().name).name
-
-
-def _bos_of_tokenizer(path: Path) -> int | None:
-    """The id that the tokenizer puts before a text, if it does."""
-    from tokenizers import Tokenizer
-
-    if not (path / TOKENIZER).is_file():
-        return None
-    try:
-        ids: list[int] = Tokenizer.from_file(str(path / TOKENIZER)).encode("", add_special_tokens=True).ids
-    except Exception as error:  # the library raises nothing narrower
-        raise BadCheckpoint(f"{path / TOKENIZER} cannot be read ({first_line(error)})", "a fast tokenizer") from None
-    return ids[0] if ids else None

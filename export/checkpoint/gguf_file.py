@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgesink.errors import BadCheckpoint, first_line
+from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
-from edgesink.export.checkpoint.gguf_tokenizer import tokenizer_of_gguf
+from edgesink.export.checkpoint.chat_files import gguf_special_tokens, gguf_templates
+from edgesink.export.checkpoint.gguf_tokenizer import (
+    CONTROL,
+    TEXT_TAGS,
+    TURN_ENDS,
+    kinds_of,
+    token_id,
+    tokenizer_of_gguf,
+)
+from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer
 from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
 from edgesink.export.families import GGUF_FAMILIES
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.weights_of import Shapes, Source, weight_names
-from edgesink.export.quantize import Blocks, from_gguf, quantize
+from edgesink.export.gguf_blocks import KINDS, from_gguf
+from edgesink.export.quantize import quantize
 
-TURN_ENDS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"})
 FLOAT_KINDS = frozenset({"F32", "F16", "BF16"})
-_CONTROL = 3  # gguf.TokenType.CONTROL
 
 NEUTRAL: Mapping[str, Any] = {
     "attention.causal": True,
@@ -44,7 +54,7 @@ MEANINGS: Mapping[str, str] = {
     "expert_used_count": "a mixture of experts",
     "rope.scaling.factor": "scaled RoPE frequencies; export the safetensors folder of the model instead",
     "rope.scale_linear": "scaled RoPE frequencies; export the safetensors folder of the model instead",
-    "attention.sliding_window": "a window in every layer; export the safetensors folder of the model instead",
+    "attention.sliding_window": "windows of layers; export the safetensors folder of the model instead",
 }
 """What a refused field means; after a semicolon the way out."""
 
@@ -63,50 +73,70 @@ class GgufCheckpoint:
         self._family = GGUF_FAMILIES[kind]
         fields = Fields(self.fields, str(path), prefix=f"{kind}.")
         self._check_kinds()
+        self._kinds = {key: t.tensor_type.name for key, t in self._tensors.items() if len(t.shape) == 2}
+        self._is_quantised = not FLOAT_KINDS.issuperset(self._kinds.values())
         tensors = GgufTensors(self._tensors, str(path))
         self.model = self._family.read(fields, header.text("general.name", path.stem), tensors)
         fields.refuse_unread(NEUTRAL, meanings=MEANINGS)
         sources = [self._source(weight) for weight in weight_names(self.model)]
         account_for(tensors.shapes, sources, tensors.used, str(path))
-        self.bos_id = self._token_id(header, "bos") if _adds_bos(self.fields) else None
         self.eos_ids = self._end_ids(header)
         self.sink_token_id: int | None = None  # the format has no field for one
+        self._token_id(header, "bos")
+
+    @cached_property
+    def tokenizer(self) -> ModelTokenizer:
+        """Its tokenizer; BadCheckpoint if it cannot be used."""
+        return tokenizer_of_gguf(self.path, self.fields, self.model.vocab)
 
     @property
-    def kinds(self) -> str | None:
-        """See `Checkpoint.kinds`."""
-        return ", ".join(sorted({t.tensor_type.name for t in self._tensors.values() if len(t.shape) == 2}))
+    def bos_id(self) -> int | None:
+        """See `Checkpoint.bos_id`."""
+        return self.tokenizer.bos_id
+
+    @property
+    def dropped_tokens(self) -> tuple[str, ...]:
+        """None: its tokens are those of its embedding."""
+        return ()
 
     def tensor(self, weight: str) -> np.ndarray:
         """See `Checkpoint.tensor`."""
         source = self._source(weight)
         return source.of(_values(self._tensors[source.key], source.shape, str(self.path)))
 
+    def kind(self, weight: str) -> str | None:
+        """See `Checkpoint.kind`: a GGUF type, that of a float matrix too in a file where others are quantised."""
+        key = self._source(weight).key
+        return self._kinds.get(key) if self._is_quantised else None
+
+    def tensor_name(self, weight: str) -> str:
+        """See `Checkpoint.tensor_name`."""
+        return self._source(weight).key
+
     def blocks(self, weight: str) -> Blocks | None:
-        """See `Checkpoint.blocks`; Q4_0, Q4_1, Q4_K and Q8_0 map, others are rounded to 8 bits, finer than they are."""
-        source = self._source(weight)
-        tensor = self._tensors[source.key]
-        kind = tensor.tensor_type.name
-        if len(tensor.shape) != 2 or kind in FLOAT_KINDS:
+        """See `Checkpoint.blocks`; types that are not carried over are rounded to 8 bits."""
+        source, kind = self._source(weight), self.kind(weight)
+        if kind is None:
             return None
-        with np.errstate(all="ignore"):
-            blocks = from_gguf(np.asarray(tensor.data), kind, *source.shape)
-        if blocks is None:
+        if kind not in KINDS:
             return quantize(self.tensor(weight), 8)
+        blocks = from_gguf(np.asarray(self._tensors[source.key].data), kind, source.shape[1])
         check_finite(blocks.scale, source.key, str(self.path))
-        check_finite(blocks.zero, source.key, str(self.path))
+        if blocks.offset is not None:
+            check_finite(blocks.offset, source.key, str(self.path))
         return blocks if source.rows is None else blocks.rows(source.rows)
 
     def write_tokenizer(self, path: Path) -> None:
         """See `Checkpoint.write_tokenizer`."""
-        tokenizer_of_gguf(self.path, self.fields).save(str(path))
+        self.tokenizer.inner.save(str(path), pretty=False)
 
-    def template(self) -> str | None:
-        """See `Checkpoint.template`."""
-        template = self.fields.get("tokenizer.chat_template")
-        if template is not None and type(template) is not str:
-            raise BadCheckpoint(f"{self.path} has a tokenizer.chat_template that is not a text", "a string")
-        return template
+    def templates(self) -> dict[str, str]:
+        """See `Checkpoint.templates`."""
+        return gguf_templates(self.fields, str(self.path))
+
+    def special_tokens(self) -> dict[str, str]:
+        """See `Checkpoint.special_tokens`."""
+        return gguf_special_tokens(self.fields)
 
     def _source(self, weight: str) -> Source:
         return self._family.source(weight, self.model)
@@ -122,20 +152,22 @@ class GgufCheckpoint:
                 )
 
     def _end_ids(self, header: Fields) -> tuple[int, ...]:
-        """The file's own end ids, and control tokens that are known to end a turn by their text."""
+        """The file's own end ids, and tokens that are known by their text to end a turn."""
         tokens = header.get("tokenizer.ggml.tokens") or []
-        if not isinstance(tokens, list) or len(tokens) > self.model.vocab:
+        is_list = isinstance(tokens, list) and all(type(token) is str for token in tokens)
+        if not is_list or len(tokens) > self.model.vocab:
             raise header.error("tokenizer.ggml.tokens", f"a list of {self.model.vocab} tokens at most")
-        kinds = header.get("tokenizer.ggml.token_type") or [_CONTROL] * len(tokens)  # a file may not tell
+        kinds = kinds_of(self.fields)
         if not isinstance(kinds, list) or len(kinds) != len(tokens):
             raise header.error("tokenizer.ggml.token_type", "one for each of tokenizer.ggml.tokens")
-        known = {id_ for id_, text in enumerate(tokens) if text in TURN_ENDS and kinds[id_] == _CONTROL}
+        known = {
+            id_ for id_, text in enumerate(tokens) if text in TURN_ENDS or (text in TEXT_TAGS and kinds[id_] == CONTROL)
+        }
         named = {self._token_id(header, name) for name in ("eos", "eot", "eom")}
         return tuple(sorted(known.union(id_ for id_ in named if id_ is not None)))
 
     def _token_id(self, header: Fields, name: str) -> int | None:
-        field = f"tokenizer.ggml.{name}_token_id"
-        id_ = header.get(field)
+        field, id_ = f"tokenizer.ggml.{name}_token_id", token_id(self.fields, name)
         if id_ is not None and (type(id_) is not int or not 0 <= id_ < self.model.vocab):
             raise header.error(field, f"an id from 0 to {self.model.vocab - 1}, the vocabulary's")
         return id_
@@ -193,10 +225,6 @@ def _check_whole_model(header: Fields) -> None:
     if header.get("split.count") not in (None, 0, 1):
         meaning, remedy = "a part of a model that is split", "join its parts with llama-gguf-split --merge"
         raise header.error("split.count", "a whole model in one file", meaning, remedy)
-
-
-def _adds_bos(fields: Mapping[str, Any]) -> bool:
-    return bool(fields.get("tokenizer.ggml.add_bos_token", fields.get("tokenizer.ggml.model") == "llama"))
 
 
 def _readable(kind: Any) -> bool:

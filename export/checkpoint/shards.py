@@ -6,7 +6,7 @@ index. Reads no weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ class Tensor:
     file: str
     key: str  # its name in the file
     shape: tuple[int, ...]
+    kind: str  # of its numbers, as the file says it: "F32"
 
 
 def read_headers(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of the folder's files by name; BadCheckpoint for one that is no float, or not where it should be."""
+    """Every tensor of the folder's files by name; BadCheckpoint for one that is not where it should be."""
     if (folder / SINGLE).is_file():
         return _header(folder, SINGLE)
     if not (folder / INDEX).is_file():
@@ -48,6 +49,17 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     for key in sorted(files.keys() - tensors.keys()):
         raise BadCheckpoint(f"{folder / files[key]} has no tensor {key!r}", f"it there, as {INDEX} says")
     return tensors
+
+
+def check_floats(tensors: Mapping[str, Tensor], folder: Path, exempt: Callable[[str], bool]) -> None:
+    """BadCheckpoint for a tensor that holds no floats, but for those that are exempt."""
+    for key, tensor in tensors.items():
+        if tensor.kind not in FLOATS and not exempt(key):
+            raise BadCheckpoint(
+                f"tensor {tensor.key!r} of {folder / tensor.file} is of type {tensor.kind}: quantised, or no weight",
+                ", ".join(FLOATS),
+                "take the model that it was made from",
+            )
 
 
 def open_shard(path: Path) -> Any:
@@ -68,13 +80,7 @@ def _header(folder: Path, name: str) -> dict[str, Tensor]:
     with open_shard(folder / name) as file:
         for key in file.keys():  # noqa: SIM118 (it is no mapping)
             part = file.get_slice(key)
-            if part.get_dtype() not in FLOATS:
-                raise BadCheckpoint(
-                    f"tensor {key!r} of {folder / name} is of type {part.get_dtype()}: quantised, or no weight",
-                    ", ".join(FLOATS),
-                    "take the model that it was made from",
-                )
-            tensors[key] = Tensor(name, key, tuple(part.get_shape()))
+            tensors[key] = Tensor(name, key, tuple(part.get_shape()), part.get_dtype())
     return tensors
 
 
@@ -90,7 +96,7 @@ def _file_of_each(folder: Path) -> Mapping[str, str]:
     return files
 
 
-def with_prefix(tensors: Mapping[str, Tensor], embedding: str) -> dict[str, Tensor]:
+def with_prefix(tensors: Mapping[str, Tensor], embedding: str, head: str) -> dict[str, Tensor]:
     """The tensors as a causal model spells them.
 
     A base model that was saved alone has its keys without the first part ("model."); its embedding shows that.
@@ -98,4 +104,4 @@ def with_prefix(tensors: Mapping[str, Tensor], embedding: str) -> dict[str, Tens
     prefix, _, rest = embedding.partition(".")
     if embedding in tensors or rest not in tensors:
         return dict(tensors)
-    return {key if key.startswith("lm_head.") else f"{prefix}.{key}": tensor for key, tensor in tensors.items()}
+    return {key if key == head else f"{prefix}.{key}": tensor for key, tensor in tensors.items()}

@@ -83,7 +83,6 @@ NOT_DECODERS: Mapping[str, str] = {  # after a semicolon the way out
         ("hunyuan_v1_dense", "hunyuan-dense"),
         "weighted norms of keys that are turned already: a key once turned cannot be kept",
     ),
-    "gemma2": "a model with soft caps on scores and logits; take Gemma 3",
     **dict.fromkeys(
         ("albert", "bert", "distilbert", "electra", "modernbert", "nomic-bert", "roberta", "t5encoder", "xlm-roberta"),
         "an encoder: it generates no text",

@@ -32,6 +32,7 @@ class Fields:
         self._values = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
         self.where, self._defaults, self._prefix = where, defaults or {}, prefix
         self._unread = set(self._values)
+        self._parts: list[Fields] = []
 
     def get(self, name: str) -> Any:
         """The value as it stands, unchecked; None if it is null, or absent and without a default."""
@@ -59,6 +60,12 @@ class Fields:
     def count_or_none(self, name: str) -> int | None:
         """A count that may be null."""
         return None if self.get(name) is None else self.count(name)
+
+    def float_or_none(self, name: str) -> float | None:
+        """A number above 0 that may be null; an integer is none, as transformers has it of such fields."""
+        if type(self.get(name)) is int:
+            raise self.error(name, "a number above 0 with a decimal point, or null")
+        return None if self.get(name) is None else self.number(name)
 
     def numbers(self, name: str, length: int) -> list[float]:
         """A list of `length` numbers above 0."""
@@ -102,6 +109,11 @@ class Fields:
         """Values found under `name`, to be read by name in their turn."""
         return Fields(values, f"{self.where}: {self._prefix}{name}")
 
+    def part(self, name: str, defaults: Mapping[str, Any]) -> Fields:
+        """A config of its own under `name`: what is unread there is refused with what is unread here."""
+        self._parts.append(Fields(self.section(name), f"{self.where}: {self._prefix}{name}", defaults))
+        return self._parts[-1]
+
     def refuse_unread(
         self, neutral: Mapping[str, Any], harmless: Collection[str] = (), meanings: Mapping[str, str] | None = None
     ) -> None:
@@ -119,6 +131,8 @@ class Fields:
             expected = f"{short(neutral[name])}" if name in neutral else "only fields that the decoder computes"
             meaning, _, remedy = (meanings or {}).get(name, "").partition("; ")
             raise self.error(name, expected, meaning, remedy or "choose another model")
+        for part in self._parts:
+            part.refuse_unread(neutral, harmless, meanings)
 
     def error(self, name: str, expected: str, meaning: str = "", remedy: str = "") -> BadCheckpoint:
         """The failure of one field: where it stands, its value, what would be right, what to do."""

@@ -21,6 +21,11 @@ def kinds_of_layers(config: Fields, default: Sequence[str]) -> Sequence[str]:
     return kinds
 
 
+def sliding_but_every(pattern: int, layers: int) -> list[str]:
+    """The kind of each layer where the last of so many sees everything."""
+    return [SLIDING if (layer + 1) % pattern else FULL for layer in range(layers)]
+
+
 def alike(config: Fields, model: ModelSpec, window: int | None) -> ModelSpec:
     """Every layer with the same window of its own, or none; `layer_types` must say so too, if anything."""
     kind = FULL if window is None else SLIDING

@@ -13,9 +13,11 @@ import numpy as np
 from edgesink.export.families.decoder import decoder_of_config, decoder_of_gguf
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.frequencies import held, longrope_amplitude, plain
+from edgesink.export.families.fused import from_fused, side_by_side
 from edgesink.export.families.layers import alike, with_layers
-from edgesink.export.families.rope import rope_fields
-from edgesink.export.families.spelling import GGUF, HUB, gguf_source, hub_source, turning_halves_apart
+from edgesink.export.families.own_code import check_own_code
+from edgesink.export.families.rope import rope_fields, turning_dimensions
+from edgesink.export.families.spelling import GGUF, HUB, gguf_source, hub_source
 from edgesink.export.families.weights_of import Source, Tensors
 from edgesink.spec import ModelSpec, Rotary, View
 
@@ -31,9 +33,7 @@ IN_GGUF = {**GGUF, **dict.fromkeys("qkv", "attn_qkv.weight"), "gate": "ffn_up.we
 
 def of_config(config: Fields, name: str) -> ModelSpec:
     """The code that the hub's folders bring along is of the same decoder."""
-    code = {**config.section("auto_map"), "AutoTokenizer": None}  # a tokenizer computes no logit
-    if any(code[what] != OWN_CODE.get(what) for what in code):
-        raise config.error("auto_map", f"{OWN_CODE} or less")
+    check_own_code(config, OWN_CODE)
     rope = rope_fields(config)
     original = config.count("original_max_position_embeddings")
     if rope.count("original_max_position_embeddings", original) != original:
@@ -53,16 +53,6 @@ def of_config(config: Fields, name: str) -> ModelSpec:
 
     model = alike(config, decoder_of_config(config, name, rotary_of=rotary_of), config.count_or_none("sliding_window"))
     return replace(model, static_context=original if is_long else None)
-
-
-def turning_dimensions(config: Fields, rope: Fields, head_dim: int) -> int:
-    """How many dimensions of a head turn, the first ones."""
-    outer = config.number("partial_rotary_factor", 1.0)
-    inner = rope.number("partial_rotary_factor", outer)
-    dimensions = int(head_dim * inner)
-    if not 2 <= dimensions <= head_dim or dimensions % 2 or (config.says("partial_rotary_factor") and inner != outer):
-        raise config.error("partial_rotary_factor", f"one, for an even number of dimensions of {head_dim}")
-    return dimensions
 
 
 def of_gguf(fields: Fields, name: str, tensors: Tensors) -> ModelSpec:
@@ -97,19 +87,9 @@ def gguf(weight: str, model: ModelSpec) -> Source:
 
 
 def with_rows(source: Source, weight: str, model: ModelSpec) -> Source:
-    """The rows of a fused matrix that are the weight; a head's turning pairs are brought to (i, i + D/2)."""
-    H, K, D, inner = model.heads, model.kv_heads, model.head_dim, model.intermediate
-    order = turning_halves_apart(D, 2 * sum(map(bool, model.views[0].rotary.frequencies)))
-    heads, gates = np.arange((H + 2 * K) * D).reshape(-1, D), np.arange(2 * inner)
-    places = {
-        "q": (heads, heads[:H, order]),
-        "k": (heads, heads[H:-K, order]),
-        "v": (heads, heads[-K:]),
-        "gate": (gates, gates[:inner]),
-        "up": (gates, gates[inner:]),
-    }
+    """The rows of a fused matrix that are the weight: of the gate's and up's, the gate's stand first."""
     name = weight.rpartition(".")[2]
-    if name not in places:
-        return source
-    whole, part = places[name]
-    return replace(source, shape=(whole.size, model.hidden), rows=part.reshape(-1))
+    if name not in ("gate", "up"):
+        return from_fused(source, weight, model, side_by_side)
+    rows = np.arange(model.intermediate) + (model.intermediate if name == "up" else 0)
+    return replace(source, shape=(2 * model.intermediate, model.hidden), rows=rows)

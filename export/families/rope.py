@@ -36,14 +36,28 @@ def rotary_of_config(config: Fields, context: int, head_dim: int) -> Rotary:
     return rotary_of(rope, config.number("rope_theta"), context, head_dim)
 
 
-def rope_fields(config: Fields) -> Fields:
-    """The values that say how to turn, wherever they stand."""
+def rope_fields(config: Fields, theta: str = "rope_theta") -> Fields:
+    """The values that say how to turn, wherever they stand; `theta` is the field that may stand beside them."""
     old, new = (_spelled(config, name) for name in ("rope_scaling", "rope_parameters"))
     if old and new:
-        _check_agreement(config, old, new)
+        _check_agreement(config, old, new, theta)
     rope = config.nested("rope_scaling" if old else "rope_parameters", old or new)
-    _check_theta(config, rope, "rope_theta")
+    _check_theta(config, rope, theta)
     return rope
+
+
+def turning_dimensions(
+    config: Fields, rope: Fields, head_dim: int, field: str = "partial_rotary_factor", default: float = 1.0
+) -> int:
+    """How many dimensions of a head turn, the first ones: a share, in `field` or among the values of `rope`."""
+    outer = config.number(field, default)
+    inner = rope.number("partial_rotary_factor", outer)
+    dimensions = int(head_dim * inner)
+    if not 2 <= dimensions <= head_dim or dimensions % 2 or (config.says(field) and inner != outer):
+        expected = f"one share, an even number of a head's {head_dim} dimensions (of num_attention_heads or head_dim)"
+        said_there = rope.says("partial_rotary_factor") and not config.says(field)
+        raise rope.error("partial_rotary_factor", expected) if said_there else config.error(field, expected)
+    return dimensions
 
 
 def rotaries_of_kinds(config: Fields, thetas: Mapping[str, str], context: int, head_dim: int) -> dict[str, Rotary]:
@@ -63,9 +77,12 @@ def rotaries_of_kinds(config: Fields, thetas: Mapping[str, str], context: int, h
     return rotaries
 
 
-def rotary_of(rope: Fields, theta: float, context: int, head_dim: int) -> Rotary:
-    """What the values in `rope` say; `theta` counts where they are silent of it. All of them are read."""
-    frequencies, amplitude = turning(rope, rope.number("rope_theta", theta), context, head_dim)
+def rotary_of(rope: Fields, theta: float, context: int, head_dim: int, dimensions: int | None = None) -> Rotary:
+    """What the values in `rope` say; `theta` counts where they are silent of it. All of them are read.
+
+    dimensions: of a head, that turn; None: all.
+    """
+    frequencies, amplitude = turning(rope, rope.number("rope_theta", theta), context, dimensions or head_dim)
     rope.refuse_unread({"partial_rotary_factor": 1.0, "factor": 1.0, "attention_factor": 1.0})
     return Rotary(held(frequencies, head_dim // 2), amplitude)
 
@@ -123,6 +140,15 @@ _KINDS: Mapping[str, Callable[[Fields, float, int, int], Turning]] = {
 }
 
 
+def partial_rotary_of_gguf(fields: Fields, tensors: Tensors, head_dim: int) -> Rotary:
+    """The first dimensions of a head turn."""
+    dimensions = fields.count("rope.dimension_count", head_dim, most=head_dim)
+    if dimensions % 2:
+        raise fields.error("rope.dimension_count", "an even number")
+    frequencies, amplitude = turning_of_gguf(fields, dimensions)
+    return Rotary(held(frequencies, head_dim // 2), amplitude)
+
+
 def rotary_of_gguf(fields: Fields, tensors: Tensors, head_dim: int) -> Rotary:
     """Whole heads turn; a tensor may hold a divisor of each pair's frequency, as Llama 3.1's."""
     if fields.count("rope.dimension_count", head_dim) != head_dim:
@@ -166,10 +192,10 @@ def _check_theta(config: Fields, rope: Fields, theta: str) -> None:
             raise config.error(theta, f"{inner:g}, as the RoPE parameters say")
 
 
-def _check_agreement(config: Fields, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_agreement(config: Fields, old: Mapping[str, Any], new: Mapping[str, Any], theta: str) -> None:
     """transformers takes the old place alone, with the theta beside it; theta may be missing from one of the two."""
-    theta = config.get("rope_theta")
+    beside = config.get(theta)
     for name in sorted(old.keys() | new.keys()):
-        spare = theta if name == "rope_theta" else None
+        spare = beside if name == "rope_theta" else None
         if not same(old.get(name, spare), new.get(name, spare)):
             raise config.error("rope_scaling", f"the same {name} as in rope_parameters")

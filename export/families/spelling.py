@@ -15,8 +15,10 @@ from edgesink.spec import ModelSpec
 HUB: Mapping[str, str] = {
     "embedding": "model.embed_tokens.weight",
     "norm": "model.norm.weight",
+    "norm_bias": "model.norm.bias",
     "head": "lm_head.weight",
     "attention_norm": "input_layernorm.weight",
+    "attention_norm_bias": "input_layernorm.bias",
     "q": "self_attn.q_proj.weight",
     "k": "self_attn.k_proj.weight",
     "v": "self_attn.v_proj.weight",
@@ -25,18 +27,31 @@ HUB: Mapping[str, str] = {
     "v_bias": "self_attn.v_proj.bias",
     "q_norm": "self_attn.q_norm.weight",
     "k_norm": "self_attn.k_norm.weight",
+    "q_whole_norm": "self_attn.q_norm.weight",
+    "k_whole_norm": "self_attn.k_norm.weight",
     "o": "self_attn.o_proj.weight",
     "mlp_norm": "post_attention_layernorm.weight",
+    "mlp_norm_bias": "post_attention_layernorm.bias",
     "gate": "mlp.gate_proj.weight",
     "up": "mlp.up_proj.weight",
     "down": "mlp.down_proj.weight",
 }
 
+HUB_POST_NORMS: Mapping[str, str] = {
+    **HUB,
+    "post_attention_norm": "post_attention_layernorm.weight",
+    "mlp_norm": "pre_feedforward_layernorm.weight",
+    "post_mlp_norm": "post_feedforward_layernorm.weight",
+}
+"""The same where there are norms behind attention and MLP."""
+
 GGUF: Mapping[str, str] = {
     "embedding": "token_embd.weight",
     "norm": "output_norm.weight",
+    "norm_bias": "output_norm.bias",
     "head": "output.weight",
     "attention_norm": "attn_norm.weight",
+    "attention_norm_bias": "attn_norm.bias",
     "q": "attn_q.weight",
     "k": "attn_k.weight",
     "v": "attn_v.weight",
@@ -45,20 +60,27 @@ GGUF: Mapping[str, str] = {
     "v_bias": "attn_v.bias",
     "q_norm": "attn_q_norm.weight",
     "k_norm": "attn_k_norm.weight",
+    "q_whole_norm": "attn_q_norm.weight",
+    "k_whole_norm": "attn_k_norm.weight",
     "o": "attn_output.weight",
+    "o_bias": "attn_output.bias",
     "post_attention_norm": "post_attention_norm.weight",
     "mlp_norm": "ffn_norm.weight",
+    "mlp_norm_bias": "ffn_norm.bias",
     "gate": "ffn_gate.weight",
     "up": "ffn_up.weight",
+    "up_bias": "ffn_up.bias",
     "down": "ffn_down.weight",
+    "down_bias": "ffn_down.bias",
     "post_mlp_norm": "post_ffw_norm.weight",
 }
 
 
-def hub_source(weight: str, model: ModelSpec, names: Mapping[str, str] = HUB) -> Source:
-    """Where a weight is in a folder of safetensors."""
+def hub_source(weight: str, model: ModelSpec, names: Mapping[str, str] = HUB, layers: str = "model.layers") -> Source:
+    """Where a weight is in a folder of safetensors, whose modules of layer 3 are below `layers` and "3"."""
     layer, _, name = weight.rpartition(".")
-    return Source(f"model.{layer}.{names[name]}" if layer else names[name], weight_shape(model, weight))
+    key = f"{layers}.{layer.removeprefix('layers.')}.{names[name]}" if layer else names[name]
+    return Source(key, weight_shape(model, weight))
 
 
 def gguf_source(weight: str, model: ModelSpec, names: Mapping[str, str] = GGUF) -> Source:

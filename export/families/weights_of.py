@@ -19,9 +19,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 BIASES = ("q_bias", "k_bias", "v_bias")
 QK_NORMS = ("q_norm", "k_norm")
+WHOLE_NORMS = ("q_whole_norm", "k_whole_norm")  # of all heads together
+POST_NORMS = ("post_attention_norm", "post_mlp_norm")
+NORM_BIASES = ("attention_norm_bias", "mlp_norm_bias")
+MLP_BIASES = ("up_bias", "down_bias")
 LAYER = (
-    "attention_norm", "q", "k", "v", *BIASES, *QK_NORMS, "o", "post_attention_norm",
-    "mlp_norm", "gate", "up", "down", "post_mlp_norm",
+    "attention_norm", "attention_norm_bias", "q", "k", "v", *BIASES, *WHOLE_NORMS, *QK_NORMS, "o", "o_bias",
+    "post_attention_norm",
+    "mlp_norm", "mlp_norm_bias", "gate", "up", "up_bias", "down", "down_bias", "post_mlp_norm",
 )  # fmt: skip
 """All that a layer may have, in the order in which the decoder meets it."""
 
@@ -67,6 +72,11 @@ def with_weights(model: ModelSpec, *more: str) -> ModelSpec:
     return replace(model, weights=tuple(weight for weight in LAYER if weight in {*model.weights, *more}))
 
 
+def without_weights(model: ModelSpec, *less: str) -> ModelSpec:
+    """The decoder whose layers have not these weights."""
+    return replace(model, weights=tuple(weight for weight in model.weights if weight not in less))
+
+
 def weight_shape(model: ModelSpec, weight: str) -> tuple[int, ...]:
     """The shape that the architecture gives a weight: [out, in] of a matrix, [n] of a norm or a bias."""
     hidden, inner, D = model.hidden, model.intermediate, model.head_dim
@@ -75,7 +85,9 @@ def weight_shape(model: ModelSpec, weight: str) -> tuple[int, ...]:
         "embedding": (model.vocab, hidden),
         "head": (model.vocab, hidden),
         "norm": (hidden,),
+        "norm_bias": (hidden,),
         "attention_norm": (hidden,),
+        "attention_norm_bias": (hidden,),
         "q": (queries, hidden),
         "k": (keys, hidden),
         "v": (keys, hidden),
@@ -84,12 +96,18 @@ def weight_shape(model: ModelSpec, weight: str) -> tuple[int, ...]:
         "v_bias": (keys,),
         "q_norm": (D,),
         "k_norm": (D,),
+        "q_whole_norm": (queries,),
+        "k_whole_norm": (keys,),
         "o": (hidden, queries),
+        "o_bias": (hidden,),
         "post_attention_norm": (hidden,),
         "mlp_norm": (hidden,),
+        "mlp_norm_bias": (hidden,),
         "gate": (inner, hidden),
         "up": (inner, hidden),
+        "up_bias": (inner,),
         "down": (hidden, inner),
+        "down_bias": (hidden,),
         "post_mlp_norm": (hidden,),
     }
     return shapes[weight.rpartition(".")[2]]
@@ -98,4 +116,5 @@ def weight_shape(model: ModelSpec, weight: str) -> tuple[int, ...]:
 def weight_names(model: ModelSpec) -> list[str]:
     """Every weight of the model, in the order in which the decoder meets them."""
     layers = [f"layers.{layer}.{name}" for layer in range(model.layers) for name in model.weights]
-    return ["embedding", *layers, "norm", *([] if model.tied else ["head"])]
+    last_norm = ["norm", "norm_bias"] if model.has_norm_bias else ["norm"]
+    return ["embedding", *layers, *last_norm, *([] if model.tied else ["head"])]

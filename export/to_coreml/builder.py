@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from edgesink.export.blocks import Blocks
 from edgesink.export.palettize import Palette
-from edgesink.export.quantize import Blocks
 from edgesink.quiet import quiet_coremltools
 
 with quiet_coremltools():  # the exporter of this format is imported when it is asked for
@@ -168,7 +168,7 @@ class WeightStore:
 
     def keep(self, name: str, weight: np.ndarray | Blocks | Palette) -> None:
         """Hold a weight under `name`."""
-        parts = _parts(weight).items()
+        parts = held_parts(weight).items()
         self._held[name] = {key: Part(self._mapped(f"{name}.{key}", part.array), part.kind) for key, part in parts}
 
     def value(self, name: str) -> Value:
@@ -207,7 +207,7 @@ class WeightStore:
         return mapped
 
 
-def _parts(weight: np.ndarray | Blocks | Palette) -> dict[str, Part]:
+def held_parts(weight: np.ndarray | Blocks | Palette) -> dict[str, Part]:
     """The arrays that MIL holds a weight in, by the names of the inputs of the operation that unpacks it."""
     if isinstance(weight, np.ndarray):
         return {"value": Part(weight.astype(np.float16))}
@@ -215,27 +215,48 @@ def _parts(weight: np.ndarray | Blocks | Palette) -> dict[str, Part]:
     if isinstance(weight, Palette):
         lut = weight.table.astype(np.float16)[:, None, :, None]  # [N / group, 1, 2 ** bits, 1]
         return {"indices": Part(weight.codes, unsigned), "lut": Part(lut)}
-    weight = _within_half(weight)
-    scale = Part(weight.scale.astype(np.float16))
-    if weight.symmetric:
-        codes = (weight.codes.astype(np.int16) - weight.middle).astype(np.int8)
-        return {"data": Part(codes, f"int{weight.bits}"), "scale": scale}
-    zero = Part(weight.zero.astype(np.uint8), unsigned) if weight.whole_zeros else Part(weight.zero.astype(np.float16))
-    return {"data": Part(weight.codes, unsigned), "scale": scale, "offset": zero}
+    if weight.bits == 4 and not weight.is_table:
+        return _four_bits(weight)
+    return _bytes(weight)
 
 
-def _within_half(weight: Blocks) -> Blocks:
-    """The same matrix with no zero point so far off that float16 loses the codes beside it.
+def _four_bits(weight: Blocks) -> dict[str, Part]:
+    """int4 where codes count from the middle; else uint4 with zero points, whole ones in 4 bits too."""
+    if weight.offset is None:
+        codes = weight.values().astype(np.int8)
+        return {"data": Part(codes, "int4"), "scale": Part(weight.scales().astype(np.float16))}
+    codes, scale, zero = _with_zeros(weight)
+    whole = np.rint(zero)
+    is_whole = ((whole >= 0) & (whole < 16) & ((-scale * whole).astype(np.float16) == weight.offsets())).all()
+    offset = Part(whole.astype(np.uint8), "uint4") if is_whole else Part(zero.astype(np.float16))
+    return {"data": Part(codes, "uint4"), "scale": Part(scale.astype(np.float16)), "offset": offset}
 
-    A GGUF block of nearly equal values has one; it is held as 32 times their mean, off by 1 part in 270 at most.
+
+def _bytes(weight: Blocks) -> dict[str, Part]:
+    """Codes of more than 4 bits, and the values of a table, a byte each."""
+    if weight.offset is None:
+        codes = weight.values().astype(np.int8)
+        return {"data": Part(codes), "scale": Part(weight.scales().astype(np.float16))}
+    codes, scale, zero = _with_zeros(weight)
+    return {"data": Part(codes), "scale": Part(scale.astype(np.float16)), "offset": Part(zero.astype(np.float16))}
+
+
+def _with_zeros(weight: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The matrix as scale * (code - zero): codes [N, K], scale and zero float32 [N, K / 32].
+
+    A block of nearly equal values has a zero point so far off that float16 loses the codes beside it. It is held as 32
+    times their mean, off by 1 part in 270 at most.
     """
-    far = np.abs(weight.zero) > FARTHEST_ZERO
+    scale, offset = weight.scales(), weight.offsets()
+    assert offset is not None
+    far = np.abs(offset) > FARTHEST_ZERO * np.abs(scale)
+    zero = np.divide(-offset, scale, out=np.zeros_like(scale), where=~far & (scale != 0))
     if not far.any():
-        return weight
+        return weight.codes, scale, zero
     blocks = weight.codes.reshape(*far.shape, -1)
-    mean = weight.scale * (blocks.mean(-1, dtype=np.float32) - weight.zero)
+    mean = scale * blocks.mean(-1, dtype=np.float32) + offset
     codes = np.where(far[..., None], np.uint8(1), blocks).reshape(weight.codes.shape)
-    return Blocks(codes, np.where(far, mean, weight.scale), np.where(far, np.float32(0), weight.zero), weight.bits)
+    return codes, np.where(far, mean, scale), zero
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from edgesink import names
-from edgesink.export.attention import AttentionSpec, BoundedFrame, by_view
+from edgesink.export.attention import by_view, frame_attention
 from edgesink.export.graph import Attention, cut, decoder
 from edgesink.export.recipe import Recipe
+from edgesink.export.rows import AttentionSpec
 from edgesink.export.states import layers_of, packed_states
 from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import (
@@ -108,7 +109,7 @@ class Part:
             ring = rings.index(model.ring(view, stream))
             spec, length = AttentionSpec.of(model, stream, view), values.get(names.LENGTH, 1)
             position = values[names.POSITION] if len(rings) == 1 else element(values[names.POSITION], ring)
-            frames[place] = BoundedFrame(ops, buffers[ring], spec, entering, position, values[names.SINKS], length)
+            frames[place] = frame_attention(ops, buffers[ring], spec, entering, position, values[names.SINKS], length)
         return by_view(model, frames)
 
 

@@ -7,9 +7,11 @@ this was written. Knows no model but by the numbers that it is told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from edgesink.export.graph import Norm, Projection, unknown_activation
+from edgesink.export.graph import Norm, Product, Projection, unknown_activation
 from edgesink.export.to_coreml.builder import (
     Value,
     WeightStore,
@@ -29,7 +31,7 @@ SMALLEST_EPS = 2.5e-10  # of a norm: 1 / sqrt(eps), which a vector of zeros is m
 
 
 class MilOps:
-    """The vocabulary as MIL operations of one function; satisfies `attention.BoundedFrameOps`.
+    """The vocabulary as MIL operations of one function; satisfies `attention.FrameOps`.
 
     store: the weights of the package, filled from `weights`. length: real tokens of a padded chunk; None: all are.
     """
@@ -47,34 +49,38 @@ class MilOps:
         return rows if scale == 1 else rows * scale
 
     def norm(self, x: Value, norm: Norm) -> Value:
-        """RMSNorm divided by the largest magnitude first.
+        """RMSNorm divided by the largest magnitude first; LayerNorm is the same of what differs from the mean.
 
         Residuals reach 26 000 on the tokens that become sinks, and their squares overflow float16. Divided by the
         peak nothing leaves [0, 1], and x / rms(x) is the same number.
         """
-        magnitude = mb.reduce_max(x=mb.abs(x=x.var), axes=[-1], keep_dims=True)
-        peak = Value(mb.maximum(x=magnitude, y=np.float16(SMALLEST_PEAK)))
+        if norm.kind == "layer":
+            largest = peak_of(x)
+            x = x - mean_of(x / largest) * largest
+        peak = peak_of(x)
         unit = x / peak
         floor = constant(np.array([max(norm.eps, SMALLEST_EPS) ** 0.5])) / peak
-        mean = Value(mb.reduce_mean(x=(unit * unit).var, axes=[-1], keep_dims=True)) + floor * floor
-        inverse = Value(mb.rsqrt(x=mean.var, epsilon=np.float16(0)))
-        return x * (inverse / peak) * self._weight(norm.weight)
+        inverse = Value(mb.rsqrt(x=(mean_of(unit * unit) + floor * floor).var, epsilon=np.float16(0)))
+        normed = x * (inverse / peak) * self._weight(norm.weight)
+        return normed if norm.bias is None else normed + self._weight(norm.bias)
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
-        products = [self._product(x, projection.weight, projection.bias) for projection in projections]
-        return tuple(cut_heads(product, p.heads) for product, p in zip(products, projections, strict=True))
+        return tuple(cut_heads(self._projected(x, projection), projection.heads) for projection in projections)
 
     def merge(self, context: Value, width: int) -> Value:
         rows = Value(mb.transpose(x=context.var, perm=[0, 2, 1, 3]))
         return reshape(rows, 1, context.shape[2], width)
 
-    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
-        product = self._product(y, weight)
-        return x + (self.norm(product, after) if after else product)
+    def residual(self, x: Value, y: Value, product: Product, after: Norm | None) -> Value:
+        added = self._product(y, product.weight, product.bias)
+        return x + (self.norm(added, after) if after else added)
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
         a, b = self._product(x, gate), self._product(x, up)
         return activated(a, activation) * b
+
+    def plain(self, x: Value, up: Product, activation: Activation) -> Value:
+        return activated(self._product(x, up.weight, up.bias), activation)
 
     def last(self, x: Value) -> Value:
         if self._length is None:
@@ -120,12 +126,21 @@ class MilOps:
         return concatenate([first * cos - second * sin, second * cos + first * sin], axis=3)
 
     def scores(self, q: Value, cos: Value, sin: Value, keys: Value, scale: float) -> tuple[Value, ...]:
-        (_, H, T, D), (_, K, rows, _) = q.shape, keys.shape
+        T = q.shape[2]
         turns = cos.shape[0] // T
         turned = self.rotate(concatenate([q] * turns, axis=2), cos, sin) * scale  # [1, H, turns T, D]
-        grouped = reshape(turned, 1, K, H // K * turns * T, D)
-        products = Value(mb.matmul(x=grouped.var, y=keys.var, transpose_y=True))
-        return split(reshape(products, 1, H, turns * T, rows), turns, axis=2)
+        return split(products(turned, keys), turns, axis=2)
+
+    def sloped(self, distance: Value, slopes: Sequence[float]) -> Value:
+        every_head = constant(-np.array(slopes)[:, None, None])
+        return ranked(Value(mb.cast(x=distance.var, dtype="fp16")), 4) * ranked(every_head, 4)
+
+    def capped(self, x: Value, cap: float) -> Value:
+        return Value(mb.tanh(x=(x * (1 / cap)).var)) * cap
+
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value, cap: float | None) -> Value:
+        scores = products(q, keys)
+        return self.weigh(scores if cap is None else self.capped(scores, cap), mask, values)
 
     def weigh(self, scores: Value, mask: Value, values: Value) -> Value:
         (_, H, T, rows), (_, K, _, D) = scores.shape, values.shape
@@ -135,6 +150,12 @@ class MilOps:
         return reshape(context, 1, H, T, D)
 
     # ---- weights
+
+    def _projected(self, x: Value, projection: Projection) -> Value:
+        product, clip = self._product(x, projection.weight, projection.bias), projection.clip
+        if clip is not None:
+            product = Value(mb.clip(x=product.var, alpha=np.float16(-clip), beta=np.float16(clip)))
+        return self.norm(product, projection.norm) if projection.norm else product
 
     def _product(self, x: Value, weight: str, bias: str | None = None) -> Value:
         """x @ w.T + bias."""
@@ -158,9 +179,27 @@ def activated(x: Value, activation: Activation) -> Value:
     """The activation of every value."""
     if activation == "silu":
         return Value(mb.silu(x=x.var))
-    if activation == "gelu_tanh":
-        return Value(mb.gelu(x=x.var, mode="TANH_APPROXIMATION"))
+    if activation in ("gelu", "gelu_tanh"):
+        return Value(mb.gelu(x=x.var, mode="EXACT" if activation == "gelu" else "TANH_APPROXIMATION"))
     raise unknown_activation(activation)
+
+
+def peak_of(x: Value) -> Value:
+    """The largest magnitude of each row, [..., 1]; never 0."""
+    magnitude = mb.reduce_max(x=mb.abs(x=x.var), axes=[-1], keep_dims=True)
+    return Value(mb.maximum(x=magnitude, y=np.float16(SMALLEST_PEAK)))
+
+
+def mean_of(x: Value) -> Value:
+    """The mean of each row, [..., 1]."""
+    return Value(mb.reduce_mean(x=x.var, axes=[-1], keep_dims=True))
+
+
+def products(q: Value, keys: Value) -> Value:
+    """q [1, H, n, D] with keys [1, K, rows, D], grouped queries: [1, H, n, rows]."""
+    (_, H, n, D), (_, K, rows, _) = q.shape, keys.shape
+    grouped = reshape(q, 1, K, H // K * n, D)
+    return reshape(Value(mb.matmul(x=grouped.var, y=keys.var, transpose_y=True)), 1, H, n, rows)
 
 
 def cut_heads(x: Value, heads: int) -> Value:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgesink import names
-from edgesink.export.attention import Heads
+from edgesink.export.rows import Heads
 from edgesink.export.to_onnx.builder import Graph, Value
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 24  # the first with Attention whose key/value state the caller owns
 MICROSOFT = "com.microsoft"
 INLINE_BYTES = 1024  # smaller initializers stay in the graph file
-ALIGNMENT = 4096  # of external data, so that it can be mapped
+ALIGNMENT = 64  # of external data: a line of a processor's cache
 
 Operand = Any
 """A `Value`, a number, or an array: what is not a `Value` becomes a constant of the other operand's type."""
@@ -73,13 +73,6 @@ class Value:
         return self.graph.slice(self, part.start or 0, stop, axis=0)
 
 
-class Tensors(Protocol):
-    """Where a graph's initializers come from."""
-
-    def tensor(self, name: str, array: np.ndarray | None = None) -> onnx.TensorProto:
-        """The protobuf of a weight; `array` is stored if the name is new."""
-
-
 class WeightFile:
     """The external data of one graph or more; bytes are written once, when a weight is first stored."""
 
@@ -87,39 +80,34 @@ class WeightFile:
         self._name = path.name
         self._data: BinaryIO = path.open("wb")
         self._tensors: dict[str, onnx.TensorProto] = {}
+        self.sizes: dict[str, int] = {}  # bytes of each tensor that was stored
 
-    def tensor(self, name: str, array: np.ndarray | None = None, apart: bool = False) -> onnx.TensorProto:
-        """The protobuf of a weight; `array` is stored if the name is new, in the file however small if `apart`."""
+    def tensor(self, name: str, array: np.ndarray | None = None) -> onnx.TensorProto:
+        """The protobuf of a weight; `array` is stored if the name is new."""
         if name not in self._tensors:
             assert array is not None, f"{name} was never stored"
-            self._tensors[name] = self._stored(name, array, apart)
+            self._tensors[name], self.sizes[name] = self._stored(name, array), array.nbytes
         return self._tensors[name]
-
-    def alias(self, name: str, of: str, shape: Sequence[int]) -> None:
-        """The bytes of the weight `of` under another name and shape."""
-        tensor = TensorProto()
-        tensor.CopyFrom(self._tensors[of])
-        tensor.name = name
-        tensor.dims[:] = shape
-        self._tensors[name] = tensor
 
     def close(self) -> None:
         self._data.close()
 
-    def _stored(self, name: str, array: np.ndarray, apart: bool) -> onnx.TensorProto:
-        if array.nbytes < INLINE_BYTES and not apart:
+    def _stored(self, name: str, array: np.ndarray) -> onnx.TensorProto:
+        if array.nbytes < INLINE_BYTES:
             return numpy_helper.from_array(np.ascontiguousarray(array), name)
         self._data.write(b"\0" * (-self._data.tell() % ALIGNMENT))
         tensor = TensorProto(name=name, data_type=_element_type(array.dtype), dims=array.shape)
-        place_outside(tensor, self._name, self._data.tell(), array.nbytes)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": self._name, "offset": self._data.tell(), "length": array.nbytes}.items():
+            tensor.external_data.add(key=key, value=str(value))
         self._data.write(np.ascontiguousarray(array).data.cast("B"))
         return tensor
 
 
 class Graph:
-    """Nodes, inputs, outputs and initializers; weights go to where `weights` keeps them."""
+    """Nodes, inputs, outputs and initializers; those that are large go to the file `weights`."""
 
-    def __init__(self, weights: Tensors) -> None:
+    def __init__(self, weights: WeightFile) -> None:
         self.weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -229,22 +217,6 @@ class Graph:
         )
         model.producer_name = "edgesink"
         path.write_bytes(model.SerializeToString())
-
-
-def place_outside(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
-    """Say where the bytes of a tensor lie: in the file `location` beside the graph."""
-    tensor.data_location = TensorProto.EXTERNAL
-    del tensor.external_data[:]
-    for key, value in {"location": location, "offset": offset, "length": length}.items():
-        tensor.external_data.add(key=key, value=str(value))
-
-
-def bytes_outside(tensor: onnx.TensorProto) -> tuple[int, int] | None:
-    """(offset, length) in the data file; None for a tensor that is in the graph itself."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return None
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    return int(place["offset"]), int(place["length"])
 
 
 def _element_type(dtype: Any) -> int:

@@ -2,8 +2,8 @@
 
 Owns what the vocabulary means there: a layer is four products that take their norm, their gate and the residual stream
 along, and one attention that writes the ring and knows which rows a token sees. Weights are the other graph's, from the
-same file, their rows side by side (`kernel_image`); keys and values are float16. A runner takes this graph where its
-processor has the kernels.
+same file, which lie there as the operators read them (`layout`); keys and values are float16. A runner takes this graph
+where its processor has the kernels.
 """
 
 from __future__ import annotations
@@ -13,23 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from edgesink import names
-from edgesink.export.attention import NO_SINKS, AttentionSpec, Heads, by_view
-from edgesink.export.graph import Norm, Projection, decoder
-from edgesink.export.quantize import BLOCK
-from edgesink.export.to_onnx.builder import Graph, Value, WeightFile, bytes_outside, place_outside
-from edgesink.export.to_onnx.ops import StepOps, activated, inputs, outputs
-from edgesink.export.to_onnx.weights import OnnxWeights, Stored
-from edgesink.kernel_image import GROUP, LOCATION, Image, Part
+from edgesink.export.attention import by_view
+from edgesink.export.graph import Norm, Product, Projection, decoder
+from edgesink.export.rows import NO_SINKS, AttentionSpec, Heads
+from edgesink.export.to_onnx.builder import Graph, Value
+from edgesink.export.to_onnx.ops import StepOps, activated, clipped_and_normed, inputs, normalized, outputs
+from edgesink.export.to_onnx.weights import OnnxWeights, Stored, by_matrix
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 from edgesink.targets import Precision, lacks
 
 EDGESINK = "edgesink"  # the domain of the operators in kernels/onnxruntime.c
 UNREAD_EPSILON = 1e-5  # of a product that takes no norm along: the operator asks for the attribute
-HALF, WORD = 2, 4  # bytes: a scale; the codes of a row that a lane takes at once
+PARTS = ("codes", "scale", "offset", "factors", "offset_factors")  # of a matrix, in the operators' order
 GATES: dict[Activation, int] = {"silu": 1, "gelu_tanh": 2}  # as the operator counts them; 0: no gate
 
 
@@ -38,56 +35,14 @@ def runs_on_kernels(model: ModelSpec, precision: Precision) -> bool:
     return not lacks("onnx", precision, model.as_data())
 
 
-def write_kernels_graph(path: Path, image: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights) -> None:
-    """Write the graph file `path` and `image`, the list of its weights in the data file of `weights`."""
-    tensors = ImageTensors(weights.file)
-    graph = Graph(tensors)
+def write_kernels_graph(path: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights) -> None:
+    """Write the graph file `path` beside the data file of `weights`."""
+    graph = Graph(weights.file)
     ids, position, sinks = inputs(graph)
-    ops = KernelOps(graph, weights, tensors)
+    ops = KernelOps(graph, weights)
     views = [RingAttention(ops, AttentionSpec.of(model, stream, view), ids, position, sinks) for view in model.views]
     outputs(graph, decoder(model, ops, by_view(model, views), ids), model.vocab)
     graph.save(path, model.name)
-    image.write_text(Image(tuple(tensors.parts)).to_json(), encoding="utf-8")
-
-
-class ImageTensors:
-    """The initializers of the graph: small ones in it, others in the image, which notes where their bytes come from."""
-
-    def __init__(self, file: WeightFile) -> None:
-        self._file = file
-        self.parts: list[Part] = []
-        self._tensors: dict[str, onnx.TensorProto] = {}
-
-    def tensor(self, name: str, array: np.ndarray | None = None) -> onnx.TensorProto:
-        """See `builder.Tensors`."""
-        if name in self._tensors:
-            return self._tensors[name]
-        if array is None:
-            return self._file.tensor(name)
-        return numpy_helper.from_array(np.ascontiguousarray(array), name)  # a constant: it lies in no file
-
-    def vector(self, name: str) -> None:
-        """A tensor whose bytes stay in order."""
-        self._place(name, self._file.tensor(name).dims, rows=1, unit=HALF)
-
-    def side_by_side(self, name: str, rows: int, columns: int, unit: int) -> None:
-        """The first `columns` units of each row: [rows / 16, columns, 16], and for words uint8 […, 4]."""
-        shape = [-(-rows // GROUP), columns, GROUP, *([WORD] if unit == WORD else [])]
-        self._place(name, shape, rows, unit, columns * unit)
-
-    def _place(self, name: str, shape: Sequence[int], rows: int, unit: int, kept: int = 0) -> None:
-        if name in self._tensors:
-            return
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(self._file.tensor(name))
-        place = bytes_outside(tensor)
-        assert place is not None or rows == 1, f"{name} is not apart"
-        if place is not None:
-            offset, length = place
-            self.parts.append(Part(offset, rows, length // rows, kept or length, unit))
-            tensor.dims[:] = shape
-            place_outside(tensor, LOCATION, Image(tuple(self.parts)).offsets[-2], self.parts[-1].image_bytes)
-        self._tensors[name] = tensor
 
 
 @dataclass(frozen=True)
@@ -111,43 +66,58 @@ class Packed:
 class KernelOps(StepOps):
     """The vocabulary over our operators; satisfies `graph.Ops`. Heads stay side by side (`Packed`)."""
 
-    def __init__(self, graph: Graph, weights: OnnxWeights, tensors: ImageTensors) -> None:
+    def __init__(self, graph: Graph, weights: OnnxWeights) -> None:
         super().__init__(graph)
-        self._weights, self._tensors = weights, tensors
+        self._weights = weights
 
     def embed(self, ids: Value, weight: str, scale: float) -> Value:
         table = self._weights.vocabulary(weight)
         rows = self.graph.node(
-            "BlockRows", ids, *self._matrix(table), dtype=np.float32,
-            domain=EDGESINK, rows=table.rows, columns=table.columns, bits=table.bits,
+            "BlockRows", ids, *self._given(*self._matrix(table)), dtype=np.float32, domain=EDGESINK,
+            rows=table.rows, columns=table.columns, bits=table.bits, table=int(table.is_table),
         )  # fmt: skip
         return rows if scale == 1 else rows * scale
 
-    def norm(self, x: Value | Packed, norm: Norm) -> Normed | Packed:
-        return replace(x, norm=norm) if isinstance(x, Packed) else Normed(x, norm)
+    def norm(self, x: Value | Packed, norm: Norm) -> Value | Normed | Packed:
+        """An RMSNorm is taken along by what comes next; a LayerNorm is ONNX Runtime's own."""
+        if isinstance(x, Packed):
+            return replace(x, norm=norm)
+        return Normed(x, norm) if norm.kind == "rms" else self._normalized(x, norm)
+
+    def _normalized(self, x: Value, norm: Norm) -> Value:
+        """Through ONNX Runtime's own norm."""
+        return normalized(self.graph, x, norm, [self.vector(name) for name in (norm.weight, norm.bias) if name])
 
     def heads(self, x: Normed | Value, *projections: Projection) -> tuple[Packed, ...]:
         stored = self._weights.matrices(*(projection.weight for projection in projections))
-        groups = [projections] if len(stored) == 1 else [[projection] for projection in projections]
         counts = [projection.heads for projection in projections]
-        together = [
-            self._product(x, matrix, bias=self._bias(group)) for matrix, group in zip(stored, groups, strict=True)
-        ]
-        packed = together[0] if len(together) == 1 else self.graph.node("Concat", *together, axis=2)
+        dim = sum(matrix.rows for matrix in stored) // sum(counts)
+        products: list[Value] = []
+        for matrix, group in by_matrix(stored, projections):
+            product = self._product(x, matrix, bias=self._bias(group))
+            products += clipped_and_normed(self.graph, product, group, dim, self._normalized)
+        packed = products[0] if len(products) == 1 else self.graph.node("Concat", *products, axis=2)
         return tuple(Packed(packed, sum(counts[:i]), count) for i, count in enumerate(counts))
 
     def merge(self, context: Packed, width: int) -> Value:
         return context.x  # side by side already
 
-    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
-        return self._product(y, self._weights.matrices(weight)[0], residual=x, after=after)
+    def residual(self, x: Value, y: Value, product: Product, after: Norm | None) -> Value:
+        stored = self._weights.matrices(product.weight)[0]
+        return self._product(y, stored, residual=x, bias=self._vector_of(product), after=after)
 
     def gated(self, x: Normed | Value, gate: str, up: str, activation: Activation) -> Value:
         stored = self._weights.matrices(gate, up)
-        if len(stored) == 1:
+        if len(stored) == 1 and activation in GATES:
             return self._product(x, stored[0], gated=GATES[activation])
-        a, b = (self._product(x, one) for one in stored)
-        return activated(self.graph, a, activation) * b
+        products = tuple(self._product(x, one) for one in stored)
+        if len(products) == 1:
+            products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
+        return activated(self.graph, products[0], activation) * products[1]
+
+    def plain(self, x: Normed | Value, up: Product, activation: Activation) -> Value:
+        inner = self._product(x, self._weights.matrices(up.weight)[0], bias=self._vector_of(up))
+        return activated(self.graph, inner, activation)
 
     def head(self, x: Normed | Value, weight: str) -> Value:
         return self._product(x, self._weights.vocabulary(weight))
@@ -157,6 +127,10 @@ class KernelOps(StepOps):
         biases = [projection.bias for projection in projections if projection.bias is not None]
         assert len(biases) in (0, len(projections)), "a product of some projections with a bias and some without"
         return self.vector(*biases) if biases else None
+
+    def _vector_of(self, product: Product) -> Value | None:
+        """Its bias, if it has one."""
+        return None if product.bias is None else self.vector(product.bias)
 
     def _product(
         self,
@@ -169,38 +143,35 @@ class KernelOps(StepOps):
     ) -> Value:
         """x @ w.T, with all that the operator takes along: the norm before it, its gate or its bias, the norm after it
         and the residual stream."""
-        graph, absent, matrix = self.graph, self.graph.absent(), self._matrix(weight)
         before = x.norm if isinstance(x, Normed) else None
         norm = before or after
+        codes, scale, offset, *factors = self._matrix(weight)
         optional = [
-            self.vector(before.weight) if before else absent,
-            residual or absent,
-            bias or absent,
-            self.vector(after.weight) if after else absent,
+            offset,
+            self.vector(before.weight) if before else None,
+            residual,
+            bias,
+            self.vector(after.weight) if after else None,
+            *factors,
         ]
-        while len(optional) > 2 and optional[-1] is absent:
-            optional.pop()
-        return graph.node(
-            "BlockProduct", x.x if isinstance(x, Normed) else x, *matrix, *optional,
-            domain=EDGESINK, rows=weight.rows, bits=weight.bits, gated=gated,
+        return self.graph.node(
+            "BlockProduct", x.x if isinstance(x, Normed) else x, *self._given(codes, scale, *optional),
+            domain=EDGESINK, rows=weight.rows, bits=weight.bits, table=int(weight.is_table), gated=gated,
             epsilon=norm.eps if norm else UNREAD_EPSILON,
         )  # fmt: skip
 
     def vector(self, *weights: str) -> Value:
-        name = self._weights.vector(*weights)
-        self._tensors.vector(name)
-        return self.graph.initializer(name)
+        return self.graph.initializer(self._weights.vector(*weights))
 
-    def _matrix(self, weight: Stored) -> list[Value]:
-        """Its codes, scales and offsets as the operators take them."""
-        scale, blocks = "half_scale" if weight.half_scale else "scale", weight.columns // BLOCK
-        parts = {"codes": (blocks * weight.bits, WORD), scale: (blocks, HALF)}  # units of a row; BLOCK bits / 8 / WORD
-        if not weight.symmetric:
-            parts["offset"] = (blocks, HALF)
-        for part, (columns, unit) in parts.items():
-            self._tensors.side_by_side(f"{weight.name}.{part}", weight.rows, columns, unit)
-        values = [self.graph.initializer(f"{weight.name}.{part}") for part in parts]
-        return [*values, self.graph.absent()] if weight.symmetric else values
+    def _matrix(self, weight: Stored) -> list[Value | None]:
+        """Its codes, scale, offset, factors and offset_factors; None for what it has not."""
+        has = weight.tensors
+        return [self.graph.initializer(f"{weight.name}.{part}") if part in has else None for part in PARTS]
+
+    def _given(self, *values: Value | None) -> list[Value]:
+        """Inputs of a node: none at the end that is left out."""
+        count = max(place for place, value in enumerate(values) if value is not None) + 1
+        return [self.graph.absent() if value is None else value for value in values[:count]]
 
 
 class RingAttention:

@@ -1,24 +1,27 @@
 """The decoder as an ONNX graph for ONNX Runtime: one graph for a single token and for a chunk.
 
 Owns what the vocabulary of `graph` and `attention` means in ONNX. In fp32 and fp16 every node is standard opset 24;
-quantised weights add `MatMulNBits` and `GatherBlockQuantized` of ONNX Runtime. Integers of positions are int64, phases
-float64. Knows no model but by the numbers that it is told, and of the state (`buffers`) nothing.
+quantised weights add `MatMulNBits` of ONNX Runtime, over constants that `unpack` makes. Integers of positions are
+int64, phases float64. Knows no model but by the numbers that it is told, and of the state (`buffers`) nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgesink import names
-from edgesink.export.attention import AttentionSpec, Heads, SinkCorrected, by_view
-from edgesink.export.graph import Norm, Projection, decoder, unknown_activation
-from edgesink.export.quantize import BLOCK
+from edgesink.export.attention import MASKED, by_view, stream_attention
+from edgesink.export.graph import Norm, Product, Projection, decoder, unknown_activation
+from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
-from edgesink.export.to_onnx.weights import OnnxWeights, Stored
+from edgesink.export.to_onnx.lookup import looked_up
+from edgesink.export.to_onnx.unpack import Factor, block_sums, in_order, unpacked
+from edgesink.export.to_onnx.weights import OnnxWeights, Stored, by_matrix
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 
 # MatMulNBits accuracy_level: activations rounded to int8 by block, the fast path; or as they are, half as fast for a
@@ -37,7 +40,7 @@ def write_onnx(
     views = []
     for view in model.views:
         buffers = rings[model.rings(stream).index(model.ring(view, stream))]
-        views.append(SinkCorrected(ops, buffers, AttentionSpec.of(model, stream, view), ids, position, sinks))
+        views.append(stream_attention(ops, buffers, AttentionSpec.of(model, stream, view), ids, position, sinks))
     outputs(graph, decoder(model, ops, by_view(model, views), ids), model.vocab)
     graph.save(path, model.name)
 
@@ -68,9 +71,33 @@ def activated(graph: Graph, x: Value, activation: Activation) -> Value:
     """The activation of every value."""
     if activation == "silu":
         return x * graph.node("Sigmoid", x)
-    if activation == "gelu_tanh":
-        return graph.node("Gelu", x, approximate="tanh")
+    if activation in ("gelu", "gelu_tanh"):
+        return graph.node("Gelu", x, approximate="tanh" if activation == "gelu_tanh" else "none")
     raise unknown_activation(activation)
+
+
+def normalized(graph: Graph, x: Value, norm: Norm, vectors: Sequence[Value]) -> Value:
+    """x through a norm whose weight, and bias if it has one, are `vectors`."""
+    kind = {"rms": "RMSNormalization", "layer": "LayerNormalization"}[norm.kind]
+    return graph.node(kind, x, *vectors, axis=-1, epsilon=norm.eps)
+
+
+def clipped_and_normed(
+    graph: Graph,
+    product: Value,
+    projections: Sequence[Projection],
+    dim: int,
+    normed: Callable[[Value, Norm], Value],
+) -> list[Value]:
+    """The one product of some projections, [1, T, heads dim], kept within their clip: as one, or where any of them has
+    a norm of all heads together, each by itself."""
+    if (clip := projections[0].clip) is not None:
+        product = graph.node("Clip", product, -clip, clip)
+    if not any(projection.norm for projection in projections):
+        return [product]
+    widths = [projection.heads * dim for projection in projections]
+    products = graph.split(product, widths, axis=2) if len(widths) > 1 else [product]
+    return [normed(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
 
 
 class StepOps:
@@ -95,18 +122,23 @@ class StepOps:
     def phase(self, x: Value) -> Value:
         return self.graph.unsqueeze(self.graph.cast(x, np.float32), 0)
 
+    def capped(self, x: Value, cap: float) -> Value:
+        return self.graph.node("Tanh", x * (1 / cap)) * cap
+
     def last(self, x: Value) -> Value:
         return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1, name=names.LAST)
 
 
 class OnnxOps(StepOps):
-    """The vocabulary as ONNX nodes; satisfies `attention.SinkCorrectedOps`."""
+    """The vocabulary as ONNX nodes; satisfies `attention.StreamOps`."""
+
+    masked = MASKED
 
     def __init__(self, graph: Graph, weights: OnnxWeights, float_activations: bool = False) -> None:
         super().__init__(graph)
         self._weights = weights
         self._float_activations = float_activations
-        self._block_means: dict[str, Value] = {}  # by the name of what they are the means of
+        self._prepared_inputs: dict[tuple[object, ...], Value] = {}
         self._sink_shapes: dict[tuple[int, str], Value] = {}  # by the heads and the name of the sinks' number
 
     # ---- the decoder's vocabulary
@@ -116,26 +148,28 @@ class OnnxOps(StepOps):
         return rows if scale == 1 else rows * scale
 
     def norm(self, x: Value, norm: Norm) -> Value:
-        scale = self.graph.initializer(self._weights.vector(norm.weight))
-        return self.graph.node("RMSNormalization", x, scale, axis=-1, epsilon=norm.eps)
+        vectors = [self._vector(name) for name in (norm.weight, norm.bias) if name is not None]
+        return normalized(self.graph, x, norm, vectors)
 
     def heads(self, x: Value, *projections: Projection) -> tuple[Value, ...]:
-        counts = [projection.heads for projection in projections]
         stored = self._weights.matrices(*(projection.weight for projection in projections))
-        products = [self._product(x, matrix) for matrix in stored]
-        if len(products) == 1:  # one sum and one transposition for q, k and v
-            (product,) = self._biased(products, projections)
-            return self.graph.split(self._cut(product, sum(counts), stored[0].rows), counts, axis=1)
-        cut = zip(self._biased(products, projections), counts, stored, strict=True)
-        return tuple(self._cut(product, count, matrix.rows) for product, count, matrix in cut)
+        dim = sum(matrix.rows for matrix in stored) // sum(projection.heads for projection in projections)
+        heads: list[Value] = []
+        for matrix, group in by_matrix(stored, projections):
+            product = self._sum(self._product(x, matrix), [projection.bias for projection in group])
+            products = clipped_and_normed(self.graph, product, group, dim, self.norm)
+            shares = [group] if len(products) == 1 else [[projection] for projection in group]
+            for one, share in zip(products, shares, strict=True):
+                heads += self._cut_heads(one, share, dim)
+        return tuple(heads)
 
     def merge(self, context: Value, width: int) -> Value:
         rows = self.graph.node("Transpose", context, perm=[0, 2, 1, 3])
         return self.graph.reshape(rows, 1, -1, width)
 
-    def residual(self, x: Value, y: Value, weight: str, after: Norm | None) -> Value:
-        product = self._product(y, self._weights.matrices(weight)[0])
-        return x + (self.norm(product, after) if after else product)
+    def residual(self, x: Value, y: Value, product: Product, after: Norm | None) -> Value:
+        added = self._with_bias(y, product)
+        return x + (self.norm(added, after) if after else added)
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
         stored = self._weights.matrices(gate, up)
@@ -143,6 +177,9 @@ class OnnxOps(StepOps):
         if len(products) == 1:
             products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
         return activated(self.graph, products[0], activation) * products[1]
+
+    def plain(self, x: Value, up: Product, activation: Activation) -> Value:
+        return activated(self.graph, self._with_bias(x, up), activation)
 
     def head(self, x: Value, weight: str) -> Value:
         """A tied head is the embedding's bytes under another name."""
@@ -186,8 +223,14 @@ class OnnxOps(StepOps):
     def join_mask(self, sink_columns: Value, ring_columns: Value) -> Value:
         return self.graph.node("Concat", sink_columns, ring_columns, axis=3)
 
-    def attend(self, q: Value, keys: Value, values: Value, mask: Value) -> Value:
-        return self.graph.node("Attention", q, keys, values, mask, scale=1.0)  # any other scale copies every key
+    def sloped(self, distance: Value, slopes: Sequence[float]) -> Value:
+        every_head = -np.array(slopes, np.float32)[:, None, None]
+        return self.graph.unsqueeze(self.graph.cast(distance, np.float32), 0) * every_head
+
+    def attend(self, q: Value, keys: Value, values: Value, mask: Value, cap: float | None) -> Value:
+        """The operator caps scores before it adds the mask; any scale but 1 would copy every key."""
+        more: dict[str, Any] = {} if cap is None else {"softcap": cap}
+        return self.graph.node("Attention", q, keys, values, mask, scale=1.0, **more)
 
     # ---- weights
 
@@ -195,49 +238,58 @@ class OnnxOps(StepOps):
         table = self._weights.vocabulary(weight)
         if not table.bits:
             return self._float(self.graph.node("Gather", self.graph.initializer(table.name), ids))
-        codes, (scale, *zero) = self.graph.initializer(f"{table.name}.rows"), self._scales(table)
-        return self.graph.node(
-            "GatherBlockQuantized", codes, ids, scale, *zero, dtype=np.float32, domain=MICROSOFT,
-            bits=table.bits, block_size=BLOCK, gather_axis=0, quantize_axis=1,
-        )  # fmt: skip
+        return looked_up(self.graph, ids, table)
 
-    def _biased(self, products: list[Value], projections: Sequence[Projection]) -> list[Value]:
-        """The products with their biases; a single product of several projections has all of theirs or none."""
-        biases = [projection.bias for projection in projections]
-        groups = [biases] if len(products) == 1 else [[bias] for bias in biases]
-        return [self._sum(product, group) for product, group in zip(products, groups, strict=True)]
+    def _cut_heads(self, product: Value, projections: Sequence[Projection], dim: int) -> Sequence[Value]:
+        """The heads of each projection out of the product of all, by one transposition."""
+        counts = [projection.heads for projection in projections]
+        cut = self._cut(product, sum(counts), sum(counts) * dim)
+        return self.graph.split(cut, counts, axis=1) if len(counts) > 1 else [cut]
 
     def _sum(self, product: Value, biases: Sequence[str | None]) -> Value:
+        """The product of some projections with their biases; it has all of theirs or none."""
         present = [bias for bias in biases if bias is not None]
         if not present:
             return product
         assert len(present) == len(biases), "a product of some projections with a bias and some without"
-        return product + self.graph.initializer(self._weights.vector(*present))
+        return product + self._vector(*present)
+
+    def _with_bias(self, x: Value, product: Product) -> Value:
+        """x @ w.T + bias."""
+        return self._sum(self._product(x, self._weights.matrices(product.weight)[0]), [product.bias])
+
+    def _vector(self, *names: str) -> Value:
+        return self.graph.initializer(self._weights.vector(*names))
 
     def _product(self, x: Value, weight: Stored) -> Value:
         """x @ w.T."""
         if not weight.bits:
             return self.graph.node("MatMul", x, self._float(self.graph.initializer(weight.name)))
-        columns = weight.columns
-        if weight.has_residual:
-            x, columns = self._with_block_means(x), columns + columns // BLOCK
-        level = ACTIVATION_FLOAT if self._float_activations and weight.bits == 4 else ACTIVATION_INT8
-        return self.graph.node(
-            "MatMulNBits", x, self.graph.initializer(f"{weight.name}.codes"), *self._scales(weight), domain=MICROSOFT,
-            K=columns, N=weight.rows, bits=weight.bits, block_size=BLOCK, accuracy_level=level,
+        matrix = unpacked(self.graph, weight)
+        terms = [self._factor(x, factor, matrix.run, weight) for factor in matrix.factors]
+        if matrix.rest is not None:
+            terms.append(self.graph.node("MatMul", self._prepared(x, block_sums, weight.columns), matrix.rest))
+        return sum(terms[1:], terms[0])
+
+    def _factor(self, x: Value, factor: Factor, run: int, weight: Stored) -> Value:
+        graph, zeros = self.graph, []
+        if factor.zero is not None:
+            packed = graph.constant(17 * factor.zero, np.uint8)  # two a byte
+            shape = graph.constant([weight.rows, -(-weight.columns // weight.block // 2)], np.int64)
+            zeros = [graph.node("Expand", packed, shape)]
+        x = x if run == 1 else self._prepared(x, in_order, run, weight.columns)
+        level = ACTIVATION_FLOAT if self._float_activations and factor.bits == 4 else ACTIVATION_INT8
+        return graph.node(
+            "MatMulNBits", x, factor.codes, factor.scale, *zeros, domain=MICROSOFT, K=weight.columns, N=weight.rows,
+            bits=factor.bits, block_size=weight.block, accuracy_level=level,
         )  # fmt: skip
 
-    def _scales(self, weight: Stored) -> tuple[Value, ...]:
-        """Scales, and zero points where they are not the middle that both operators assume."""
-        scale = self._float(self.graph.initializer(f"{weight.name}.scale"))
-        return (scale,) if weight.symmetric else (scale, self.graph.initializer(f"{weight.name}.zero"))
-
-    def _with_block_means(self, x: Value) -> Value:
-        """x and, behind it, the mean of each of its blocks: [1, T, K + K / 32]."""
-        if x.name not in self._block_means:
-            means = self.graph.node("AveragePool", x, kernel_shape=[BLOCK], strides=[BLOCK])  # tokens are its channels
-            self._block_means[x.name] = self.graph.node("Concat", x, means, axis=2)
-        return self._block_means[x.name]
+    def _prepared(self, x: Value, how: Callable[..., Value], *sizes: int) -> Value:
+        """x as products take it, once for all that do."""
+        key = (x.name, how, *sizes)
+        if key not in self._prepared_inputs:
+            self._prepared_inputs[key] = how(self.graph, x, *sizes)
+        return self._prepared_inputs[key]
 
     # ---- shapes
 

@@ -44,7 +44,7 @@ final class ChatModel {
 
     private static var standardSampling: SamplingSpec {
         var spec = SamplingSpec()
-        (spec.temperature, spec.topP, spec.repetitionPenalty) = (0.7, 0.95, 1.1)
+        (spec.temperature, spec.topP) = (0.7, 0.95)
         return spec
     }
 
@@ -70,13 +70,13 @@ final class ChatModel {
     }
 
     func load(_ bundle: URL) {
-        run(.loading) { [units, sinks, system] in
+        run(.loading) { [units, sinks, prompt] in
             self.open = nil
             let (clock, begin) = (ContinuousClock(), ContinuousClock.now)
             let session = try await Task.detached {
                 try await StreamSession.coreML(bundle: bundle, units: units, sinks: sinks)
             }.value
-            let conversation = try Conversation(session: session, bundle: bundle, system: system)
+            let conversation = try Conversation(session: session, bundle: bundle, system: prompt)
             self.open = (bundle, conversation, (clock.now - begin).inSeconds)
             try await self.startAnew()
         }
@@ -107,11 +107,13 @@ final class ChatModel {
         run(.loading) { try await self.startAnew() }
     }
 
+    private var prompt: String? { system.isEmpty ? nil : system }
+
     private func startAnew() async throws {
         guard let conversation = open?.conversation else { return }
         let standard = sinks ?? conversation.session.manifest.stream.sinks
-        let pinned = pinsSystem ? try await conversation.tokens(ofSystem: system) : standard
-        try await conversation.reset(system: system, sinks: pinned)
+        let pinned = pinsSystem ? try await conversation.tokens(ofSystem: prompt) : standard
+        try await conversation.reset(system: prompt, sinks: pinned)
         lines = []
     }
 

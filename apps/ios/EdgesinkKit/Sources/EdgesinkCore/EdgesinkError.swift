@@ -6,6 +6,7 @@ public struct EdgesinkError: Error, Equatable {
         case badBundle  // a bundle folder is missing, truncated, altered or of another format version
         case badOption  // a value lies outside what the model or the bundle allows
         case badSession  // a session file is damaged or belongs to another bundle
+        case badNumbers  // a graph computed what is not a finite number
         case missingLibrary  // what runs the graph is not on this machine
         case busy  // the stream is in use
         case noSpace  // the disk cannot hold the output
@@ -19,6 +20,11 @@ public struct EdgesinkError: Error, Equatable {
     public init(_ kind: Kind, _ found: String, expected: String = "", remedy: String = "") {
         (self.kind, self.found, self.expected, self.remedy) = (kind, found, expected, remedy)
     }
+}
+
+extension EdgesinkError {
+    /// What to do about bad numbers.
+    static let broken = "start a new stream; if it happens again, check the bundle with `edgesink verify`"
 }
 
 extension EdgesinkError: CustomStringConvertible {

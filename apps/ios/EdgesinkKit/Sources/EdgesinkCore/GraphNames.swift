@@ -21,6 +21,5 @@ public enum BundleFiles {
     public static let onnxGraph = "model.onnx"
     public static let coreMLPackage = "model.mlpackage"
     public static let tokenizer = "tokenizer.json"
-    public static let chatTemplate = "chat_template.jinja"
     public static let goldenStream = "golden_stream.json"  // what the self-test at load repeats; may be absent
 }

@@ -38,7 +38,7 @@ public enum Target: String, Sendable {
 /// What runs a bundle needs nothing of its architecture, which is not read: a new family of models does not break an
 /// app that is installed.
 public struct Manifest: Equatable, Sendable {
-    public static let format = 2
+    public static let format = 3
     public static let fileName = "manifest.json"
 
     public let target: Target
@@ -52,6 +52,8 @@ public struct Manifest: Equatable, Sendable {
     public let weights: String  // how the weights are held, for people
     public let bosId: Int?  // put before a text that is not a chat, where the tokenizer does so
     public let eosIds: [Int]  // every id that ends an answer
+    public let turns: Turns?  // how a conversation is written; nil: the model is not for one
+    public let noTurns: String?  // why there are none
     public let files: [BundleFile]
     public let tools: [String: String]  // versions of what made the bundle
     public let parity: Parity?
@@ -59,6 +61,7 @@ public struct Manifest: Equatable, Sendable {
     public let vocabularyBits: Int  // of the embedding and the head, where the weights are quantised
     public let parts: Int  // packages that the layers are cut into, to be run one behind the other
     public let sinkTokenId: Int?  // what the model saw in front of everything: every stream begins with it
+    public let stepWeightBytes: Int?  // of weights that one step reads; nil where they were not counted
 
     /// The ids that every stream begins with, before anything is fed: the sink token, or none.
     public var prefix: [Int] { sinkTokenId.map { [$0] } ?? [] }
@@ -120,8 +123,8 @@ extension Manifest {
             json, place,
             [
                 "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
-                "eos_ids", "files", "tools", "architecture", "parity", "kv_write", "vocabulary_bits", "parts",
-                "sink_token_id", "format",
+                "eos_ids", "turns", "no_turns", "files", "tools", "architecture", "parity", "kv_write",
+                "vocabulary_bits", "parts", "sink_token_id", "step_weight_bytes", "format",
             ])
         target = try fields.choice("target")
         name = try fields.string("name")
@@ -134,6 +137,8 @@ extension Manifest {
         weights = try fields.string("weights")
         bosId = try fields.optional("bos_id", fields.int)
         eosIds = try fields.list("eos_ids", StrictFields.int)
+        turns = try fields.optional("turns") { try Turns(fields.json($0), fields.place($0)) }
+        noTurns = try fields.optional("no_turns", fields.string)
         files = try fields.list("files", BundleFile.init)
         tools = try fields.strings("tools")
         try fields.requireObject("architecture")
@@ -142,6 +147,7 @@ extension Manifest {
         vocabularyBits = try fields.int("vocabulary_bits")
         parts = try fields.int("parts")
         sinkTokenId = try fields.optional("sink_token_id", fields.int)
+        stepWeightBytes = try fields.optional("step_weight_bytes", fields.int)
         try check()
     }
 

@@ -1,7 +1,7 @@
 /// What a manifest's fields must be of one another, in the words of `edgesink/manifest.py`.
 extension Manifest {
     static let again = "export the model again"
-    static let largestBytes = 1 << 44  // of a file or a state; more is a damaged manifest
+    static let largestBytes = 1 << 44  // of files, weights or states; more is a damaged manifest
 
     func check() throws {
         if ![4, 8].contains(vocabularyBits) { throw fault("vocabulary_bits \(vocabularyBits)", "4 or 8") }
@@ -11,9 +11,16 @@ extension Manifest {
             let expected = ways.isEmpty ? "None" : ways.joined(separator: " or ")
             throw fault("kv_write \(shown) for \(target.rawValue)", expected)
         }
+        if let read = stepWeightBytes, !(0...Self.largestBytes).contains(read) {
+            throw fault("step_weight_bytes \(read)", "0 to \(Self.largestBytes)")
+        }
         if !(1...largestSize).contains(vocab) { throw fault("a vocabulary of \(vocab)", "1 to \(largestSize)") }
-        if let outside = (eosIds + [bosId ?? 0] + prefix).first(where: { !(0..<vocab).contains($0) }) {
+        let ids = eosIds + [bosId ?? 0] + prefix + (turns?.ids ?? [])
+        if let outside = ids.first(where: { !(0..<vocab).contains($0) }) {
             throw fault("token id \(outside)", "0 to \(vocab - 1)")
+        }
+        if (turns == nil) == (noTurns == nil) {
+            throw fault("turns, or no reason why there are none", "one of the two")
         }
         for view in views { try view.check(in: stream) }
         try checkStates()

@@ -6,7 +6,7 @@ public struct SamplingSpec: Equatable, Sendable {
     public var topK = 0  // 0 keeps all
     public var topP = 1.0  // above 0, at most 1; 1 keeps all
     public var minP = 0.0  // 0 ..< 1, of the largest probability; 0 keeps all
-    public var repetitionPenalty = 1.0  // above 0, 1 is none
+    public var repetitionPenalty = 1.0  // 1e-6 ... 1e6, 1 is none
     public var repetitionWindow = 64  // ids looked back on
     public var seed: UInt64?  // nil: a fresh one
 
@@ -19,7 +19,10 @@ public struct SamplingSpec: Equatable, Sendable {
             ("top_k", "\(topK)", topK >= 0, "0 or more"),
             ("top_p", "\(topP)", 0 < topP && topP <= 1, "above 0, at most 1"),
             ("min_p", "\(minP)", 0 <= minP && minP < 1, "0 or more, below 1"),
-            ("repetition_penalty", "\(repetitionPenalty)", repetitionPenalty > 0, "above 0"),
+            (
+                "repetition_penalty", "\(repetitionPenalty)", (1e-6...1e6).contains(repetitionPenalty),
+                "a factor from 1e-6 to 1e6"
+            ),
             ("repetition_window", "\(repetitionWindow)", repetitionWindow >= 0, "0 or more"),
         ]
         for (name, value, fits, expected) in checks where !fits {
@@ -60,11 +63,19 @@ public struct Sampler: Sendable {
     }
 
     /// The next id. `logits`: float32 [V]; `recent`: ids seen lately, newest last.
-    public mutating func next(_ logits: [Float], recent: some Collection<Int>) -> Int {
+    ///
+    /// Throws `badNumbers` where one is NaN or the largest is not a finite number; -infinity is no chance.
+    public mutating func next(_ logits: [Float], recent: some Collection<Int>) throws -> Int {
         let logits = penalised(logits, recent)
-        guard spec.temperature > 0 else { return Self.argmax(logits) }
-        let largest = Double(logits.max() ?? 0) / spec.temperature
-        let weights = logits.map { exp(Double($0) / spec.temperature - largest) }  // [V], the largest is 1
+        let best = Self.argmax(logits)
+        guard !logits.isEmpty, logits[best].isFinite else {
+            throw EdgesinkError(
+                .badNumbers, "the logit of token id \(best) is \(logits.isEmpty ? "missing" : "\(logits[best])")",
+                expected: "finite numbers", remedy: EdgesinkError.broken)
+        }
+        guard spec.temperature > 0 else { return best }
+        let largest = Double(logits[best])
+        let weights = logits.map { exp((Double($0) - largest) / spec.temperature) }  // [V], the largest is 1
         let kept = self.kept(weights)
         var cumulative: [Double] = []
         var sum = 0.0
@@ -76,11 +87,14 @@ public struct Sampler: Sendable {
         return kept[min(cumulative.firstIndex { $0 > target } ?? kept.count - 1, kept.count - 1)]
     }
 
-    /// The first id of the largest logit.
+    /// The first id of the largest logit, or of a NaN.
     public static func argmax(_ logits: [Float]) -> Int {
         logits.withUnsafeBufferPointer { logits in
             var best = 0
-            for id in 1..<max(1, logits.count) where logits[id] > logits[best] { best = id }
+            for id in 1..<max(1, logits.count) where !(logits[id] <= logits[best]) {
+                if logits[best].isNaN { break }
+                best = id
+            }
             return best
         }
     }

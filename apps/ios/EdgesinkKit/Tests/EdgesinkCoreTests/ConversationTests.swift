@@ -4,15 +4,10 @@ import Testing
 
 @Suite("Conversations, self-test and device check over the toy")
 struct ConversationTests {
-    private static let chatML =
-        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
-        + "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-
     private static func conversation(system: String? = nil) throws -> Conversation {
         let manifest = try toyManifest()
         let session = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest))
-        let template = try ChatTemplate(source: chatML, bos: "", eos: "")
-        return try Conversation(session: session, tokenizer: byteTokenizer(), template: template, system: system)
+        return try Conversation(session: session, tokenizer: byteTokenizer(), system: system)
     }
 
     @Test func feedsEveryTurnOnceAndWhatWasLeftUnfedFirst() async throws {
@@ -20,11 +15,11 @@ struct ConversationTests {
         let first = try await conversation.ask("a", maxNewTokens: 5)
         var made: [Int] = []
         for _ in 0..<3 { made.append(try #require(try await first.next()).id) }  // the third is not fed: not asked on
-        let opening = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+        let opening = "system: S\nuser: a\nassistant:"
         #expect(await conversation.session.position == opening.utf8.count + 2)
         let second = try await conversation.ask("b", maxNewTokens: 1)
         let id = try #require(try await second.next()).id
-        let next = "<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n"
+        let next = "\nuser: b\nassistant:"
         let whole = opening.utf8.map(Int.init) + made + next.utf8.map(Int.init)
         #expect(await conversation.session.position == whole.count)
         #expect(id == ToyBackend.next(after: whole, await conversation.session.status.ring))
@@ -33,10 +28,17 @@ struct ConversationTests {
     @Test func pinsAWholeSystemPrompt() async throws {
         let conversation = try Self.conversation()
         let tokens = try await conversation.tokens(ofSystem: "S")
-        #expect(tokens == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n".utf8.count)
+        #expect(tokens == "system: S\nuser: ".utf8.count)
         try await conversation.reset(system: "S", sinks: 16)
         #expect(await conversation.session.status.ring.sinks == 16)
-        await #expect(throws: EdgesinkError.self) { try await conversation.reset(system: "S", sinks: tokens) }
+        await #expect(throws: EdgesinkError.self) { try await conversation.reset(system: "S", sinks: tokens + 1) }
+    }
+
+    @Test func aModelThatIsNotForConversationsSaysWhy() throws {
+        let manifest = try Manifest(json: Data(Golden.manifest("two_views").text.utf8))
+        let session = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest))
+        #expect(throws: EdgesinkError.self) { try Conversation(session: session, tokenizer: byteTokenizer()) }
+        #expect(manifest.noTurns == "it has no chat template")
     }
 
     @Test func aSavedConversationGoesOn() async throws {

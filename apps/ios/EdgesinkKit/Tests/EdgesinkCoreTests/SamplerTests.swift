@@ -24,7 +24,7 @@ struct SamplerTests {
             var ids: [Int] = []
             for step in Golden.ints(run["ids"]).indices {
                 let logits = (0..<vocab).map { Float((($0 * 37 + step * 11) % 53) - 26) / 8 }
-                ids.append(sampler.next(logits, recent: ids))
+                ids.append(try sampler.next(logits, recent: ids))
             }
             #expect(ids == Golden.ints(run["ids"]), "\(spec)")
         }
@@ -40,7 +40,8 @@ struct SamplerTests {
         var spec = SamplingSpec()
         (spec.temperature, spec.topP, spec.seed) = (1, 0.999, 0)
         var sampler = try Sampler(spec)
-        let drawn = Set((0..<2000).map { _ in sampler.next([Float](repeating: 0, count: 1000), recent: [Int]()) })
+        let drawn = Set(
+            try (0..<2000).map { _ in try sampler.next([Float](repeating: 0, count: 1000), recent: [Int]()) })
         #expect(drawn.count > 500)
         #expect(!drawn.contains(999))
     }
@@ -49,15 +50,42 @@ struct SamplerTests {
         var spec = SamplingSpec()
         (spec.repetitionPenalty, spec.repetitionWindow) = (2, 2)
         var sampler = try Sampler(spec)
-        #expect(sampler.next([4, 3, -1], recent: [Int]()) == 0)
-        #expect(sampler.next([4, 3, -1], recent: [0]) == 1)
-        #expect(sampler.next([4, 3, -1], recent: [0, 2, 2]) == 0)
+        #expect(try sampler.next([4, 3, -1], recent: [Int]()) == 0)
+        #expect(try sampler.next([4, 3, -1], recent: [0]) == 1)
+        #expect(try sampler.next([4, 3, -1], recent: [0, 2, 2]) == 0)
+    }
+
+    @Test(arguments: [0, 0.7]) func drawsNothingFromWhatIsNotANumber(temperature: Double) throws {
+        var spec = SamplingSpec()
+        (spec.temperature, spec.seed) = (temperature, 1)
+        var sampler = try Sampler(spec)
+        for bad in [Float.nan, .infinity] {
+            for place in [0, 2] {
+                var logits: [Float] = [0, 1, 2, 3]
+                logits[place] = bad
+                let error = #expect(throws: EdgesinkError.self) { try sampler.next(logits, recent: [Int]()) }
+                #expect(error?.kind == .badNumbers)
+                #expect(error?.description.contains("token id \(place) is") == true)
+            }
+        }
+        #expect(throws: EdgesinkError.self) { try sampler.next([], recent: [Int]()) }
+        #expect(try sampler.next([-.infinity, 1], recent: [Int]()) == 1)
+    }
+
+    @Test func aVerySmallTemperatureIsGreedy() throws {
+        for temperature in [Double.leastNonzeroMagnitude, 1e-45, 1e-6] {
+            var spec = SamplingSpec()
+            (spec.temperature, spec.topP, spec.seed) = (temperature, 0.9, 1)
+            var sampler = try Sampler(spec)
+            #expect(try sampler.next([0, 3, 1, 2], recent: [Int]()) == 1)
+        }
     }
 
     @Test func refusesOptionsOutOfRange() {
         let faults: [(inout SamplingSpec) -> Void] = [
             { $0.temperature = -1 }, { $0.topK = -1 }, { $0.topP = 0 }, { $0.topP = 1.5 }, { $0.minP = 1 },
-            { $0.repetitionPenalty = 0 }, { $0.repetitionWindow = -1 },
+            { $0.repetitionPenalty = 0 }, { $0.repetitionPenalty = 1e39 }, { $0.temperature = .nan },
+            { $0.repetitionWindow = -1 },
         ]
         for fault in faults {
             var spec = SamplingSpec()

@@ -95,6 +95,34 @@ struct StreamSessionTests {
         #expect(await generation.unfed == [])
     }
 
+    @Test func anEndIdHasNoText() async throws {
+        let tokenizer = try byteTokenizer()
+        let ring = try toyManifest().stream.ring()
+        let first = ToyBackend.next(after: [1, 2, 3], ring)
+        let second = ToyBackend.next(after: [1, 2, 3, first], ring)
+        let session = try session(eos: [second])
+        var shown = ""
+        for try await token in try await session.generate([1, 2, 3], tokenizer: tokenizer) { shown += token.text }
+        #expect(shown == tokenizer.decode([first]))
+        #expect(!tokenizer.decode([second]).isEmpty)
+    }
+
+    @Test(arguments: [Float.nan, .infinity, -.infinity]) func stopsAtALogitThatIsNotFinite(bad: Float) async throws {
+        let manifest = try toyManifest()
+        let backend = ToyBackend(manifest: manifest)
+        let session = try StreamSession(manifest: manifest, backend: backend)
+        _ = try await session.feed(Array(0..<40))
+        await backend.breakAt(position: 41, with: bad)
+        _ = try await session.feed([40])
+        let error = await #expect(throws: EdgesinkError.self) { try await session.feed([41]) }
+        #expect(error?.kind == .badNumbers)
+        #expect(error?.description.contains("position 41") == true)
+        await #expect(throws: EdgesinkError.self) { try await session.feed([42]) }
+        try await session.reset()
+        #expect(await backend.wasLoaded)
+        #expect(try await session.feed([5]) == ToyBackend.logits(after: [5], 256))
+    }
+
     @Test func leavesTheLastOfANumberOfTokensUnfed() async throws {
         let session = try session()
         let generation = try await session.generation([1, 2, 3], tokenizer: byteTokenizer(), maxNewTokens: 2)

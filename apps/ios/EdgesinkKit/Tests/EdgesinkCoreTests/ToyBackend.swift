@@ -7,6 +7,8 @@ actor ToyBackend: ModelBackend {
     private let manifest: Manifest
     private var slots: [[Int]]  // of each view
     private(set) var largestChunk = 0
+    private(set) var wasLoaded = false
+    private var broken: (position: Int, value: Float)?  // where a logit is not finite, and what it is
     var delay: Duration?  // a run's length, for tests of what happens meanwhile
 
     init(manifest: Manifest, delay: Duration? = nil) {
@@ -26,8 +28,12 @@ actor ToyBackend: ModelBackend {
             for (offset, id) in ids.enumerated() { slots[view][ring.slot(position + offset)] = id }
             seen += ring.visible(newest).map { slots[view][ring.slot($0)] }
         }
-        return Self.logits(after: seen, manifest.vocab)
+        var logits = Self.logits(after: seen, manifest.vocab)
+        if let broken, broken.position == newest { logits[7] = broken.value }
+        return logits
     }
+
+    func breakAt(position: Int, with value: Float) { broken = (position, value) }
 
     func state() -> [StateTensor] {
         slots.enumerated().map { view, slots in
@@ -37,6 +43,7 @@ actor ToyBackend: ModelBackend {
     }
 
     func load(_ state: [StateTensor]) {
+        wasLoaded = true
         slots = state.map { tensor in
             tensor.bytes.withUnsafeBytes { bytes in
                 stride(from: 0, to: bytes.count, by: 4).map {

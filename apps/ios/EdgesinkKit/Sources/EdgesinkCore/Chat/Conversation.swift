@@ -1,34 +1,45 @@
 import Foundation
 
-/// A conversation without end: each turn is fed once, and nothing is rendered twice. The twin of `Chat` in
+/// A conversation without end: each turn is fed once, and nothing is written twice. The twin of `Chat` in
 /// `runtime/chat.py`.
 public actor Conversation {
     public nonisolated let session: StreamSession
     private let tokenizer: Tokenizer
-    private let template: ChatTemplate
+    private let encoder: TurnEncoder
+    private let turns: Turns
     private var system: String?
     private var answer: Generation?  // the last one; may have been left in the middle
 
-    public init(session: StreamSession, tokenizer: Tokenizer, template: ChatTemplate, system: String? = nil) {
-        (self.session, self.tokenizer, self.template, self.system) = (session, tokenizer, template, system)
+    /// An error if the model is not for conversations. Whether it takes the system prompt is seen when it is asked.
+    public init(session: StreamSession, tokenizer: Tokenizer, system: String? = nil) throws {
+        let manifest = session.manifest
+        guard let turns = manifest.turns else {
+            throw EdgesinkError(
+                .badBundle, "\(manifest.name) (\(manifest.noTurns ?? ""))", expected: "a chat model",
+                remedy: "generate without a chat")
+        }
+        (self.session, self.tokenizer, self.turns, self.system) = (session, tokenizer, turns, system)
+        encoder = TurnEncoder(tokenizer, controls: turns.ids)
     }
 
-    /// Read tokenizer and template of the bundle that the session runs.
+    /// Read the tokenizer of the bundle that the session runs.
     public init(session: StreamSession, bundle: URL, system: String? = nil) throws {
-        let tokenizer = try Tokenizer(bundle: bundle)
-        let template = try ChatTemplate(bundle: bundle, manifest: session.manifest, tokenizer: tokenizer)
-        self.init(session: session, tokenizer: tokenizer, template: template, system: system)
+        try self.init(session: session, tokenizer: try Tokenizer(bundle: bundle), system: system)
     }
 
     /// Ask; the answer's tokens come as they are asked for. Stop asking, and the next message goes on from there.
     public func ask(
         _ message: String, sampling: SamplingSpec = .init(), maxNewTokens: Int? = nil
     ) async throws -> Generation {
+        let script = try turns.script(system: system)
+        try turns.check(message: message)
         let unfed = await answer?.unfed ?? []
         let isFirst = await session.position == 0 && unfed.isEmpty
-        let turn = try isFirst ? template.firstTurn(message, system: system) : template.nextTurn(message)
+        let pieces = isFirst ? script.first : script.later
+        let ids = try encoder.encode(
+            pieces.written(system: system, user: message, date: Date()), goesOn: !isFirst)
         let answer = try await session.generation(
-            unfed + tokenizer.encode(turn), tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens)
+            unfed + ids, tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens)
         self.answer = answer
         return answer
     }
@@ -40,8 +51,14 @@ public actor Conversation {
     }
 
     /// How many tokens a stream must pin to keep the whole system prompt forever.
-    public func tokens(ofSystem system: String) throws -> Int {
-        session.manifest.prefix.count + tokenizer.encode(try template.systemTurn(system)).count
+    public func tokens(ofSystem system: String?) throws -> Int {
+        let script = try turns.script(system: system)
+        if script.repeatsSystem {
+            throw EdgesinkError(
+                .badOption, "a pinned system prompt", expected: "none: this model's turns repeat it in every message")
+        }
+        let before = try encoder.encode(script.first.beforeMessage.written(system: system, user: "", date: Date()))
+        return session.manifest.prefix.count + before.count
     }
 
     /// Write the conversation to a session file: what the model still remembers, not a transcript.

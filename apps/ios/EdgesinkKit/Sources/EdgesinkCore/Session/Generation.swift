@@ -13,28 +13,28 @@ public actor Generation {
     private let epoch: Int
     private let endIds: Set<Int>
     private let maxNewTokens: Int?
+    private let rows: TokenRows
     private var sampler: Sampler
     private var text: StopFilter
-    private var recent: [Int]
+    private var recent: [Int] = []  // of the answer: words of the prompt may be said
     private var toFeed: [Int]  // the prompt, then the token last made
     private var made = 0
     private var isOver = false
 
     init(
-        session: StreamSession, epoch: Int, ids: [Int], endIds: [Int], sampler: Sampler, text: StopFilter,
-        maxNewTokens: Int?
+        session: StreamSession, epoch: Int, ids: [Int], endIds: [Int], rows: TokenRows, sampler: Sampler,
+        text: StopFilter, maxNewTokens: Int?
     ) {
         (self.session, self.epoch, self.maxNewTokens) = (session, epoch, maxNewTokens)
         self.endIds = Set(endIds)
-        (self.sampler, self.text) = (sampler, text)
-        recent = ids.suffix(max(1, sampler.spec.repetitionWindow))
+        (self.rows, self.sampler, self.text) = (rows, sampler, text)
         toFeed = ids
     }
 
     /// What is not in the stream yet and belongs there: what the next turn begins with.
     public var unfed: [Int] { toFeed }
 
-    /// The next token; nil once the answer is over. An end id is the last token of its answer.
+    /// The next token; nil once the answer is over. An end id is the last token of its answer, and has no text.
     public func next() async throws -> Token? {
         if isOver { return nil }
         try Task.checkCancellation()
@@ -43,13 +43,13 @@ public actor Generation {
             isOver = true
             return nil
         }
-        let id = sampler.next(logits, recent: recent)
+        let id = try sampler.next(rows.rows(of: logits), recent: recent)
         made += 1
         remember(id)
         let isEnd = endIds.contains(id)
         toFeed = isEnd ? [] : [id]
         let isLast = isEnd || made == maxNewTokens
-        let certain = text.push(id)
+        let certain = isEnd ? "" : text.push(id)
         isOver = isLast || text.stopped
         return Token(id: id, text: isLast ? certain + text.finish() : certain)
     }
@@ -61,7 +61,8 @@ public actor Generation {
 
     /// Feeds what is to be fed; cancelled in the middle of a prompt, `toFeed` keeps the rest.
     private func feedAll() async throws -> [Float] {
-        let start = await session.position
+        let position = await session.position
+        let start = position == 0 ? session.manifest.prefix.count : position  // which a new stream feeds first
         do {
             let logits = try await session.feed(toFeed, epoch: epoch)
             toFeed = []

@@ -26,4 +26,7 @@ public struct StateTensor: Equatable, Sendable {
     public init(name: String, dtype: StateDtype, shape: [Int], bytes: Data) {
         (self.name, self.dtype, self.shape, self.bytes) = (name, dtype, shape, bytes)
     }
+
+    /// The same with nothing in it.
+    var zeroed: StateTensor { StateTensor(name: name, dtype: dtype, shape: shape, bytes: Data(count: bytes.count)) }
 }

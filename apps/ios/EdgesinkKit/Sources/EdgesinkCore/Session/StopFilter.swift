@@ -19,6 +19,7 @@ public struct StopFilter: Sendable {
 
     /// What is left at the end.
     public mutating func finish() -> String {
+        if stopped { return "" }
         let shown = release(detokenizer.finish())
         defer { held = [] }
         return shown + Self.joined(held)

@@ -10,6 +10,7 @@ public actor StreamSession {
     private var ring: Ring
     public private(set) var position = 0  // tokens fed since the stream started, its sink token included
     private var isFeeding = false
+    private var isBroken = false  // the state may hold what is not a number
     private var epoch = 0  // which stream: a generation of an earlier one ends
 
     /// `sinks`: pinned first tokens, 0 to the bundle's most; nil takes the bundle's default.
@@ -24,7 +25,8 @@ public actor StreamSession {
 
     /// Feed ids, any number from 1 up; float32 [V], the logits after the last.
     ///
-    /// A cancelled task stops between chunks, the stream then standing at what was fed.
+    /// A cancelled task stops between chunks, the stream then standing at what was fed. Throws `badNumbers` where a logit
+    /// is not finite: the stream can be reset or restored, but not go on.
     public func feed(_ ids: [Int]) async throws -> [Float] {
         try check(ids)
         try claim()
@@ -38,6 +40,7 @@ public actor StreamSession {
             start += size
             position += size
         }
+        try check(logits)
         return logits
     }
 
@@ -48,10 +51,14 @@ public actor StreamSession {
     }
 
     /// Start a new stream; `sinks` nil keeps the number. What the buffers held before is never seen.
-    public func reset(sinks: Int? = nil) throws {
-        guard !isFeeding else { throw busy }
-        ring = try manifest.stream.ring(sinks: sinks ?? ring.sinks)
-        position = 0
+    public func reset(sinks: Int? = nil) async throws {
+        try claim()
+        defer { isFeeding = false }
+        let ring = try manifest.stream.ring(sinks: sinks ?? ring.sinks)
+        if isBroken {  // rows that are masked count nothing times what they hold, which of NaN is NaN
+            try await backend.load(try await backend.state().map(\.zeroed))
+        }
+        (self.ring, position, isBroken) = (ring, 0, false)
         epoch += 1
     }
 
@@ -73,7 +80,7 @@ public actor StreamSession {
             reading: file, of: manifest, like: try await backend.state())
         let ring = try manifest.stream.ring(sinks: saved.sinks)
         try await backend.load(saved.state)
-        (self.ring, position) = (ring, saved.position)
+        (self.ring, position, isBroken) = (ring, saved.position, false)
         epoch += 1
     }
 
@@ -89,7 +96,7 @@ public actor StreamSession {
         }
         return try Generation(
             session: self, epoch: epoch, ids: ids, endIds: ignoresEnd ? [] : manifest.eosIds,
-            sampler: Sampler(sampling),
+            rows: tokenizer.rows, sampler: Sampler(sampling),
             text: StopFilter(Detokenizer(tokenizer), stop: stop), maxNewTokens: maxNewTokens)
     }
 
@@ -113,6 +120,14 @@ public actor StreamSession {
         isFeeding = true
     }
 
+    private func check(_ logits: [Float]) throws {
+        isBroken = isBroken || !logits.isFinite
+        guard isBroken else { return }
+        throw EdgesinkError(
+            .badNumbers, "the logits at position \(position - 1) of the stream are not finite",
+            remedy: EdgesinkError.broken)
+    }
+
     private func check(_ ids: [Int]) throws {
         guard !ids.isEmpty else { throw EdgesinkError(.badOption, "no ids", expected: "one id or more") }
         let vocab = manifest.vocab
@@ -132,4 +147,13 @@ public struct StreamStatus: Equatable, Sendable {
     public var sinksFilled: Int { min(position, ring.sinks) }
     public var windowFilled: Int { min(max(0, position - ring.sinks), ring.window) }
     public var forgotten: Int { ring.evicted(position) }
+}
+
+extension [Float] {
+    /// No infinity and no NaN; without a branch, so that many are looked at at once.
+    var isFinite: Bool {
+        withUnsafeBufferPointer { values in
+            values.reduce(UInt32(0)) { $0 | (($1.bitPattern & 0x7F80_0000) &+ 0x0080_0000) } & 0x8000_0000 == 0
+        }
+    }
 }

@@ -20,13 +20,26 @@ struct AddedTokens: Sendable {
     private let normalized: Finder
 
     init(_ json: [JSON], _ normalizer: Normalizer?) throws {
-        let entries = try json.map(Entry.init)
+        self.init(try json.map(Entry.init), normalizer)
+    }
+
+    init(_ entries: [Entry], _ normalizer: Normalizer?) {
         byId = Dictionary(entries.map { ($0.id, $0) }, uniquingKeysWith: { $1 })
         plain = Finder(entries.filter { !$0.isNormalized }.map { (scalars($0.content), $0) })
         normalized = Finder(
             entries.filter(\.isNormalized).map {
                 (normalizer?.normalized(scalars($0.content)) ?? scalars($0.content), $0)
             })
+    }
+
+    var ids: [Int32] { Array(byId.keys) }
+
+    /// Ids of the tokens that are marked special.
+    var specialIds: [Int32] { byId.values.filter(\.isSpecial).map(\.id) }
+
+    /// The same with `entry` instead of each, and one more.
+    func changed(_ entry: (Entry) -> Entry, and another: Entry, _ normalizer: Normalizer?) -> AddedTokens {
+        AddedTokens(byId.values.map(entry) + [another], normalizer)
     }
 
     func token(_ id: Int32) -> String? { byId[id]?.content }

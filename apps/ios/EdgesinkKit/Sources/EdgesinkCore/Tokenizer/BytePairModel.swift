@@ -72,6 +72,8 @@ struct BytePairModel: Sendable {
         return "<0x\(digits.count == 1 ? "0" : "")\(digits)>"
     }
 
+    var ids: [Int32] { Array(tokenOfId.keys) }
+
     func token(_ id: Int32) -> String? { tokenOfId[id] }
 
     func id(_ token: String) -> Int32? { idOfToken[Array(token.utf8)] }

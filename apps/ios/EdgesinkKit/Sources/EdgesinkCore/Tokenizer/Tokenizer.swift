@@ -2,15 +2,17 @@ import Foundation
 
 /// Text to ids and back: the bundle's `tokenizer.json`.
 ///
+/// Truncation, padding and tokens behind the text, which a file may ask for, are left out: they are for training.
 /// Byte-pair models of the GPT-2, Llama 3, Qwen 2, SmolLM 2, Mistral and Gemma families; a component of another kind
 /// is refused by name. Held to the `tokenizers` library by `tests/golden/tokenizer` and `tests/test_swift_tokenizer.py`.
 public struct Tokenizer: Sendable {
-    private let normalizer: Normalizer?
+    let normalizer: Normalizer?
     private let preTokenizer: PreTokenizer?
     private let model: BytePairModel
-    private let added: AddedTokens
+    var added: AddedTokens
     private let around: TokenFrame
-    private let decoder: TokenDecoder?
+    let decoder: TokenDecoder  // at the beginning of a text
+    public let rows: TokenRows  // of the logits, that have a token
 
     /// Read `tokenizer.json` of the bundle folder.
     public init(bundle: URL) throws {
@@ -30,13 +32,13 @@ public struct Tokenizer: Sendable {
 
     public init(json data: Data) throws {
         let json = try JSON.parse(data)
-        for cut in ["truncation", "padding"] where json[cut]?.isNull == false { throw unsupported("setting", cut) }
         normalizer = try Normalizer(json["normalizer"] ?? .null)
         preTokenizer = try PreTokenizer(json["pre_tokenizer"] ?? .null)
         model = try BytePairModel(json["model"] ?? .null)
         added = try AddedTokens(json["added_tokens"]?.array ?? [], normalizer)
         around = try TokenFrame(json["post_processor"] ?? .null)
         decoder = try TokenDecoder(json["decoder"] ?? .null)
+        rows = TokenRows(model.ids + added.ids)
     }
 
     /// Ids of `text`; `special` adds what the tokenizer puts around a plain text (a first token).
@@ -70,14 +72,14 @@ public struct Tokenizer: Sendable {
 
     private static let longestKept = 64  // scalars; longer words seldom come twice
 
-    /// Text of `ids`, special tokens left out.
+    /// Text of `ids`, special tokens left out: what a `Detokenizer` says of them one by one.
     public func decode(_ ids: some Sequence<Int>, skipSpecial: Bool = true) -> String {
-        let tokens = ids.compactMap { id -> String? in
-            guard let id = Int32(exactly: id), let token = added.token(id) ?? model.token(id) else { return nil }
-            return skipSpecial && added.isSpecial(id) ? nil : token
-        }
-        return (decoder?.decoded(tokens).joined()) ?? tokens.joined(separator: " ")
+        var detokenizer = Detokenizer(self, skipSpecial: skipSpecial)
+        return ids.map { detokenizer.push($0) }.joined() + detokenizer.finish()
     }
+
+    /// Whether the token means something to the model only, and has no text.
+    func isSpecial(_ id: Int) -> Bool { Int32(exactly: id).map(added.isSpecial) ?? false }
 
     /// The token as the vocabulary spells it; nil if there is no such id.
     public func token(_ id: Int) -> String? {
@@ -88,39 +90,32 @@ public struct Tokenizer: Sendable {
     public func id(_ token: String) -> Int? { (added.id(token) ?? model.id(token)).map(Int.init) }
 }
 
-/// What is put around a plain text: the `post_processor` of tokenizer.json, of which only templates add tokens.
+/// What is put before a plain text: the `post_processor` of tokenizer.json, of which only templates add tokens. What they
+/// put behind it is left out, as nothing could follow.
 struct TokenFrame: Sendable {
     private var front: [Int32] = []
-    private var back: [Int32] = []
 
     init(_ json: JSON) throws {
         guard let type = json["type"]?.string else { return }
         switch type {
         case "ByteLevel": break  // offsets only
-        case "TemplateProcessing": try read(json)
+        case "TemplateProcessing": front = try Self.front(json)
         case "Sequence":
-            for part in json["processors"]?.array ?? [] {
-                let inner = try TokenFrame(part)
-                (front, back) = (inner.front + front, back + inner.back)
-            }
+            for part in json["processors"]?.array ?? [] { front = try TokenFrame(part).front + front }
         default: throw unsupported("post_processor", type)
         }
     }
 
-    private mutating func read(_ json: JSON) throws {
-        var isBehind = false
-        for item in json["single"]?.array ?? [] {
-            if let name = item["SpecialToken"]?["id"]?.string {
-                let ids = json["special_tokens"]?[name]?["ids"]?.array?.compactMap {
-                    $0.int.flatMap(Int32.init(exactly:))
-                }
-                guard let ids else { throw unsupported("template with", name) }
-                if isBehind { back += ids } else { front += ids }
-            } else if item["Sequence"] != nil {
-                isBehind = true
-            }
+    private static func front(_ json: JSON) throws -> [Int32] {
+        var front: [Int32] = []
+        for item in (json["single"]?.array ?? []).prefix(while: { $0["Sequence"] == nil }) {
+            guard let name = item["SpecialToken"]?["id"]?.string else { continue }
+            let ids = json["special_tokens"]?[name]?["ids"]?.array?.compactMap { $0.int.flatMap(Int32.init(exactly:)) }
+            guard let ids else { throw unsupported("template with", name) }
+            for id in ids where !front.contains(id) { front.append(id) }  // each once
         }
+        return front
     }
 
-    func framed(_ ids: [Int32]) -> [Int32] { front + ids + back }
+    func framed(_ ids: [Int32]) -> [Int32] { front + ids }
 }

@@ -1,0 +1,72 @@
+"""Real GGUF files in bundles: as many bytes as they have, and their very logits. Minutes each: `-m slow -s`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import real_models
+from gguf import GGUFReader
+
+from edgesink.export.bundle import export
+from edgesink.manifest import Manifest
+from edgesink.reference import Reference, load_model
+from edgesink.runtime import kernels
+from edgesink.runtime.session import load
+from edgesink.runtime.tokenizer import Tokenizer
+from edgesink.spec import StreamSpec
+
+pytestmark = pytest.mark.slow
+
+STREAM = StreamSpec.fitted(window=60)
+TOKENS = 370  # more than 300 past the capacity
+MODELS = ["qwen-0.5b", "gemma3-270m", "qwen-1.5b"]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request, tmp_path_factory):
+    """(the GGUF file, its bundle, its manifest), one at a time."""
+    bundle = tmp_path_factory.mktemp(request.param) / "bundle"
+    path = real_models.fetch(request.param)
+    return path, bundle, export(path, bundle, "onnx", STREAM, "int4")
+
+
+def visible_bytes(manifest: Manifest) -> int:
+    """Of the rows of keys and values that a token sees, and writes, in float16."""
+    rows = {place: view.capacity for place, view in enumerate(manifest.views)}
+    return sum(2 * state.shape[1] * rows[state.view] * state.shape[3] for state in manifest.states)
+
+
+def test_a_step_reads_what_the_file_holds_and_the_state_that_it_sees(model):
+    path, bundle, manifest = model
+    tensors = sum(int(tensor.n_bytes) for tensor in GGUFReader(path).tensors)
+    read, state = manifest.step_weight_bytes, visible_bytes(manifest)
+    whole = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+    print(f"\n{path.name}: tensors {tensors}, read a step {read} (x {read / tensors:.4f}) and {state} of state; "
+          f"bundle {whole}, file {path.stat().st_size} (x {whole / path.stat().st_size:.4f})")  # fmt: skip
+    assert read + state <= 1.03 * tensors + state
+    assert whole <= 1.05 * path.stat().st_size
+
+
+@pytest.mark.skipif(not kernels.available_kernels(), reason="no C compiler when edgesink was installed")
+def test_logits_are_those_of_the_file_past_the_capacity(model, prose):
+    path, bundle, manifest = model
+    assert "rounded" not in manifest.weights
+    ids = Tokenizer.of_bundle(bundle).encode(prose, special=True)[:TOKENS]
+    reference = Reference(load_model(path), STREAM.sinks, STREAM.window)
+    expected = np.stack([reference.step(int(token)) for token in ids])
+    for name, options in {"kernels": {}, "standard operators": {"kernels": False}}.items():
+        stream = load(bundle, **options)
+        found = np.stack([stream.step(int(token)) for token in ids])
+        difference, agreed = np.abs(found - expected), found.argmax(1) == expected.argmax(1)
+        print(f"\n{path.name}, {name}: {stream.evicted} tokens past the capacity, max {difference.max():.3f}, "
+              f"mean {difference.mean():.4f}, argmax {agreed.mean():.4f}")  # fmt: skip
+        if name == "kernels":
+            assert difference.max() <= 0.1
+            assert agreed.mean() >= 0.98
+        else:
+            assert agreed.mean() >= 0.85, "activations are rounded to 8 bits"
+
+
+@pytest.fixture(scope="module")
+def prose() -> str:
+    return (Path(__file__).parent / "data" / "persuasion_opening.txt").read_text(encoding="utf-8")
