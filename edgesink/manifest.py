@@ -126,6 +126,7 @@ class Manifest:
     kv_write: KvWrite | None = None  # how new keys and values reach the state; None where the target has one way only
     vocabulary_bits: int = VOCABULARY_BITS  # of the embedding and the head, where the weights are quantised
     parts: int = 1  # packages that the layers are cut into, to be run one behind the other
+    sink_token_id: int | None = None  # what the model saw in front of everything: every stream begins with it
     step_weight_bytes: int | None = None  # of weights that one step reads; None where they were not counted
     format: int = FORMAT
 
@@ -139,7 +140,7 @@ class Manifest:
             raise BadBundle(f"step_weight_bytes {self.step_weight_bytes}", f"0 to {LARGEST_BYTES}", AGAIN)
         if not 0 < self.vocab <= LARGEST_SIZE:
             raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", AGAIN)
-        ids = (*self.eos_ids, self.bos_id or 0, *(self.turns.ids if self.turns else ()))
+        ids = (*self.eos_ids, self.bos_id or 0, *self.prefix, *(self.turns.ids if self.turns else ()))
         if outside := [id_ for id_ in ids if not 0 <= id_ < self.vocab]:
             raise BadBundle(f"token id {outside[0]}", f"0 to {self.vocab - 1}", AGAIN)
         if (self.turns is None) == (self.no_turns is None):
@@ -184,6 +185,16 @@ class Manifest:
             return (COREML_PACKAGE,)
         name, suffix = COREML_PACKAGE.split(".")
         return tuple(f"{name}.{part}.{suffix}" for part in range(self.parts))
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The ids that every stream begins with, before anything is fed: the sink token, or none."""
+        return () if self.sink_token_id is None else (self.sink_token_id,)
+
+    @property
+    def first_ids(self) -> tuple[int, ...]:
+        """The ids before a text that is not a chat: the sink token and the begin-of-sequence token, where there are."""
+        return self.prefix if self.bos_id is None else (*self.prefix, self.bos_id)
 
     @property
     def chat_notes(self) -> tuple[str, ...]:

@@ -116,6 +116,10 @@ def load_model(source: str | Path, device: str = "cpu", dtype: Any = None) -> An
             )
     except (OSError, ValueError, KeyError) as error:
         raise BadCheckpoint(f"transformers cannot read {path} ({error})", "", "download it again") from None
+    if getattr(config, "softmax_off_by_one", False):
+        from edgesink.off_by_one import use_off_by_one
+
+        use_off_by_one(model)
     return model.to(device).eval()
 
 

@@ -85,6 +85,7 @@ class ModelSpec:
     embedding_scale: float = 1.0  # of the embedding's rows, as the residual stream is held
     stream_scale: float = 1.0  # s: the residual stream is held divided by it, and the eps of norms over it by s²
     logits_scale: float = 1.0  # of the logits, which the last norm's weight takes along
+    off_by_one: bool = False  # softmax exp(x) / (1 + sum exp(x)): a head may look at nothing
     static_context: int | None = None  # tokens within which positions are as they stand here; None: any number
     norm_kind: NormKind = "rms"
     parallel: bool = False  # the MLP reads what attention reads, not what attention has added to

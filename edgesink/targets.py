@@ -149,6 +149,8 @@ def lacks(target: Target, precision: Precision, architecture: Mapping[str, Any])
             found.append(f"{name} {size} is not a multiple of {KERNELS_WHOLE[name]}")
     if sizes.get("head_dim", 0) > KERNELS_MOST_HEAD_DIM:
         found.append(f"head_dim {sizes['head_dim']} is more than {KERNELS_MOST_HEAD_DIM}")
+    if architecture.get("off_by_one"):
+        found.append("its softmax is off by one")
     norms = [norm for norm in KERNELS_NORM if norm in architecture.get("weights", ())]
     if architecture.get("norm_kind") == "layer" and norms:
         found.append(f"{norms[0]} is a LayerNorm")

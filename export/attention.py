@@ -52,6 +52,9 @@ class SinkCorrectedOps(IntegerOps, Protocol):
     def join_mask(self, sink_columns: Value, ring_columns: Value) -> Value:
         """[1, H, T, S] and [1, H, T, R] -> [1, H, T, rows]."""
 
+    def append_zero(self, x: Value, axis: int) -> Value:
+        """A zero behind the last along the axis, -1 or -2."""
+
     def capped(self, x: Value, cap: float) -> Value:
         """cap tanh(x / cap), elementwise."""
 
@@ -113,6 +116,8 @@ class SinkCorrected:
             mask = ops.join_mask(self._correction(q, keys) + self.sink_mask, self.ring_mask)
         else:
             mask = self.mask
+        if self.spec.off_by_one:
+            keys, values, mask = ops.append_zero(keys, -2), ops.append_zero(values, -2), ops.append_zero(mask, -1)
         return ops.attend(ops.rotate(q, *self.query_phase), keys, values, mask, self.spec.cap)
 
     def _correction(self, q: Value, keys: Value) -> Value:
@@ -168,6 +173,8 @@ class BoundedFrame:
     ) -> None:
         if spec.positions != "cache":
             raise BadOption("positions 'original' on this target", "cache: a distance that grows has no bounded frame")
+        if spec.off_by_one:
+            raise BadOption("a softmax off by one on this target", "target onnx")
         self.ops, self.buffers, self.spec = ops, buffers, spec
         rows = Rows.in_frame(ops, buffers, spec, ids, position, sinks, length)
         self.slot, self.is_sink = rows.slot, rows.is_sink

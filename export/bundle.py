@@ -41,11 +41,12 @@ def export(
     kv_write: KvWrite | None = None,
     vocabulary_bits: int | None = None,
     parts: int = 1,
+    sink_token: int | None = None,
     say: Say = silent,
     calibration: np.ndarray | None = None,
 ) -> Manifest:
     """`write_bundle` with the recipe's fields as arguments; those left out take the target's defaults."""
-    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
+    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts, sink_token)
     return write_bundle(checkpoint_path, out, recipe, progress, say, calibration)
 
 
@@ -137,6 +138,7 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
         kv_write=recipe.kv_write,
         vocabulary_bits=recipe.vocabulary_bits,
         parts=recipe.parts,
+        sink_token_id=checkpoint.sink_token_id if recipe.sink_token is None else recipe.sink_token,
     )
 
 

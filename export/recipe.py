@@ -27,6 +27,7 @@ class Recipe:
     kv_write: KvWrite | None  # how new keys and values reach the state; None where the target has one way only
     vocabulary_bits: int  # of the embedding and the head, where weights are quantised: 4 or 8
     parts: int  # packages that the layers are cut into
+    sink_token: int | None = None  # id that every stream begins with; None: as the checkpoint says
 
     def __post_init__(self) -> None:
         check_supported(
@@ -42,18 +43,24 @@ class Recipe:
         kv_write: KvWrite | None = None,
         vocabulary_bits: int | None = None,
         parts: int = 1,
+        sink_token: int | None = None,
     ) -> Recipe:
         """The recipe with what was left open as the target has it by default."""
         check_target(target)
         if vocabulary_bits is None:
             vocabulary_bits = default_vocabulary_bits(target, precision)
         stream = stream or StreamSpec.fitted(target=target)
-        return cls(target, stream, precision, kv_write or default_kv_write(target), vocabulary_bits, parts)
+        kv_write = kv_write or default_kv_write(target)
+        return cls(target, stream, precision, kv_write, vocabulary_bits, parts, sink_token)
 
     def check_model(self, model: ModelSpec) -> None:
         """BadOption if the model cannot be cut so, cannot look back so far, or has a window shorter than a chunk."""
         if not 1 <= self.parts <= model.layers:
             raise BadOption(f"--parts {self.parts}", f"1 to {model.layers}, the model's layers")
+        if model.off_by_one and self.target != "onnx":
+            raise BadOption(f"a softmax off by one for target {self.target}", "target onnx", "take --target onnx")
+        if self.sink_token is not None and not 0 <= self.sink_token < model.vocab:
+            raise BadOption(f"--sink-token {self.sink_token}", f"0 to {model.vocab - 1}, an id of the vocabulary")
         shortest = min(ring.capacity for ring in model.rings(self.stream))
         if shortest < self.stream.chunk:
             raise BadOption(

@@ -41,6 +41,7 @@ class AttentionSpec:
     positions: Positions  # how far a sink seems
     slopes: tuple[float, ...] = ()  # what a token of distance takes off each query head's scores; (): nothing
     cap: float | None = None  # c: a score is c tanh(score / c); None: as it is
+    off_by_one: bool = False  # a row of zeros is seen too: softmax exp(x) / (1 + sum exp(x))
 
     @classmethod
     def of(cls, model: ModelSpec, stream: StreamSpec, view: View) -> AttentionSpec:
@@ -57,6 +58,7 @@ class AttentionSpec:
             positions=stream.positions,
             slopes=view.slopes,
             cap=model.score_cap,
+            off_by_one=model.off_by_one,
         )
 
 

@@ -120,6 +120,9 @@ class TorchOps:
     def concatenate(self, *parts: Tensor) -> Tensor:
         return torch.cat(parts)
 
+    def append_zero(self, x: Tensor, axis: int) -> Tensor:
+        return torch.nn.functional.pad(x, (0, 1) if axis == -1 else (0, 0, 0, 1))
+
     def angles(self, position: Tensor, frequencies: np.ndarray) -> tuple[Tensor, Tensor]:
         angle = position.double()[:, None] * torch.from_numpy(frequencies).to(self._device)
         return angle.cos(), angle.sin()

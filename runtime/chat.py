@@ -31,7 +31,7 @@ class Unfed:
 
     def rest(self, position: int) -> list[int]:
         """What must be fed before another turn: a message that was read in part stays so, and its turn is closed."""
-        fed = position - self.start
+        fed = max(0, position - self.start)
         if fed <= len(self.answer):
             return list(self.answer[fed:])
         fed -= len(self.answer)
@@ -73,7 +73,7 @@ class Chat:
         if self._script.repeats_system:
             raise BadOption("a pinned system prompt", "none: this model's turns repeat it in every message")
         before, _ = around_message(self._script.first)
-        self.stream.reset(sinks=len(self._encode(before)))
+        self.stream.reset(sinks=len(self.stream.manifest.prefix) + len(self._encode(before)))
         self._unfed = Unfed(0)
 
     def reset(self) -> None:
@@ -114,7 +114,7 @@ class Chat:
         pieces = self._script.first if is_first else self._script.later
         before, behind = around_message(pieces)
         return Unfed(
-            position,
+            position or len(self.stream.manifest.prefix),  # which a new stream feeds first
             tuple(rest),
             tuple(self._encode(pieces, message, goes_on=not is_first)),
             len(self._encode(before, goes_on=not is_first)),

@@ -30,7 +30,7 @@ class Stream:
 
     Attributes:
         manifest: what the bundle says of itself.
-        position: tokens fed since the stream started.
+        position: tokens fed since the stream started, the model's sink token included: it goes in front of the first.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest, backend: Backend, sinks: int | None = None) -> None:
@@ -96,6 +96,8 @@ class Stream:
     def feed(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """`prefill` without the copy: the array returned is overwritten by the next call."""
         array = self._checked(ids)
+        if self.position == 0:
+            array = np.concatenate([np.array(self.manifest.prefix, np.int64), array])
         start = 0
         for size in self._ring.chunks(len(array)):
             self._backend.feed(array[start : start + size], self.position, self._ring.sinks)

@@ -64,8 +64,8 @@ def _ids(bundle: Path, text: list[Path]) -> Iterator[int]:
     from edgesink.runtime.tokenizer import Tokenizer
     from edgesink.sample_text import lines
 
-    tokenizer, bos_id = Tokenizer.of_bundle(bundle), Manifest.read(bundle).bos_id
-    yield from [] if bos_id is None else [bos_id]
+    tokenizer = Tokenizer.of_bundle(bundle)
+    yield from Manifest.read(bundle).first_ids
     if text:
         yield from Text(text, tokenizer).endless()
     say("no --text: made-up lines are read, and a real text says more")

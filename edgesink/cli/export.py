@@ -76,6 +76,13 @@ def export(
             "int4 with regard to what its first 2048 tokens show to matter. Default: all alike."
         ),
     ] = None,
+    sink_token: Annotated[
+        int | None,
+        typer.Option(
+            help="Id of a token that the model was trained with in front of every sample: every stream begins with it. "
+            "Default: sink_token_id of config.json, or none."
+        ),
+    ] = None,
 ) -> None:
     """Export a model to a bundle folder that streams forever.
 
@@ -88,7 +95,7 @@ def export(
     from edgesink.export.source import find_checkpoint
 
     goal = out or Path(f"{understand(model).short}-{target}-{precision}")
-    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts)
+    recipe = Recipe.fitted(target, stream, precision, kv_write, vocabulary_bits, parts, sink_token)
     talk = on_terminal()
     checkpoint = find_checkpoint(model, talk.say)
     ids = first_ids(checkpoint, calibrate, CALIBRATION_TOKENS) if calibrate else None

@@ -38,6 +38,8 @@ def inspect(
     if manifest.target == "onnx":
         print(f"kernels   {_kernels(manifest)}")
     print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")
+    if manifest.sink_token_id is not None:
+        print(f"begins    with token {manifest.sink_token_id}, the model's own sink token, whatever it is fed")
     for view in manifest.views:
         if not view.sinks:
             print(f"and       in some layers the last {view.capacity} alone, as the model was trained")

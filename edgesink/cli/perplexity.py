@@ -104,7 +104,7 @@ def ppl(
     if any(one.mode == "recompute" for one in planned):
         bundles["recompute"] = first if run == 1 else longer_bundle(model, window + run - 1, precision, on_terminal())
     manifest = Manifest.read(first)
-    source = Text(require_texts(text), Tokenizer.of_bundle(first), manifest.bos_id, skip, keep=max(int_list(sinks)))
+    source = Text(require_texts(text), Tokenizer.of_bundle(first), manifest.first_ids, skip, keep=max(int_list(sinks)))
     total = tokens or source.count()
     measurement = Measurement(
         bundles=bundles,

@@ -9,27 +9,39 @@ from pathlib import Path
 import numpy as np
 
 from edgesink.evaluate.texts import Text
+from edgesink.export.checkpoint import Checkpoint, open_checkpoint
+from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.runtime.tokenizer import Tokenizer
 
 
 def pieces_of(checkpoint_path: Path, files: Sequence[Path], length: int) -> Iterator[np.ndarray]:
-    """The files read once, cut into pieces of `length` ids, int64 [length] each; the rest is not handed out."""
-    text = Text(files, _tokenizer_of(checkpoint_path))
-    for block in text.blocks(text.count() // length * length, length):
-        yield block.ids
+    """The files read once, cut into pieces of `length` ids, int64 [length] each; the rest is not handed out.
+
+    A model's sink token stands in front of every piece.
+    """
+    checkpoint = open_checkpoint(checkpoint_path)
+    front = _front(checkpoint)
+    text, cut = Text(files, _tokenizer_of(checkpoint)), length - len(front)
+    for block in text.blocks(text.count() // cut * cut, cut):
+        yield np.concatenate([front, block.ids])
 
 
 def first_ids(checkpoint_path: Path, file: Path, most: int) -> np.ndarray:
-    """The beginning of a file, at most `most` ids: int64 [n]. BadOption if there is none."""
-    text = Text([file], _tokenizer_of(checkpoint_path))
+    """The beginning of a file, behind the model's sink token if it has one: int64 [n], at most `most` of the file's.
+
+    BadOption if there is none.
+    """
+    checkpoint = open_checkpoint(checkpoint_path)
+    text = Text([file], _tokenizer_of(checkpoint))
     tokens = min(most, text.count())
-    return np.concatenate([block.ids for block in text.blocks(tokens, tokens)])
+    return np.concatenate([_front(checkpoint), *(block.ids for block in text.blocks(tokens, tokens))])
 
 
-def _tokenizer_of(checkpoint_path: Path) -> Tokenizer:
-    from edgesink.export.checkpoint import open_checkpoint
-    from edgesink.export.tokenizer_files import write_tokenizer
+def _front(checkpoint: Checkpoint) -> np.ndarray:
+    return np.array([] if checkpoint.sink_token_id is None else [checkpoint.sink_token_id], np.int64)
 
+
+def _tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
-        write_tokenizer(open_checkpoint(checkpoint_path), Path(folder))
+        write_tokenizer(checkpoint, Path(folder))
         return Tokenizer.of_bundle(Path(folder))

@@ -156,6 +156,7 @@ class Recompute:
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
+        self._prefix = np.array(scorer.manifest.prefix, np.int64)  # a fresh stream begins with it too
         self._recent = np.empty(0, np.int64)  # the last ids, up to a window
 
     def read(self, block: Block, sampling: Sampling) -> np.ndarray:
@@ -165,9 +166,11 @@ class Recompute:
         nats = [np.empty(0, np.float32)]
         for run in _runs(sampling.sampled(block)):
             first, last = before + int(run[0]), before + int(run[-1]) + 1
-            window = slice(max(0, first + 1 - sampling.capacity), last)
+            window = slice(max(0, first + 1 - sampling.capacity + len(self._prefix)), last)
             self.scorer.reset(self.scorer.ring.sinks)
-            nats.append(self.scorer.feed(ids[window], following[window])[-len(run) :])
+            seen = np.append(self._prefix, ids[window])
+            targets = np.append(self._prefix, following[window])  # those in front are not looked at
+            nats.append(self.scorer.feed(seen, targets)[-len(run) :])
         self._recent = ids[-sampling.capacity :]
         return np.concatenate(nats)
 

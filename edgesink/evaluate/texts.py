@@ -36,13 +36,13 @@ class Block:
 
 
 class Text:
-    """Files one after the other as ids; `first`, a begin-of-sequence id, stands before them once.
+    """Files one after the other as ids; those of `first`, a sink token or a begin-of-sequence id, stand in front once.
 
     After the first `keep` ids, `skip` are left out: a stream begins with the same sinks, and goes on further on.
     """
 
     def __init__(
-        self, files: Sequence[Path], encoder: Encoder, first: int | None = None, skip: int = 0, keep: int = 0
+        self, files: Sequence[Path], encoder: Encoder, first: Sequence[int] = (), skip: int = 0, keep: int = 0
     ) -> None:
         for file in files:
             if not file.is_file():
@@ -78,8 +78,7 @@ class Text:
             yield from piece.tolist()
 
     def _pieces(self, again: bool) -> Iterator[np.ndarray]:
-        if self._first is not None:
-            yield np.array([self._first], np.int64)
+        yield np.array(self._first, np.int64)
         read = 0
         for file in itertools.cycle(self.files) if again else self.files:
             empty = True

@@ -61,7 +61,7 @@ def verify_bundle(
     torch = partial(TorchRunner, manifest, checkpoint_path, device, torch_type) if torch_type else None
     runners = open_runners(bundle, manifest, device, compute_units, torch)
     oracle = _oracle(manifest, checkpoint_path, ring, device)
-    ids = sample_ids(bundle, tokens or 2 * ring.rows + ring.chunk)
+    ids = np.append(np.array(manifest.prefix, np.int64), sample_ids(bundle, tokens or 2 * ring.rows + ring.chunk))
     limits = [
         torch_tolerance(torch_type, ring.sinks)
         if torch_type and runner.kind == "torch"
@@ -111,7 +111,8 @@ def _record(bundle: Path, manifest: Manifest, report: Report, ids: np.ndarray) -
     golden = bundle / GOLDEN_STREAM
     golden.unlink(missing_ok=True)
     if not report.failures:
-        data = {"format": 1, "sinks": report.sinks, "prompt": ids.tolist(), "expected": report.greedy[1]}
+        prompt = ids[len(manifest.prefix) :].tolist()  # a device begins its stream with the prefix anyway
+        data = {"format": 1, "sinks": report.sinks, "prompt": prompt, "expected": report.greedy[1]}
         golden.write_text(json.dumps(data) + "\n", encoding="utf-8")
         replace_manifest(bundle, dataclasses.replace(manifest, files=(*others, describe_file(bundle, golden))))
 

@@ -36,6 +36,7 @@ class Checkpoint(Protocol):
 
     path: Path
     model: ModelSpec
+    sink_token_id: int | None  # stood in front of every sample in training, if the checkpoint says so
 
     @property
     def bos_id(self) -> int | None:

@@ -139,6 +139,14 @@ def end_ids(where: str, value: Any, vocab: int) -> set[int]:
     return set(ids)
 
 
+def sink_token(config: Fields, vocab: int) -> int | None:
+    """The id of `sink_token_id`: a token that the model was trained with in front of every sample."""
+    value = config.get("sink_token_id")
+    if value is not None and (type(value) is not int or not 0 <= value < vocab):
+        raise config.error("sink_token_id", f"an id from 0 to {vocab - 1}, the vocabulary's", "", "correct it there")
+    return value
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object."""
     try:

@@ -20,6 +20,7 @@ from edgesink.export.checkpoint.config import (
     check_quantization,
     end_ids,
     read_object,
+    sink_token,
     transformers_defaults,
 )
 from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer, tokenizer_of_folder
@@ -54,6 +55,7 @@ class SafetensorsCheckpoint:
         check_quantization(config)
         self.model = self._family.read(config, _name(config.get("_name_or_path"), path))
         self._config_ends = self._end_ids(config)
+        self.sink_token_id = sink_token(config, self.model.vocab)
         config.refuse_unread(NEUTRAL, HARMLESS, MEANINGS)
         check_sizes(defaults | values, self.model, config.where)
         self._open: dict[str, Any] = {}

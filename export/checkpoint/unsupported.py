@@ -19,8 +19,6 @@ NOT_DECODERS: Mapping[str, str] = {  # after a semicolon the way out
             "deepseek2",
             "ernie4_5_moe",
             "glm4_moe",
-            "gpt_oss",
-            "gpt-oss",
             "granitemoe",
             "granitemoeshared",
             "grok",
@@ -39,6 +37,10 @@ NOT_DECODERS: Mapping[str, str] = {  # after a semicolon the way out
             "smallthinker",
         ),
         "a mixture of experts; choose the family's dense model",
+    ),
+    **dict.fromkeys(
+        ("gpt_oss", "gpt-oss"),
+        "a mixture of experts with learned sink logits, which are scalars in the softmax and no tokens to pin",
     ),
     **dict.fromkeys(
         ("minicpm3",),

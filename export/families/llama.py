@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,8 +15,12 @@ from edgesink.spec import ModelSpec
 
 
 def of_config(config: Fields, name: str) -> ModelSpec:
-    """transformers' Llama sees everything: a field of a window is left unread, and refused."""
-    return alike(config, decoder_of_config(config, name), None)
+    """transformers' Llama sees everything: a field of a window is left unread, and refused.
+
+    `softmax_off_by_one` is a field of our own, which models trained with a zero sink carry (apps/sinktoken).
+    """
+    model = replace(decoder_of_config(config, name), off_by_one=config.flag("softmax_off_by_one", False))
+    return alike(config, model, None)
 
 
 def hub_derived(key: str, model: ModelSpec) -> np.ndarray | None:

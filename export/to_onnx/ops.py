@@ -199,6 +199,12 @@ class OnnxOps(StepOps):
     def column(self, x: Value) -> Value:
         return self.graph.unsqueeze(x, 1)
 
+    def append_zero(self, x: Value, axis: int) -> Value:
+        """The whole of `x` is copied: a model that needs it has no faster way without a kernel of its own."""
+        graph = self.graph
+        zero = graph.like(x, 0.0)
+        return graph.node("Pad", x, graph.constant([0, 1], np.int64), zero, graph.constant([axis], np.int64))
+
     def rotate(self, x: Value, cos: Value, sin: Value) -> Value:
         return self.graph.node("RotaryEmbedding", x, cos, sin)
 

@@ -60,7 +60,11 @@ public struct Manifest: Equatable, Sendable {
     public let kvWrite: KvWrite?  // nil where the target has one way only
     public let vocabularyBits: Int  // of the embedding and the head, where the weights are quantised
     public let parts: Int  // packages that the layers are cut into, to be run one behind the other
+    public let sinkTokenId: Int?  // what the model saw in front of everything: every stream begins with it
     public let stepWeightBytes: Int?  // of weights that one step reads; nil where they were not counted
+
+    /// The ids that every stream begins with, before anything is fed: the sink token, or none.
+    public var prefix: [Int] { sinkTokenId.map { [$0] } ?? [] }
 
     /// Of every state: a bundle has one.
     public var stateDtype: StateDtype { states[0].dtype }
@@ -120,7 +124,7 @@ extension Manifest {
             [
                 "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
                 "eos_ids", "turns", "no_turns", "files", "tools", "architecture", "parity", "kv_write",
-                "vocabulary_bits", "parts", "step_weight_bytes", "format",
+                "vocabulary_bits", "parts", "sink_token_id", "step_weight_bytes", "format",
             ])
         target = try fields.choice("target")
         name = try fields.string("name")
@@ -142,6 +146,7 @@ extension Manifest {
         kvWrite = try fields.optional("kv_write") { try fields.choice($0) }
         vocabularyBits = try fields.int("vocabulary_bits")
         parts = try fields.int("parts")
+        sinkTokenId = try fields.optional("sink_token_id", fields.int)
         stepWeightBytes = try fields.optional("step_weight_bytes", fields.int)
         try check()
     }

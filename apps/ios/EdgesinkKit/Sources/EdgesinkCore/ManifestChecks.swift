@@ -15,7 +15,8 @@ extension Manifest {
             throw fault("step_weight_bytes \(read)", "0 to \(Self.largestBytes)")
         }
         if !(1...largestSize).contains(vocab) { throw fault("a vocabulary of \(vocab)", "1 to \(largestSize)") }
-        if let outside = (eosIds + [bosId ?? 0] + (turns?.ids ?? [])).first(where: { !(0..<vocab).contains($0) }) {
+        let ids = eosIds + [bosId ?? 0] + prefix + (turns?.ids ?? [])
+        if let outside = ids.first(where: { !(0..<vocab).contains($0) }) {
             throw fault("token id \(outside)", "0 to \(vocab - 1)")
         }
         if (turns == nil) == (noTurns == nil) {

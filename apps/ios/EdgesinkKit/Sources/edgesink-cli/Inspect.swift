@@ -23,6 +23,7 @@ enum Inspect {
             ("sinks", .int(manifest.stream.sinks)), ("max_sinks", .int(manifest.stream.maxSinks)),
             ("window", .int(manifest.stream.window)), ("capacity", .int(manifest.stream.capacity)),
             ("chunk", .int(manifest.stream.chunk)), ("positions", .string(manifest.stream.positions.rawValue)),
+            ("sink_token_id", manifest.sinkTokenId.map(JSON.int) ?? .null),
             ("fingerprint", .string(manifest.fingerprint)),
         ]
         if arguments.has("json") {

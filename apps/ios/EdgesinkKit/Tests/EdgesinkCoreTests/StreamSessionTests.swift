@@ -45,6 +45,20 @@ struct StreamSessionTests {
         #expect(try await other.feed([9]) == session.feed([9]))
     }
 
+    @Test func everyStreamBeginsWithTheModelsSinkToken() async throws {
+        let manifest = try toyManifest(sinkToken: 7)
+        let session = try StreamSession(manifest: manifest, backend: ToyBackend(manifest: manifest), sinks: 1)
+        let ring = await session.status.ring
+        for _ in 0..<2 {  // and after a reset once more
+            let logits = try await session.feed(Array(0..<100))
+            #expect(Sampler.argmax(logits) == ToyBackend.next(after: [7] + Array(0..<100), ring))
+            #expect(await session.position == 101)
+            let next = try await session.feed([9])
+            #expect(Sampler.argmax(next) == ToyBackend.next(after: [7] + Array(0..<100) + [9], ring))
+            try await session.reset()
+        }
+    }
+
     @Test func givesTheSameForChunksOfAnySizes() async throws {
         var answers: Set<[Float]> = []
         for pieces in [1, 3, 8, 31, 200] {

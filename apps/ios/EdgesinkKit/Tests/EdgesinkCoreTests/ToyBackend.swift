@@ -70,10 +70,11 @@ actor ToyBackend: ModelBackend {
 }
 
 /// A manifest for toys: 2 layers, window 28, 4 sinks, at most 16, chunks of 8.
-func toyManifest(eos: [Int] = [], vocab: Int = 256) throws -> Manifest {
+func toyManifest(eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil) throws -> Manifest {
     let text = try Golden.manifest("good").text
     let changed = text.replacing("\"eos_ids\": [0, 2]", with: "\"eos_ids\": \(eos)")
         .replacing("\"vocab\": 256", with: "\"vocab\": \(vocab)")
+        .replacing("\"sink_token_id\": null", with: "\"sink_token_id\": \(sinkToken.map { "\($0)" } ?? "null")")
     return try Manifest(json: Data(changed.utf8))
 }
 

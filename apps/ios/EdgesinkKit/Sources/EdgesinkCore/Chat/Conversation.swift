@@ -57,7 +57,8 @@ public actor Conversation {
             throw EdgesinkError(
                 .badOption, "a pinned system prompt", expected: "none: this model's turns repeat it in every message")
         }
-        return try encoder.encode(script.first.beforeMessage.written(system: system, user: "", date: Date())).count
+        let before = try encoder.encode(script.first.beforeMessage.written(system: system, user: "", date: Date()))
+        return session.manifest.prefix.count + before.count
     }
 
     /// Write the conversation to a session file: what the model still remembers, not a transcript.

@@ -61,7 +61,8 @@ public actor Generation {
 
     /// Feeds what is to be fed; cancelled in the middle of a prompt, `toFeed` keeps the rest.
     private func feedAll() async throws -> [Float] {
-        let start = await session.position
+        let position = await session.position
+        let start = position == 0 ? session.manifest.prefix.count : position  // which a new stream feeds first
         do {
             let logits = try await session.feed(toFeed, epoch: epoch)
             toFeed = []

@@ -8,7 +8,7 @@ public actor StreamSession {
     public nonisolated let manifest: Manifest
     private let backend: any ModelBackend
     private var ring: Ring
-    public private(set) var position = 0  // tokens fed since the stream started
+    public private(set) var position = 0  // tokens fed since the stream started, its sink token included
     private var isFeeding = false
     private var isBroken = false  // the state may hold what is not a number
     private var epoch = 0  // which stream: a generation of an earlier one ends
@@ -31,6 +31,7 @@ public actor StreamSession {
         try check(ids)
         try claim()
         defer { isFeeding = false }
+        let ids = position == 0 ? manifest.prefix + ids : ids
         var logits: [Float] = []
         var start = 0
         for size in ring.chunks(ids.count) {
