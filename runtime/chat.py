@@ -70,7 +70,7 @@ class Chat:
 
     def pin_system(self) -> None:
         """Start anew with the whole system prompt as sinks; BadOption if the bundle cannot pin that many."""
-        if self._script.repeats_system:
+        if self.repeats_system:
             raise BadOption("a pinned system prompt", "none: this model's turns repeat it in every message")
         before, _ = around_message(self._script.first)
         self.stream.reset(sinks=len(self.stream.manifest.prefix) + len(self._encode(before)))
@@ -92,6 +92,29 @@ class Chat:
         """Go on from a session file; BadSession leaves the conversation as it was."""
         self.stream.restore(path)
         self._unfed = Unfed(self.stream.position)
+
+    @property
+    def repeats_system(self) -> bool:
+        """Whether every message carries the system prompt, and not only the first."""
+        return self._script.repeats_system
+
+    @property
+    def begins_with_system(self) -> bool:
+        """Whether a new conversation begins with a system prompt that no later message carries."""
+        return self._system is not None and not self.repeats_system
+
+    def forgotten(self, message: str) -> tuple[int, int]:
+        """The tokens of a message that would be fed next, and how many of its first no answer to it will see.
+
+        Raises:
+            BadOption: as `answer`.
+        """
+        self._turns.check_message(message)
+        unfed = self._with_turn(message)
+        begin = unfed.start + len(unfed.answer) + unfed.before
+        end = unfed.start + len(unfed.answer) + len(unfed.turn)
+        size = len(unfed.turn) - unfed.before - len(unfed.closing)
+        return size, min(size, max(0, end - self.stream.window - max(begin, self.stream.sinks)))
 
     def answer(self, message: str, max_new_tokens: int | None = None) -> Iterator[Token]:
         """Feed a message and yield the answer. Stop asking, and the next message goes on from what was said.

@@ -64,6 +64,30 @@ def test_chat_answers_once_and_keeps_a_session(bundle, tmp_path):
     assert session.stat().st_size > size
 
 
+def test_a_session_says_which_options_it_overrules(bundle, tmp_path):
+    session = tmp_path / "session"
+
+    def said(*options):
+        result = run("chat", bundle, "-m", "hi", "--max-new-tokens", "2", "--session", session, *options)
+        assert result.exit_code == 0
+        return [line for line in result.stderr.splitlines() if "ignored" in line]
+
+    assert said("--system", "A", "--sinks", "2") == []
+    assert said("--sinks", "2") == []
+    sinks, system = said("--system", "B", "--sinks", "0")
+    assert sinks == f"(--sinks is ignored: {session} keeps the 2 sinks that it began with, not 0)"
+    assert system.startswith("(--system is ignored")
+    assert said("--system", "B", "--pin-system")[0].startswith("(--pin-system is ignored")
+
+
+def test_a_message_longer_than_the_window_is_said_to_be_forgotten_in_part(bundle):
+    result = run("chat", bundle, "--max-new-tokens", "1", stdin="a\n" + "b" * 100 + "\nc\n")
+    said = [line for line in result.stderr.splitlines() if line.startswith("(the message is")]
+    behind = len("E") + len("B") + len("assistant: ")
+    first = 100 + behind - 61
+    assert said == [f"(the message is 100 tokens and the window 61: the answer does not see the first {first})"]
+
+
 def test_chat_reads_messages_and_commands_from_a_pipe(bundle, tmp_path):
     saved = tmp_path / "saved"
     result = run(

@@ -181,7 +181,7 @@ def test_no_command_ends_the_conversation(bundle, monkeypatch, command, line):
 def test_an_unknown_command_is_named_and_a_space_sends_it(bundle, monkeypatch, command):
     monkeypatch.setattr("sys.stdin", io.StringIO("/etc/passwd is a file\n /etc/passwd is a file\n/status\n"))
     code, _, err = command("chat", bundle, "--max-new-tokens", 2)
-    unknown, status = err.splitlines()
+    unknown, _, status = err.splitlines()  # between them, that the message is longer than the window
     assert code == 0
     assert "/etc/passwd is no command" in unknown
     assert not status.startswith("0 of")

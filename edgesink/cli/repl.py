@@ -43,6 +43,30 @@ def show(tokens: Iterable[Token]) -> str:
     return f"{(count - 1) / (time.perf_counter() - first):.0f} tokens/s, first after {first - start:.2f} s"
 
 
+def reply(chat: Chat, message: str, max_new_tokens: int | None) -> str:
+    """Show the answer to a message, and say before it what of the message is forgotten by then. Returns as `show`."""
+    size, lost = chat.forgotten(message)
+    if lost:
+        window = chat.stream.window
+        say(f"(the message is {size} tokens and the window {window}: the answer does not see the first {lost})")
+    return show(chat.answer(message, max_new_tokens))
+
+
+def resume(chat: Chat, session: Path, asks_for_sinks: str | None) -> None:
+    """Go on from a session file, and say which options it overrules.
+
+    Args:
+        asks_for_sinks: the option that set the sinks which the stream has now.
+    """
+    asked = chat.stream.sinks
+    chat.restore(session)
+    sinks = chat.stream.sinks
+    if asks_for_sinks and sinks != asked:
+        say(f"({asks_for_sinks} is ignored: {session} keeps the {sinks} sinks that it began with, not {asked})")
+    if chat.begins_with_system and chat.stream.position:
+        say(f"(--system is ignored: {session} keeps the system prompt that it began with, until /reset)")
+
+
 @contextmanager
 def kept(chat: Chat, session: Path | None) -> Iterator[None]:
     """A conversation that is saved to `session` however it ends: by its last message, an error or a signal."""
@@ -88,7 +112,7 @@ def converse(chat: Chat, max_new_tokens: int | None) -> None:
             continue
         try:
             text = message.removeprefix(" ") if message.startswith(" /") else message
-            speed = show(chat.answer(text, max_new_tokens))
+            speed = reply(chat, text, max_new_tokens)
         except EdgesinkError as error:  # the conversation goes on
             say(str(error))
             continue

@@ -60,7 +60,7 @@ def chat(
     """
     import edgesink
     from edgesink.bundles import find_bundle
-    from edgesink.cli.repl import converse, kept, show
+    from edgesink.cli.repl import converse, kept, reply, resume
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
 
@@ -70,10 +70,10 @@ def chat(
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     talk = Chat(stream, system, sampling, pin_system)
     if session and os.path.lexists(session):
-        talk.restore(session)
+        resume(talk, session, "--pin-system" if pin_system else "--sinks" if sinks is not None else None)
     with kept(talk, session):
         if message is not None:
-            say(f"({show(talk.answer(message, max_new_tokens))})")
+            say(f"({reply(talk, message, max_new_tokens)})")
         else:
             converse(talk, max_new_tokens)
 
