@@ -95,6 +95,9 @@ def write_bundle(
         say("this checkpoint names no end token: an answer goes on until it is stopped")
     if dropped := checkpoint.dropped_tokens:
         say(f"the embedding has no row for {', '.join(dropped)}: in a text they are like any other words")
+    seen, trained = recipe.stream.capacity, checkpoint.model.context
+    if seen > trained:
+        say(f"a token sees {seen} tokens, and the model was trained with {trained}: export with a --window that fits")
     return manifest
 
 

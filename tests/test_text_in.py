@@ -162,6 +162,13 @@ def test_a_checkpoint_without_an_end_is_said_to_have_none(tmp_path):
     assert said == ["this checkpoint names no end token: an answer goes on until it is stopped"]
 
 
+@pytest.mark.parametrize(("window", "capacities"), [(29, []), (30, ["33"])])
+def test_a_window_beyond_what_the_model_was_trained_with_is_said(tmp_path, window, capacities):
+    toy, said = make_toy(tmp_path / "toy", max_position_embeddings=32), []
+    export(toy.path, tmp_path / "bundle", "onnx", StreamSpec(3, window, 8, 5), "fp32", say=said.append)
+    assert [line.split()[3] for line in said if "trained with 32:" in line] == capacities
+
+
 @pytest.mark.parametrize("file", ["config", "generation_config"])
 @pytest.mark.parametrize("absurd", [-1, 4294967295, 258, "2", 2.5, True, [0, None], {"id": 1}, [[0]]])
 def test_an_absurd_end_is_refused_with_its_file(tmp_path, file, absurd):
