@@ -86,6 +86,7 @@ class BoundGraph:
     ) -> None:
         self._kernels = _kernels(bundle, manifest, options)  # their memory is the session's
         session = _open_session(bundle, manifest, options, self._kernels, derive)
+        _check_vocabulary(session, manifest)
         self.name = _runner_name(options.device, self._kernels)
         self._binding, self._run = session.io_binding(), session.run_with_iobinding
         self.state = RingState(session, self._binding, manifest, options.device)
@@ -128,6 +129,15 @@ class BoundGraph:
                 "",
                 "go on from there or reset the stream; if it stops again, load the bundle with kernels=False",
             ) from None
+
+
+def _check_vocabulary(session: Any, manifest: Manifest) -> None:
+    """BadBundle if the graph says that it gives logits of another vocabulary than the manifest's."""
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    found = shapes.get(names.LOGITS, [manifest.vocab])[-1]
+    if isinstance(found, int) and found != manifest.vocab:
+        expected = f"{manifest.vocab}, as its manifest says"
+        raise BadBundle(f"the graph gives logits of {found} tokens", expected, "export the model again")
 
 
 def _kernels(bundle: Path, manifest: Manifest, options: RunOptions) -> Kernels | None:

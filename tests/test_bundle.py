@@ -144,6 +144,7 @@ def test_a_disk_that_fills_up_half_way_leaves_nothing(toy, tmp_path, monkeypatch
         (lambda out: (out / "tokenizer.json").write_text("{}"), "bytes"),
         (lambda out: os.truncate(out / "model.onnx.data", 1000), "has 1000 bytes"),
         (lambda out: (out / "manifest.json").write_text("{}"), "format None"),
+        (lambda out: replace_manifest(out, dataclasses.replace(Manifest.read(out), vocab=10**9)), "logits of 258"),
     ],
 )
 def test_a_damaged_bundle_does_not_load(toy, tmp_path, damage, message):
