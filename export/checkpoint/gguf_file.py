@@ -27,7 +27,7 @@ from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
 from edgesink.export.families import GGUF_FAMILIES
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.weights_of import Shapes, Source, weight_names
-from edgesink.export.gguf_blocks import KINDS, from_gguf
+from edgesink.export.gguf_blocks import from_gguf, is_exact
 from edgesink.export.halves import HALVES, Halves, halves_of_gguf
 from edgesink.export.quantize import quantize
 
@@ -120,7 +120,7 @@ class GgufCheckpoint:
         source, kind = self._source(weight), self.kind(weight)
         if kind is None:
             return None
-        if kind not in KINDS and kind not in HALVES:
+        if not is_exact(kind):
             return quantize(self.tensor(weight), 8)
         found = self._carried(source, kind)
         return found if source.rows is None else found.rows(source.rows)

@@ -5,8 +5,8 @@ across lanes. For a block of 32 columns a row has `bits` words of four bytes:
 - 8 bits: byte c of word i is column 4 i + c.
 - fewer: byte c of words 0 to 3 is column 4 i + c in its low nibble and column 16 + 4 i + c in its high one.
 - 5 bits: bit i of byte c of one more word is the highest of column 4 i + c.
-- 16 bits: word i is columns 2 i and 2 i + 1, floats as a GGUF holds them.
 - 6 bits: bits 2 j and 2 j + 1 of byte c of two more words h are the highest of column 16 h + 4 j + c.
+- 16 bits: word i is columns 2 i and 2 i + 1, floats as a GGUF holds them.
 """
 
 from __future__ import annotations
