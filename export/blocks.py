@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 
 from edgesink.errors import BadOption
+from edgesink.export.halves import Halves
 
 BLOCK = 32  # columns that share a scale, or half of those that do
 SUPER_BLOCK = 256  # columns that share the scale of their blocks' factors
@@ -99,7 +101,10 @@ class Blocks:
         return {name: array for name, array in held.items() if isinstance(array, np.ndarray)}
 
 
-def stacked(parts: Sequence[Blocks]) -> Blocks:
+Matrix = TypeVar("Matrix", Blocks, Halves)
+
+
+def stacked(parts: Sequence[Matrix]) -> Matrix:
     """Matrices of one input and one form laid one below the other: [N1 + N2 …, K]."""
     arrays = [part.arrays() for part in parts]
     return replace(parts[0], **{name: np.concatenate([held[name] for held in arrays]) for name in arrays[0]})

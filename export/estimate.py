@@ -8,6 +8,7 @@ from dataclasses import replace
 from edgesink.export.blocks import BLOCK
 from edgesink.export.checkpoint import Checkpoint, weight_names, weight_shape
 from edgesink.export.gguf_blocks import bits_of
+from edgesink.export.halves import Halves
 from edgesink.export.recipe import Recipe
 from edgesink.export.weights import PALETTE_GROUP, Form, carried_kind, form_of
 from edgesink.targets import ROWS
@@ -42,7 +43,8 @@ def _forms(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Form]:
         kind = carried_kind(checkpoint, name, form)
         bits = form.bits if kind is None else bits_of(kind)
         whole = form.kind == "blocks" and not ROWS[recipe.target].packs_odd_bits
-        forms[name] = replace(form, bits=8 if whole and bits > 4 else bits)
+        carried = replace(form, bits=8 if whole and bits > 4 else bits)
+        forms[name] = Form("floats", bits) if bits == Halves.bits else carried
     return forms
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgesink.export.blocks import BLOCK, SUPER_BLOCK, Blocks
+from edgesink.export.halves import HALVES, Halves
 
 Raw = np.ndarray
 """uint8 [N, blocks, bytes of a block]."""
@@ -29,7 +30,14 @@ class Kind:
 
 def bits_of(kind: str) -> int:
     """Of a code of a matrix of this type in a bundle: what is not carried over is rounded to 8."""
+    if kind in HALVES:
+        return Halves.bits
     return KINDS[kind].bits if kind in KINDS else 8
+
+
+def is_exact(kind: str) -> bool:
+    """Whether a matrix of this type is carried over bit by bit."""
+    return kind in KINDS or kind in HALVES
 
 
 def from_gguf(data: np.ndarray, kind: str, columns: int) -> Blocks:
@@ -106,7 +114,7 @@ KINDS: Mapping[str, Kind] = {
     "Q6_K": Kind(6, _q6_k, SUPER_BLOCK),
     "IQ4_XS": Kind(4, _iq4_xs, SUPER_BLOCK),
 }
-"""Those that are carried over; whatever else a file holds is rounded."""
+"""Those that are carried over, but for `HALVES`; whatever else a file holds is rounded."""
 
 
 def _half(data: np.ndarray) -> np.ndarray:

@@ -12,14 +12,15 @@ from edgesink.callbacks import OnProgress
 from edgesink.errors import BadCheckpoint
 from edgesink.export.blocks import Blocks, check_columns
 from edgesink.export.checkpoint import Checkpoint, weight_names, weight_shape
-from edgesink.export.gguf_blocks import KINDS, bits_of
+from edgesink.export.gguf_blocks import bits_of, is_exact
+from edgesink.export.halves import HALVES, Halves
 from edgesink.export.palettize import Palette, palettize
 from edgesink.export.quantize import quantize
 from edgesink.spec import ModelSpec
 from edgesink.targets import VOCABULARY_BITS, Precision
 
-Held: TypeAlias = np.ndarray | Blocks | Palette
-"""A weight as it is to be stored: float32, float16, blocks or a palette; [out, in] or [n]."""
+Held: TypeAlias = np.ndarray | Blocks | Halves | Palette
+"""A weight as it is to be stored: float32, float16, blocks, a GGUF's own floats or a palette; [out, in] or [n]."""
 
 Weights = Callable[[str], Held]
 """Name -> the weight."""
@@ -88,10 +89,10 @@ def as_floats(weight: Held) -> np.ndarray:
 
 
 def carried_kind(checkpoint: Checkpoint, weight: str, form: Form) -> str | None:
-    """The type of what the checkpoint itself quantised and a bundle keeps, though it be in 8 bits where 4 are asked
-    for, but for a vocabulary; None of what is rounded by our own rule."""
+    """The type of what the checkpoint itself quantised, or left in floats beside, and a bundle keeps, though it be in
+    8 bits or 16 where 4 are asked for; a vocabulary's only where 8 are. None of what is rounded by our own rule."""
     kind = checkpoint.kind(weight) if form.kind == "blocks" else None
-    fits = kind is not None and (bits_of(kind) <= form.bits or weight not in VOCABULARY)
+    fits = kind is not None and (form.bits == 8 or bits_of(kind) <= form.bits or weight not in VOCABULARY)
     return kind if fits else None
 
 
@@ -120,17 +121,20 @@ def describe_weights(checkpoint: Checkpoint, precision: Precision, vocabulary_bi
     if precision not in BITS:
         return {"fp32": "float32", "fp16": "float16"}[precision]
     vocabulary = f"embedding and head {vocabulary_bits} bit"
-    if precision == "pal4":
-        return f"4 bit palettes for {PALETTE_GROUP} rows each, {vocabulary}, blocks of 32"
     names = [name for name in weight_names(checkpoint.model) if len(weight_shape(checkpoint.model, name)) == 2]
     forms = {name: form_of(name, checkpoint.model, precision, vocabulary_bits) for name in names}
     kinds = {name: carried_kind(checkpoint, name, form) for name, form in forms.items()}
+    if precision == "pal4":
+        held = [kinds[name] for name in VOCABULARY if name in kinds]
+        bits = sorted({Halves.bits if kind in HALVES else vocabulary_bits for kind in held})
+        vocabulary = f"embedding and head {' and '.join(map(str, bits))} bit"
+        return f"4 bit palettes for {PALETTE_GROUP} rows each, {vocabulary}, blocks of 32"
     found = sorted({kind for kind in kinds.values() if kind is not None})
     if not found:
         return f"{BITS[precision]} bit, {vocabulary}, blocks of 32"
-    exact = [kind for kind in found if kind in KINDS]
+    exact = [kind for kind in found if is_exact(kind)]
     said = [f"{', '.join(exact)} of the GGUF, bit for bit"] if exact else []
-    said += [_rounded(checkpoint, kinds, kind) for kind in found if kind not in KINDS]
+    said += [_rounded(checkpoint, kinds, kind) for kind in found if not is_exact(kind)]
     return "; ".join([*said, *([vocabulary] if None in kinds.values() else [])])
 
 

@@ -15,12 +15,15 @@ import numpy as np
 
 from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint import open_checkpoint, weight_names
+from edgesink.export.halves import Halves
 from edgesink.export.to_coreml.builder import held_parts
 
 
-def in_package(weight: Blocks) -> np.ndarray:
+def in_package(weight: Blocks | Halves) -> np.ndarray:
     """float32 [N, K], as the package's operation unpacks it."""
     parts = {name: part.array.astype(np.float32) for name, part in held_parts(weight).items()}
+    if "value" in parts:
+        return parts["value"]
     rows, count = parts["scale"].shape
     data = parts["data"].reshape(rows, count, -1)
     if "offset" in parts:
@@ -28,7 +31,7 @@ def in_package(weight: Blocks) -> np.ndarray:
     return (data * parts["scale"][..., None]).reshape(weight.shape)
 
 
-def relative_error(weight: Blocks) -> float:
+def relative_error(weight: Blocks | Halves) -> float:
     """Of root mean squares."""
     exact = weight.dequantized()
     return float(np.linalg.norm(in_package(weight) - exact) / np.linalg.norm(exact))

@@ -8,6 +8,8 @@ from packed import of_gguf, random_blocks
 
 from edgesink.export.blocks import Blocks
 from edgesink.export.gguf_blocks import KINDS, from_gguf
+from edgesink.export.halves import HALVES as FLOATS
+from edgesink.export.halves import Halves, halves_of_gguf
 from edgesink.export.quantize import quantize
 from edgesink.export.to_onnx.builder import Graph, WeightFile
 from edgesink.export.to_onnx.layout import laid_out, side_by_side, words
@@ -62,25 +64,27 @@ def test_a_row_takes_as_many_words_as_it_has_bits_for_each_block(bits):
 HALVES = np.array([-0.03, 0.002, 0.05, -0.01])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *FLOATS])
 def test_a_tensor_lies_as_the_kernels_tests_have_it(kind):
     data = random_blocks(kind, 37, 512, HALVES)
     expected = of_gguf(kind, data).tensors
-    found = laid_out(from_gguf(data, kind, 512))
+    found = laid_out(blocks_of(kind))
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
         assert np.array_equal(found[name], array), name
 
 
-def blocks_of(kind: str) -> Blocks:
+def blocks_of(kind: str) -> Blocks | Halves:
     """Of a tensor of this type; else of a matrix rounded to so many bits."""
+    if kind in FLOATS:
+        return halves_of_gguf(random_blocks(kind, 37, 512, HALVES), kind)
     if kind in KINDS:
         return from_gguf(random_blocks(kind, 37, 512, HALVES), kind, 512)
     return quantize(np.random.default_rng(0).normal(size=(37, 512)).astype(np.float32), int(kind))
 
 
-@pytest.fixture(params=[*KINDS, "4", "8"])
+@pytest.fixture(params=[*KINDS, *FLOATS, "4", "8"])
 def graph(request, tmp_path):
     """A product with a matrix, and rows of it: the weight, ONNX Runtime's session."""
     import onnxruntime as ort
@@ -115,7 +119,8 @@ def test_a_product_is_that_with_the_very_weights(graph):
     (product,) = session.run(["product"], {"ids": np.zeros((1, 1), np.int64), "x": x})
     expected = x[0] @ weight.dequantized().T
     off = np.abs(product[0] - expected).max() / np.abs(expected).std()
-    assert off < (1e-5 if weight.bits == 4 and not weight.is_table else 0.05)
+    is_near = isinstance(weight, Halves) or (weight.bits == 4 and not weight.is_table)
+    assert off < (1e-5 if is_near else 0.05)
 
 
 def test_a_matrix_is_unpacked_when_the_model_is_loaded(graph):
@@ -123,6 +128,10 @@ def test_a_matrix_is_unpacked_when_the_model_is_loaded(graph):
     weight, _, folder = graph
     model = onnx.load(folder / "folded.onnx")
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    if isinstance(weight, Halves):
+        (product,) = (node for node in model.graph.node if node.op_type == "MatMul")
+        assert np.array_equal(held[product.input[1]].T, weight.dequantized())
+        return
     factors = [node for node in model.graph.node if node.op_type == "MatMulNBits"]
     assert len(factors) == (2 if weight.bits in (5, 6) else 1)
     found = sum(dequantized(node, held) for node in factors)

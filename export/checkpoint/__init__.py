@@ -19,6 +19,7 @@ from edgesink.export.checkpoint.gguf_file import GgufCheckpoint
 from edgesink.export.checkpoint.gguf_header import is_gguf
 from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.families.weights_of import weight_names, weight_shape
+from edgesink.export.halves import Halves
 from edgesink.spec import ModelSpec
 
 __all__ = [
@@ -54,13 +55,13 @@ class Checkpoint(Protocol):
         """The weight as float32, [out, in] or [n]; BadCheckpoint if it holds what is not a finite number."""
 
     def kind(self, weight: str) -> str | None:
-        """The type in which the checkpoint quantised a matrix, "Q4_K"; None if it quantised nothing, or of a vector."""
+        """The type in which the checkpoint holds a matrix, "Q4_K"; None if it quantised nothing, or of a vector."""
 
     def tensor_name(self, weight: str) -> str:
         """The tensor that holds the weight, as the file spells it."""
 
-    def blocks(self, weight: str) -> Blocks | None:
-        """The weight as the checkpoint itself quantised it, or nearly; None where `kind` is."""
+    def blocks(self, weight: str) -> Blocks | Halves | None:
+        """The weight as the checkpoint itself holds it, or nearly; None where `kind` is."""
 
     def write_tokenizer(self, path: Path) -> None:
         """Write its tokenizer.json to `path`; BadCheckpoint if there is none that can be read."""

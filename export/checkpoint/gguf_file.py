@@ -27,7 +27,8 @@ from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
 from edgesink.export.families import GGUF_FAMILIES
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.weights_of import Shapes, Source, weight_names
-from edgesink.export.gguf_blocks import KINDS, from_gguf
+from edgesink.export.gguf_blocks import from_gguf, is_exact
+from edgesink.export.halves import HALVES, Halves, halves_of_gguf
 from edgesink.export.quantize import quantize
 
 FLOAT_KINDS = frozenset({"F32", "F16", "BF16"})
@@ -114,18 +115,15 @@ class GgufCheckpoint:
         """See `Checkpoint.tensor_name`."""
         return self._source(weight).key
 
-    def blocks(self, weight: str) -> Blocks | None:
+    def blocks(self, weight: str) -> Blocks | Halves | None:
         """See `Checkpoint.blocks`; types that are not carried over are rounded to 8 bits."""
         source, kind = self._source(weight), self.kind(weight)
         if kind is None:
             return None
-        if kind not in KINDS:
+        if not is_exact(kind):
             return quantize(self.tensor(weight), 8)
-        blocks = from_gguf(np.asarray(self._tensors[source.key].data), kind, source.shape[1])
-        check_finite(blocks.scale, source.key, str(self.path))
-        if blocks.offset is not None:
-            check_finite(blocks.offset, source.key, str(self.path))
-        return blocks if source.rows is None else blocks.rows(source.rows)
+        found = self._carried(source, kind)
+        return found if source.rows is None else found.rows(source.rows)
 
     def write_tokenizer(self, path: Path) -> None:
         """See `Checkpoint.write_tokenizer`."""
@@ -138,6 +136,19 @@ class GgufCheckpoint:
     def special_tokens(self) -> dict[str, str]:
         """See `Checkpoint.special_tokens`."""
         return gguf_special_tokens(self.fields)
+
+    def _carried(self, source: Source, kind: str) -> Blocks | Halves:
+        """A tensor of a type that is carried over, checked."""
+        data = np.asarray(self._tensors[source.key].data)
+        if kind in HALVES:
+            halves = halves_of_gguf(data, kind)
+            check_finite(halves.dequantized(), source.key, str(self.path))
+            return halves
+        blocks = from_gguf(data, kind, source.shape[1])
+        check_finite(blocks.scale, source.key, str(self.path))
+        if blocks.offset is not None:
+            check_finite(blocks.offset, source.key, str(self.path))
+        return blocks
 
     def _source(self, weight: str) -> Source:
         return self._family.source(weight, self.model)

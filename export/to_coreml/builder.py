@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgesink.export.blocks import Blocks
+from edgesink.export.halves import Halves
 from edgesink.export.palettize import Palette
 from edgesink.quiet import quiet_coremltools
 
@@ -166,7 +167,7 @@ class WeightStore:
     def __contains__(self, name: str) -> bool:
         return name in self._held
 
-    def keep(self, name: str, weight: np.ndarray | Blocks | Palette) -> None:
+    def keep(self, name: str, weight: np.ndarray | Blocks | Halves | Palette) -> None:
         """Hold a weight under `name`."""
         parts = held_parts(weight).items()
         self._held[name] = {key: Part(self._mapped(f"{name}.{key}", part.array), part.kind) for key, part in parts}
@@ -207,10 +208,12 @@ class WeightStore:
         return mapped
 
 
-def held_parts(weight: np.ndarray | Blocks | Palette) -> dict[str, Part]:
+def held_parts(weight: np.ndarray | Blocks | Halves | Palette) -> dict[str, Part]:
     """The arrays that MIL holds a weight in, by the names of the inputs of the operation that unpacks it."""
     if isinstance(weight, np.ndarray):
         return {"value": Part(weight.astype(np.float16))}
+    if isinstance(weight, Halves):
+        return {"value": Part(weight.as_float16())}
     unsigned = f"uint{weight.bits}"
     if isinstance(weight, Palette):
         lut = weight.table.astype(np.float16)[:, None, :, None]  # [N / group, 1, 2 ** bits, 1]

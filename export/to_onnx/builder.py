@@ -89,6 +89,13 @@ class WeightFile:
             self._tensors[name], self.sizes[name] = self._stored(name, array), array.nbytes
         return self._tensors[name]
 
+    def same_bytes(self, name: str, stored: str, kind: int, shape: Sequence[int]) -> None:
+        """Name the bytes of a tensor that is stored a second time, as elements of another type."""
+        self._tensors[name] = tensor = onnx.TensorProto()
+        tensor.CopyFrom(self._tensors[stored])
+        tensor.name, tensor.data_type = name, kind
+        tensor.dims[:] = shape
+
     def close(self) -> None:
         self._data.close()
 

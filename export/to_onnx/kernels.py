@@ -74,7 +74,7 @@ class KernelOps(StepOps):
         table = self._weights.vocabulary(weight)
         rows = self.graph.node(
             "BlockRows", ids, *self._given(*self._matrix(table)), dtype=np.float32, domain=EDGESINK,
-            rows=table.rows, columns=table.columns, bits=table.bits, table=int(table.is_table),
+            rows=table.rows, columns=table.columns, bits=table.bits, table=table.table,
         )  # fmt: skip
         return rows if scale == 1 else rows * scale
 
@@ -156,7 +156,7 @@ class KernelOps(StepOps):
         ]
         return self.graph.node(
             "BlockProduct", x.x if isinstance(x, Normed) else x, *self._given(codes, scale, *optional),
-            domain=EDGESINK, rows=weight.rows, bits=weight.bits, table=int(weight.is_table), gated=gated,
+            domain=EDGESINK, rows=weight.rows, bits=weight.bits, table=weight.table, gated=gated,
             epsilon=norm.eps if norm else UNREAD_EPSILON,
         )  # fmt: skip
 

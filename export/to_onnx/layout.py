@@ -6,6 +6,7 @@ across lanes. For a block of 32 columns a row has `bits` words of four bytes:
 - fewer: byte c of words 0 to 3 is column 4 i + c in its low nibble and column 16 + 4 i + c in its high one.
 - 5 bits: bit i of byte c of one more word is the highest of column 4 i + c.
 - 6 bits: bits 2 j and 2 j + 1 of byte c of two more words h are the highest of column 16 h + 4 j + c.
+- 16 bits: word i is columns 2 i and 2 i + 1, floats as a GGUF holds them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import numpy as np
 
 from edgesink.export.blocks import BLOCK, Blocks
+from edgesink.export.halves import Halves
 
 GROUP = 16  # rows side by side
 WORD = 4  # bytes
 
 
-def laid_out(weight: Blocks) -> dict[str, np.ndarray]:
+def laid_out(weight: Blocks | Halves) -> dict[str, np.ndarray]:
     """The tensors of a matrix, by what they are called behind its name: those that it has of
 
     codes uint8 [N / 16, K / 32 * bits, 16, 4]; scale, offset float16 and factors, offset_factors int8, each
@@ -29,7 +31,9 @@ def laid_out(weight: Blocks) -> dict[str, np.ndarray]:
 
 
 def words(codes: np.ndarray, bits: int) -> np.ndarray:
-    """uint8 [N, K] -> [N, K / 32 * bits, 4]."""
+    """uint8 [N, K], of 16 bits [N, 2 K] -> [N, K / 32 * bits, 4]."""
+    if bits == Halves.bits:
+        return codes.reshape(len(codes), -1, WORD)
     rows, columns = codes.shape
     blocks = codes.reshape(rows, columns // BLOCK, BLOCK)
     if bits == 8:

@@ -19,6 +19,8 @@ from edgesink.export.to_onnx.weights import Stored
 def looked_up(graph: Graph, ids: Value, weight: Stored) -> Value:
     """ids [1, T] -> float32 [1, T, K]."""
     rows = _Rows(graph, weight, graph.reshape(ids, -1))
+    if weight.is_halves:
+        return graph.reshape(graph.cast(rows.part("floats"), np.float32), 1, -1, weight.columns)
     scaled = rows.values() * graph.unsqueeze(rows.multiplied("scale", "factors"), 2)
     if weight.has_offset:
         blocks = graph.reshape(scaled, -1, weight.columns // BLOCK, BLOCK)
@@ -48,7 +50,7 @@ class _Rows:
     def codes(self) -> Value:
         """uint8 [T, K / 32, 32]."""
         graph, bits, count = self.graph, self.weight.bits, self.weight.columns // BLOCK
-        words = graph.reshape(self._part("codes"), -1, count, bits * WORD)
+        words = graph.reshape(self.part("codes"), -1, count, bits * WORD)
         if bits == 8:
             return words
         nibbles = graph.slice(words, 0, 4 * WORD, axis=2)
@@ -64,14 +66,14 @@ class _Rows:
     def multiplied(self, scale: str, factors: str) -> Value:
         """A scale or an offset of every block: float32 [T, as many as a row has]."""
         graph = self.graph
-        halves = graph.cast(self._part(scale), np.float32)
+        halves = graph.cast(self.part(scale), np.float32)
         if not self.weight.super_block:
             return halves
         supers, count = self.weight.columns // self.weight.super_block, self._length(factors)
-        numbers = graph.reshape(graph.cast(self._part(factors), np.float32), -1, supers, count // supers)
+        numbers = graph.reshape(graph.cast(self.part(factors), np.float32), -1, supers, count // supers)
         return graph.reshape(numbers * graph.unsqueeze(halves, 2), -1, count)
 
-    def _part(self, name: str) -> Value:
+    def part(self, name: str) -> Value:
         """Those rows of a tensor [N / 16, M, 16, …]: the groups that they are in, then their lanes of these. [T, …]"""
         graph = self.graph
         groups = graph.node("Gather", self._tensor(name), graph.node("Div", self.ids, GROUP))

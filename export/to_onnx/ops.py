@@ -20,7 +20,7 @@ from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
 from edgesink.export.to_onnx.lookup import looked_up
-from edgesink.export.to_onnx.unpack import Factor, block_sums, in_order, unpacked
+from edgesink.export.to_onnx.unpack import Factor, block_sums, floats, in_order, unpacked
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored, by_matrix
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 
@@ -265,6 +265,8 @@ class OnnxOps(StepOps):
         """x @ w.T."""
         if not weight.bits:
             return self.graph.node("MatMul", x, self._float(self.graph.initializer(weight.name)))
+        if weight.is_halves:
+            return self.graph.node("MatMul", x, floats(self.graph, weight))
         matrix = unpacked(self.graph, weight)
         terms = [self._factor(x, factor, matrix.run, weight) for factor in matrix.factors]
         if matrix.rest is not None:

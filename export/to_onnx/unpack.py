@@ -59,6 +59,15 @@ def unpacked(graph: Graph, weight: Stored) -> Unpacked:
     return Unpacked(factors, run, held.rest(scale) if weight.has_offset else None)
 
 
+def floats(graph: Graph, weight: Stored) -> Value:
+    """A matrix of 16-bit floats as `MatMul` takes it: float32 [K, N]."""
+    held = graph.initializer(f"{weight.name}.floats")
+    filled = held.shape[0] * GROUP
+    columns = graph.node("Transpose", held, perm=[1, 3, 0, 2])  # [K / 2, 2, N / 16, 16]
+    matrix = graph.reshape(graph.cast(columns, np.float32), weight.columns, filled)
+    return matrix if weight.rows == filled else graph.slice(matrix, 0, weight.rows, axis=1)
+
+
 def in_order(graph: Graph, x: Value, run: int, columns: int) -> Value:
     """x [1, T, K] as nibbles lie: of every two runs the first of each, then the second of each, and so on."""
     runs = graph.reshape(x, 1, -1, columns // (2 * run), 2, run)

@@ -1,7 +1,8 @@
 """A model's weights in the data file that the ONNX graphs share, under their names.
 
 Owns which matrices are stored as one, and what is told of each (`Stored`). A matrix of blocks `m` lies in the tensors
-`m.codes`, `m.scale` and those others that it has (`layout.laid_out`); one of floats in `m`. Knows no node.
+`m.codes`, `m.scale` and those others that it has (`layout.laid_out`); one of a GGUF's 16-bit floats in `m.codes`, and
+`m.floats` means the same bytes; one of other floats in `m`. Knows no node.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from itertools import accumulate, groupby
 from typing import TypeVar
 
 import numpy as np
+from onnx import TensorProto
 
 from edgesink.export.blocks import BLOCK, SUPER_BLOCK, Blocks, stacked
+from edgesink.export.halves import Halves
 from edgesink.export.palettize import Palette
 from edgesink.export.to_onnx.builder import WeightFile
 from edgesink.export.to_onnx.layout import laid_out
@@ -35,10 +38,23 @@ class Stored:
     super_block: int = 0  # columns whose scales have a factor in common; 0: there are no factors
     has_offset: bool = False
     is_table: bool = False
+    is_bfloat: bool = False  # in 16 bits: bfloat16, else float16
+
+    @property
+    def is_halves(self) -> bool:
+        """A GGUF's own floats, in 16 bits."""
+        return self.bits == Halves.bits
+
+    @property
+    def table(self) -> int:
+        """As the operators of `kernels/` are told which of two kinds of codes these are."""
+        return int(self.is_table or self.is_bfloat)
 
     @property
     def tensors(self) -> list[str]:
-        """What there is behind its name, where it is held in blocks."""
+        """What the operators of `kernels/` find behind its name."""
+        if self.is_halves:
+            return ["codes"]
         factors = ["factors"] if self.super_block else []
         return ["codes", "scale", *factors, *(["offset", *(f"offset_{name}" for name in factors)] * self.has_offset)]
 
@@ -75,11 +91,11 @@ class OnnxWeights:
         """The embedding or the head, [V, hidden]: looked up by rows, or multiplied with."""
         if name not in self._stored:
             weight = self._weight(name)
-            if isinstance(weight, Blocks):
-                self._stored[name] = [self._store(name, [weight])]
-            else:
+            if isinstance(weight, np.ndarray):
                 self.file.tensor(name, weight)
                 self._stored[name] = [Stored(name, *weight.shape)]
+            else:
+                self._stored[name] = [self._store(name, [weight])]
         return self._stored[name][0]
 
     def step_bytes(self, vocab: int, tied: bool) -> int:
@@ -87,22 +103,34 @@ class OnnxWeights:
         embedding = sum(size for name, size in self.file.sizes.items() if name.split(".")[0] == "embedding")
         return sum(self.file.sizes.values()) - (0 if tied else embedding - embedding // vocab)
 
-    def _weight(self, name: str) -> np.ndarray | Blocks:
+    def _weight(self, name: str) -> np.ndarray | Blocks | Halves:
         weight = self._weights(name)
         assert not isinstance(weight, Palette), "palettes are Core ML's, and refused before anything is written"
         return weight
 
-    def _store(self, name: str, parts: Sequence[np.ndarray | Blocks]) -> Stored:
-        blocks = [part for part in parts if isinstance(part, Blocks)]
-        if not blocks:
-            weight = np.concatenate([part for part in parts if not isinstance(part, Blocks)])
-            self.file.tensor(name, weight.T)
-            return Stored(name, weight.shape[0], weight.shape[1], len(parts))
-        whole = stacked(blocks)
+    def _store(self, name: str, parts: Sequence[np.ndarray | Blocks | Halves]) -> Stored:
+        """Parts of one form."""
+        if blocks := [part for part in parts if isinstance(part, Blocks)]:
+            return self._store_blocks(name, stacked(blocks), len(parts))
+        if halves := [part for part in parts if isinstance(part, Halves)]:
+            return self._store_halves(name, stacked(halves), len(parts))
+        weight = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+        self.file.tensor(name, weight.T)
+        return Stored(name, weight.shape[0], weight.shape[1], len(parts))
+
+    def _store_halves(self, name: str, whole: Halves, parts: int) -> Stored:
+        """In two tensors of the same bytes: as the kernels take them, and as floats [N / 16, K / 2, 16, 2]."""
+        codes = laid_out(whole)["codes"]
+        self.file.tensor(f"{name}.codes", codes)
+        kind = TensorProto.BFLOAT16 if whole.is_bfloat else TensorProto.FLOAT16
+        self.file.same_bytes(f"{name}.floats", f"{name}.codes", kind, (*codes.shape[:-1], codes.shape[-1] // 2))
+        return Stored(name, *whole.shape, parts, whole.bits, is_bfloat=whole.is_bfloat)
+
+    def _store_blocks(self, name: str, whole: Blocks, parts: int) -> Stored:
         for suffix, array in laid_out(whole).items():
             self.file.tensor(f"{name}.{suffix}", array)
         return Stored(
-            name, *whole.shape, len(parts), whole.bits, whole.block, SUPER_BLOCK if whole.factors is not None else 0,
+            name, *whole.shape, parts, whole.bits, whole.block, SUPER_BLOCK if whole.factors is not None else 0,
             whole.offset is not None, whole.is_table,
         )  # fmt: skip
 
@@ -113,6 +141,6 @@ def by_matrix(stored: Sequence[Stored], parts: Sequence[T]) -> list[tuple[Stored
     return [(matrix, parts[end - matrix.parts : end]) for matrix, end in zip(stored, ends, strict=True)]
 
 
-def _form(weight: np.ndarray | Blocks) -> tuple[object, ...]:
-    """Of floats ()."""
-    return weight.form if isinstance(weight, Blocks) else ()
+def _form(weight: np.ndarray | Blocks | Halves) -> tuple[object, ...]:
+    """Of floats that are no GGUF's ()."""
+    return () if isinstance(weight, np.ndarray) else weight.form
