@@ -105,6 +105,7 @@ class HandMade:
     sliding_window: int | None = None
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
+    sink_token_id: int | None = None
     dropped_tokens: tuple[str, ...] = ()
 
     def tensor(self, weight: str) -> np.ndarray:
