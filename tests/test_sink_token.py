@@ -165,7 +165,7 @@ def test_a_head_that_looks_at_nothing_adds_nothing(toy, tmp_path):
 @pytest.mark.parametrize("target", ["coreml", "coreai"])
 def test_a_target_without_it_is_refused(toy, tmp_path, target):
     if target == "coreai":
-        pytest.importorskip("coreai_torch", reason="Apple's coreai-torch is not installed: pip install 'edgesink[coreai]'")
+        pytest.importorskip("coreai_torch", reason="pip install 'edgesink[coreai]'")
     checkpoint = declaring(toy.path, tmp_path / "zero", softmax_off_by_one=True)
     with pytest.raises(BadOption, match=f"softmax off by one for target {target}; expected target onnx"):
         export(checkpoint, tmp_path / "out", target, precision="fp16")
