@@ -17,12 +17,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: threads 
 from edgesink.export.bundle import export
 from edgesink.export.source import from_package
 from edgesink.models import DEFAULT_MODEL, MODELS
+from edgesink.runtime import kernels
 from edgesink.runtime.session import Stream, load
 from edgesink.spec import StreamSpec
 from edgesink.targets import Precision
 
 hypothesis.settings.register_profile("edgesink", max_examples=50, deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("edgesink")
+
+INSTRUCTION_SETS = kernels.available_kernels()
+
+
+@pytest.fixture(params=INSTRUCTION_SETS or ["none"])
+def instructions(request):
+    """Every test on each instruction set that is here; the fastest again afterwards."""
+    if not INSTRUCTION_SETS:
+        pytest.skip("no C compiler when edgesink was installed, or another processor")
+    kernels.choose_kernels(request.param)
+    yield request.param
+    kernels.choose_kernels(INSTRUCTION_SETS[0])
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,20 @@ def damaged(draw, good: bytes):
     return bytes(data)
 
 
+def tried_in_place(examples: int, path: Path, read) -> None:
+    """`read` with the JSON file `path` changed in every way; as it was afterwards."""
+    good = path.read_text()
+
+    def use(values):
+        path.write_text(json.dumps(values))
+        read()
+
+    try:
+        tried(examples, changed(json.loads(good)), use)
+    finally:
+        path.write_text(good)
+
+
 def read_whole(path: Path) -> None:
     """As an export reads a checkpoint, all but the writing of it."""
     checkpoint = open_checkpoint(path)
@@ -154,17 +168,7 @@ def folder(tmp_path_factory):
 
 @hostile(40)
 def test_a_config_of_any_values(folder, examples):
-    path = folder / "config.json"
-    good = path.read_text()
-
-    def use(values):
-        path.write_text(json.dumps(values))
-        read_whole(folder)
-
-    try:
-        tried(examples, changed(json.loads(good)), use)
-    finally:
-        path.write_text(good)
+    tried_in_place(examples, folder / "config.json", lambda: read_whole(folder))
 
 
 @hostile(30)
@@ -252,17 +256,7 @@ def open_bundle(path: Path) -> None:
 
 @hostile(150)
 def test_a_manifest_of_any_values(bundle, examples):
-    path = bundle / "manifest.json"
-    good = path.read_text()
-
-    def use(values):
-        path.write_text(json.dumps(values))
-        open_bundle(bundle)
-
-    try:
-        tried(examples, changed(json.loads(good)), use)
-    finally:
-        path.write_text(good)
+    tried_in_place(examples, bundle / "manifest.json", lambda: open_bundle(bundle))
 
 
 @hostile(60)

@@ -78,16 +78,6 @@ def passes(program: list[str]) -> None:
     assert all(line.endswith("passed") for line in ran.stdout.splitlines())
 
 
-@pytest.fixture(params=HERE or ["none"])
-def instructions(request):
-    """Every test on each set; the fastest again afterwards."""
-    if not HERE:
-        pytest.skip("no C compiler when edgesink was installed, or another processor")
-    kernels.choose_kernels(request.param)
-    yield request.param
-    kernels.choose_kernels(HERE[0])
-
-
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 64])
 @pytest.mark.parametrize("matrix", MATRICES)
 @pytest.mark.parametrize("parts", ["", "norm", "residual", "norm residual"])

@@ -11,23 +11,10 @@ import pytest
 from kernel_nodes import PRODUCT_INPUTS, session_of
 from onnx import TensorProto, helper
 
-from edgesink.runtime import kernels
-
-HERE = kernels.available_kernels()
 ROWS, COLUMNS = 70, 512  # a group is not full; two blocks of 256 columns
 
 USUAL = np.array([-0.03, -0.01, 0.002, 0.01, 0.02, 0.05])
 EXTREME = np.array([65504, -65504, 6e-8, -6e-8, 1e-5, 6.1e-5, 0.0, -0.0, 1 / 3, -1.0])
-
-
-@pytest.fixture(params=HERE or ["none"])
-def instructions(request):
-    """Every test on each set; the fastest again afterwards."""
-    if not HERE:
-        pytest.skip("no C compiler when edgesink was installed, or another processor")
-    kernels.choose_kernels(request.param)
-    yield request.param
-    kernels.choose_kernels(HERE[0])
 
 
 def looked_up(matrix: packed.Packed) -> np.ndarray:
