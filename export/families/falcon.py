@@ -19,7 +19,7 @@ from edgesink.export.families.decoder import (
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.fused import from_fused, grouped, side_by_side
 from edgesink.export.families.own_code import check_own_code
-from edgesink.export.families.spelling import GGUF, gguf_source, hub_source
+from edgesink.export.families.spelling import GGUF, fused_layer, gguf_source, hub_source
 from edgesink.export.families.weights_of import BIASES, MLP_BIASES, Source, Tensors, with_weights, without_weights
 from edgesink.spec import ModelSpec
 
@@ -35,18 +35,7 @@ HUB: Mapping[str, str] = {
     "norm": "transformer.ln_f.weight",
     "norm_bias": "transformer.ln_f.bias",
     "head": "lm_head.weight",
-    "attention_norm": "input_layernorm.weight",
-    "attention_norm_bias": "input_layernorm.bias",
-    **dict.fromkeys("qkv", "self_attention.query_key_value.weight"),
-    **dict.fromkeys(BIASES, "self_attention.query_key_value.bias"),
-    "o": "self_attention.dense.weight",
-    "o_bias": "self_attention.dense.bias",
-    "mlp_norm": "post_attention_layernorm.weight",
-    "mlp_norm_bias": "post_attention_layernorm.bias",
-    "up": "mlp.dense_h_to_4h.weight",
-    "up_bias": "mlp.dense_h_to_4h.bias",
-    "down": "mlp.dense_4h_to_h.weight",
-    "down_bias": "mlp.dense_4h_to_h.bias",
+    **fused_layer("self_attention"),
 }
 HUB_OF_TWO_NORMS: Mapping[str, str] = {  # side by side
     **HUB,

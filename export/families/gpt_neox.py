@@ -15,7 +15,7 @@ from edgesink.export.families.decoder import Names, decoder_of_config, decoder_o
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.fused import from_fused, grouped, side_by_side
 from edgesink.export.families.rope import partial_rotary_of_gguf, rope_fields, rotary_of, turning_dimensions
-from edgesink.export.families.spelling import GGUF, gguf_source, hub_source
+from edgesink.export.families.spelling import GGUF, fused_layer, gguf_source, hub_source
 from edgesink.export.families.weights_of import BIASES, MLP_BIASES, Source, Tensors, with_weights, without_weights
 from edgesink.spec import ModelSpec, Rotary
 
@@ -28,18 +28,7 @@ HUB: Mapping[str, str] = {
     "norm": "gpt_neox.final_layer_norm.weight",
     "norm_bias": "gpt_neox.final_layer_norm.bias",
     "head": "embed_out.weight",
-    "attention_norm": "input_layernorm.weight",
-    "attention_norm_bias": "input_layernorm.bias",
-    **dict.fromkeys("qkv", "attention.query_key_value.weight"),
-    **dict.fromkeys(BIASES, "attention.query_key_value.bias"),
-    "o": "attention.dense.weight",
-    "o_bias": "attention.dense.bias",
-    "mlp_norm": "post_attention_layernorm.weight",
-    "mlp_norm_bias": "post_attention_layernorm.bias",
-    "up": "mlp.dense_h_to_4h.weight",
-    "up_bias": "mlp.dense_h_to_4h.bias",
-    "down": "mlp.dense_4h_to_h.weight",
-    "down_bias": "mlp.dense_4h_to_h.bias",
+    **fused_layer("attention"),
 }
 IN_GGUF = {**GGUF, **dict.fromkeys("qkv", "attn_qkv.weight"), **dict.fromkeys(BIASES, "attn_qkv.bias")}
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgesink.export.families.weights_of import Source, weight_shape
+from edgesink.export.families.weights_of import BIASES, Source, weight_shape
 from edgesink.spec import ModelSpec
 
 HUB: Mapping[str, str] = {
@@ -44,6 +44,25 @@ HUB_POST_NORMS: Mapping[str, str] = {
     "post_mlp_norm": "post_feedforward_layernorm.weight",
 }
 """The same where there are norms behind attention and MLP."""
+
+
+def fused_layer(attention: str) -> dict[str, str]:
+    """A layer as GPT-NeoX has it, and Falcon after it: q, k and v in one matrix of the module `attention`."""
+    return {
+        "attention_norm": "input_layernorm.weight",
+        "attention_norm_bias": "input_layernorm.bias",
+        **dict.fromkeys("qkv", f"{attention}.query_key_value.weight"),
+        **dict.fromkeys(BIASES, f"{attention}.query_key_value.bias"),
+        "o": f"{attention}.dense.weight",
+        "o_bias": f"{attention}.dense.bias",
+        "mlp_norm": "post_attention_layernorm.weight",
+        "mlp_norm_bias": "post_attention_layernorm.bias",
+        "up": "mlp.dense_h_to_4h.weight",
+        "up_bias": "mlp.dense_h_to_4h.bias",
+        "down": "mlp.dense_4h_to_h.weight",
+        "down_bias": "mlp.dense_4h_to_h.bias",
+    }
+
 
 GGUF: Mapping[str, str] = {
     "embedding": "token_embd.weight",
