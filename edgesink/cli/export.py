@@ -72,8 +72,8 @@ def export(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="UTF-8 text file of the kind that the model will read. Weights of a float checkpoint are rounded to "
-            "int4 with regard to what its first 2048 tokens show to matter. Default: all alike."
+            help="UTF-8 text file of the kind that the model will read. When a float checkpoint is rounded to int4, "
+            "the weights that matter most for the file's first 2048 tokens lose least. Default: all count the same."
         ),
     ] = None,
     sink_token: Annotated[
