@@ -7,6 +7,7 @@ its state are the backend's. Knows ids, not text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
     from edgesink.runtime.generate import Token
     from edgesink.runtime.pinned import PinnedRows
     from edgesink.runtime.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A stream at one moment, apart from it: it may go on from there as often as it likes, and so may another."""
+
+    position: int
+    furthest: int
+    sinks: int
+    state: dict[str, np.ndarray]  # by name; of a young stream, the rows that it uses
 
 
 class Stream:
@@ -169,6 +180,16 @@ class Stream:
         if self._is_broken:  # rows that are masked count nothing times what they hold, which of NaN is NaN
             self._backend.load_state({name: np.zeros_like(array) for name, array in self._backend.state().items()})
         self.position, self._furthest, self._is_broken = 0, 0, False
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the stream as it is now, for `go_back`; at most `state_bytes` large."""
+        return Snapshot(self.position, self._furthest, self.sinks, self._backend.copy_state())
+
+    def go_back(self, snapshot: Snapshot) -> None:
+        """Be the stream that the snapshot is of; it may be of another stream of the same bundle and backend."""
+        self._backend.put_back(snapshot.state)
+        self._ring = self.manifest.stream.ring(snapshot.sinks)
+        self.position, self._furthest, self._is_broken = snapshot.position, snapshot.furthest, False
 
     def another(self) -> Stream:
         """A new stream on the same weights, with a state of its own (`state_bytes`); feed one of them at a time."""

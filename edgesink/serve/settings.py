@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,10 +54,6 @@ class Settings:
                 "one, as other machines could reach the server",
                 "set --api-key or EDGESINK_API_KEY, or listen on 127.0.0.1",
             )
-
-    def named(self, model: str) -> Settings:
-        """The same for another name of the model."""
-        return dataclasses.replace(self, model=model)
 
     @property
     def is_loopback(self) -> bool:
