@@ -20,7 +20,7 @@ from edgesink.serve.api_error import INTERNAL, ApiError, refused
 from edgesink.serve.chat_api import ChatAnswer
 from edgesink.serve.completions_api import CompletionAnswer
 from edgesink.serve.guard import SECURITY_HEADERS, Guard, error_response
-from edgesink.serve.http_answers import answered
+from edgesink.serve.http_answers import answered, body_of
 from edgesink.serve.metrics import Counted
 from edgesink.serve.response_answer import ResponseAnswer
 from edgesink.serve.responses_api import Responses
@@ -31,20 +31,20 @@ PAGE = Path(__file__).with_name("page")
 
 def make_app(service: Service) -> Starlette:
     """The application for one model."""
-    earlier = Responses()
+    earlier, limits = Responses(), service.settings.limits
 
     # a large request or grammar takes its time to be read, which is not the event loop's
 
     async def chat(request: Request) -> Response:
-        asked = await asyncio.to_thread(chat_api.read_request, service, await request.body())
+        asked = await asyncio.to_thread(chat_api.read_request, service, await body_of(request, limits))
         return await answered(request, service, asked, ChatAnswer(service, asked))
 
     async def complete(request: Request) -> Response:
-        asked = await asyncio.to_thread(completions_api.read_request, service, await request.body())
+        asked = await asyncio.to_thread(completions_api.read_request, service, await body_of(request, limits))
         return await answered(request, service, asked, CompletionAnswer(service, asked))
 
     async def respond(request: Request) -> Response:
-        asked = await asyncio.to_thread(responses_api.read_request, service, earlier, await request.body())
+        asked = await asyncio.to_thread(responses_api.read_request, service, earlier, await body_of(request, limits))
         return await answered(request, service, asked, ResponseAnswer(service, earlier, asked))
 
     async def models(request: Request) -> Response:
@@ -80,13 +80,12 @@ def make_app(service: Service) -> Starlette:
             Route("/metrics", metrics),
             Route("/edgesink/info", info),
             Route("/edgesink/ring/{conversation}", ring),
-            Mount("/", Page(directory=PAGE, html=True, check_dir=False)),
+            *([Mount("/", Page(directory=PAGE, html=True))] if PAGE.is_dir() else []),
         ],
         middleware=[Middleware(Counted, metrics=service.metrics), Middleware(Guard, settings=service.settings)],
         exception_handlers={
             ApiError: _api_error, EdgesinkError: _edgesink_error, HTTPException: _http_error, Exception: _fault,
         },
-        max_body_size=service.settings.limits.body_bytes,
     )  # fmt: skip
 
 
@@ -127,7 +126,7 @@ async def _edgesink_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(error.status_code)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     return error_response(ApiError(f"{error.detail}.", error.status_code, code=code))
 
 

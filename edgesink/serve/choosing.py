@@ -59,5 +59,5 @@ def chance_of(logits: np.ndarray, chosen: int, others: int) -> Chance:
     wide = logits.astype(np.float64)
     largest = wide.max()
     logprobs = wide - (largest + np.log(np.exp(wide - largest).sum()))
-    top = np.argsort(-logprobs, kind="stable")[:others] if others else []
+    top = np.argsort(-logprobs, kind="stable")[:others]
     return Chance(chosen, float(logprobs[chosen]), tuple((int(id_), float(logprobs[id_])) for id_ in top))

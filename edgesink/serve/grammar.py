@@ -15,7 +15,7 @@ from edgesink.manifest import Manifest
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.serve.api_error import ApiError
 
-STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """How JSON is written: as models mostly do, and with no white space in which a small model could lose itself."""
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}

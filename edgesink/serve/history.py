@@ -85,8 +85,7 @@ class TurnWriter:
         Raises:
             BadOption: a message of which the tokenizer makes a control token.
         """
-        start = read or 0
-        parts = [self._exchange(history, place, place > start) for place in range(start, len(history.users))]
+        parts = [self._exchange(history, place) for place in range(read or 0, len(history.users))]
         if history.base is None and not read:
             head, rest = self._cut_head(history, parts[0])
             parts = [*([head] if read is None else []), rest, *parts[1:]]
@@ -97,13 +96,12 @@ class TurnWriter:
         first = self._encoder.encode(before, goes_on) if before else []
         return first, self._encoder.encode(last, goes_on or bool(first))
 
-    def _exchange(self, history: History, place: int, is_behind_answer: bool) -> list[Part]:
-        """A message, with the answer before it."""
-        pieces = self._turns.script(history.system).later
-        parts: list[Part] = [history.answers[place - 1]] if is_behind_answer else []
-        if place == 0 and history.base is None:
-            pieces = self._turns.script(history.system).first
-        return _joined([*parts, *write(pieces, history.system, history.users[place], datetime.now())])
+    def _exchange(self, history: History, place: int) -> list[Part]:
+        """A message, and the answer to it where there is one."""
+        script = self._turns.script(history.system)
+        pieces = script.first if place == 0 and history.base is None else script.later
+        parts = write(pieces, history.system, history.users[place], datetime.now())
+        return _joined([*parts, *history.answers[place : place + 1]])
 
     def _cut_head(self, history: History, first: list[Part]) -> tuple[list[Part], list[Part]]:
         """The first exchange cut at the last control token before the user's message."""

@@ -15,6 +15,7 @@ from edgesink.serve.answering import Event, Wanted
 from edgesink.serve.api_error import INTERNAL, ApiError
 from edgesink.serve.prompts import Prompt
 from edgesink.serve.service import Answer, Service
+from edgesink.serve.settings import Limits
 from edgesink.serve.writing import sse
 
 log = logging.getLogger("edgesink.serve")
@@ -46,6 +47,26 @@ class Writer(Protocol):
 
     def chunks(self, events: AsyncIterator[Event]) -> AsyncIterator[str]:
         """As server-sent events."""
+
+
+async def body_of(request: Request, limits: Limits) -> bytes:
+    """The body of a request; ApiError if it is too large, or too slow to come."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            if int(request.headers.get("content-length", "0")) > limits.body_bytes:
+                raise _too_large(limits)
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limits.body_bytes:
+                    raise _too_large(limits)
+    except TimeoutError:
+        raise ApiError("The request took too long to arrive.", 408, code="request_timeout") from None
+    return bytes(body)
+
+
+def _too_large(limits: Limits) -> ApiError:
+    return ApiError(f"The request is larger than {limits.body_bytes} bytes.", 413, code="body_too_large")
 
 
 async def answered(request: Request, service: Service, asked: Asked, writer: Writer) -> Response:

@@ -123,9 +123,9 @@ class ResponseAnswer:
     def _rest(self) -> tuple[str, list[Call]]:
         return self._filter.finish() if self._filter else ("", [])
 
-    def _event(self, name: str, **fields: Any) -> str:
+    def _event(self, kind: str, /, **fields: Any) -> str:
         self._number += 1
-        return sse({"type": name, "sequence_number": self._number, **fields}, name)
+        return sse({"type": kind, "sequence_number": self._number, **fields}, kind)
 
 
 def _part(text: str) -> dict[str, Any]:

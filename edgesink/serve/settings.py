@@ -21,6 +21,7 @@ class Limits:
     answer_tokens: int = 4096  # of one answer
     request_seconds: float = 600.0  # from the arrival of a request to the end of its answer
     body_bytes: int = 8 << 20  # of a request
+    body_seconds: float = 60.0  # for it to arrive
     messages: int = 100_000  # of a request
     stop_seconds: float = 10.0  # to finish what runs, after which it is cancelled
 

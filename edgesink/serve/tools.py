@@ -73,9 +73,9 @@ class Toolbox:
         if self.choice == "required":
             return f"%llguidance {{}}\nstart: {one}\ncall: {body}\n"
         trigger, rest = json.dumps(self.dialect.begin.rstrip()), self.dialect.begin[len(self.dialect.begin.rstrip()) :]
-        several = "*" if self.parallel else "?"
+        several = "tool* last" if self.parallel else "tool | last"
         return (
-            f"%llguidance {{}}\nstart: tool{several} last\nlast: TEXT\n{text}trigger[lazy]: TEXT {trigger}\n"
+            f"%llguidance {{}}\nstart: {several}\nlast: TEXT\n{text}trigger[lazy]: TEXT {trigger}\n"
             f"tool: trigger {json.dumps(rest)} call {end}\ncall: {body}\n"
         )
 
