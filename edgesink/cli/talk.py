@@ -28,6 +28,7 @@ from edgesink.cli.output import on_terminal, print_json, say
 from edgesink.errors import BadOption
 from edgesink.files import check_file_goal
 from edgesink.models import DEFAULT_MODEL
+from edgesink.sampling_defaults import CHAT_SAMPLING
 
 
 def chat(
@@ -42,11 +43,11 @@ def chat(
         typer.Option(help="Session file: resume from it if it exists, and save the conversation to it at the end."),
     ] = None,
     sinks: Sinks = None,
-    temperature: Temperature = 0.7,
-    top_k: TopK = 0,
-    top_p: TopP = 0.9,
-    min_p: MinP = 0.0,
-    repetition_penalty: Penalty = 1.0,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: Penalty = None,
     seed: Seed = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
@@ -64,10 +65,12 @@ def chat(
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
 
-    sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+    chosen = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
+    SamplingSpec.of_model(None, **chosen)  # wrong values are refused before a model is loaded
     if session:
         check_file_goal(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
+    sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
     talk = Chat(stream, system, sampling, pin_system)
     if session and os.path.lexists(session):
         resume(talk, session, "--pin-system" if pin_system else "--sinks" if sinks is not None else None)
@@ -82,11 +85,11 @@ def generate(
     model: Model = DEFAULT_MODEL,
     prompt: Annotated[str | None, typer.Argument(help="Text to continue. Default: read from stdin.")] = None,
     sinks: Sinks = None,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    repetition_penalty: Penalty = 1.0,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: Penalty = None,
     seed: Seed = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text is printed. Repeat the option for more texts.")
@@ -105,8 +108,10 @@ def generate(
     from edgesink.runtime.generate import generate as generate_tokens
     from edgesink.runtime.sampling import SamplingSpec
 
-    sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+    chosen = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
+    SamplingSpec.of_model(None, **chosen)  # wrong values are refused before a model is loaded
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
+    sampling = SamplingSpec.of_model(stream.manifest.sampling, **chosen, seed=seed)
     ids = stream.tokenizer.encode(prompt if prompt is not None else read_prompt(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to continue")
