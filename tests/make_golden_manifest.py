@@ -38,7 +38,7 @@ GOOD = Manifest(
     sampling=SamplingDefaults(0.7, 20, 0.8, 0.05, 1.1, "generation_config.json"),
 )  # fmt: skip
 TWO_VIEWS = dataclasses.replace(
-    GOOD, target="coreml", kv_write="host", turns=None, no_turns="it has no chat template",
+    GOOD, target="coreml", kv_write="host", turns=None, no_turns="it has no chat template", sampling=None,
     views=(LayerRing(32, True), LayerRing(8, False)),
     states=(State("kv_cache", (4, 2, 64, 16), "float16", 0), State("kv_cache_1", (6, 2, 32, 16), "float16", 1)),
 )  # fmt: skip
