@@ -71,7 +71,7 @@ def chat(
         check_file_goal(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
-    talk = Chat(stream, system, sampling, pin_system)
+    talk = Chat(stream, system, sampling, "system" if pin_system else "none")
     if session and os.path.lexists(session):
         resume(talk, session, "--pin-system" if pin_system else "--sinks" if sinks is not None else None)
     with kept(talk, session):
