@@ -81,7 +81,7 @@ def test_a_session_says_which_options_it_overrules(bundle, tmp_path):
 
 
 def test_a_message_longer_than_the_window_is_said_to_be_forgotten_in_part(bundle):
-    result = run("chat", bundle, "--max-new-tokens", "1", stdin="a\n" + "b" * 100 + "\nc\n")
+    result = run("chat", bundle, "--no-pin-system", "--max-new-tokens", "1", stdin="a\n" + "b" * 100 + "\nc\n")
     said = [line for line in result.stderr.splitlines() if line.startswith("(the message is")]
     behind = len("E") + len("B") + len("assistant: ")
     first = 100 + behind - 61
@@ -90,9 +90,8 @@ def test_a_message_longer_than_the_window_is_said_to_be_forgotten_in_part(bundle
 
 def test_chat_reads_messages_and_commands_from_a_pipe(bundle, tmp_path):
     saved = tmp_path / "saved"
-    result = run(
-        "chat", bundle, "--max-new-tokens", "4", stdin=f"hello\n/save {saved}\n/status\n/nonsense\n/load no\nbye\n"
-    )
+    lines = f"hello\n/save {saved}\n/status\n/nonsense\n/load no\nbye\n"
+    result = run("chat", bundle, "--max-new-tokens", "4", "--no-pin-system", stdin=lines)
     assert result.exit_code == 0
     assert saved.is_file()
     assert "of 64 tokens held (3 pinned)" in result.stderr

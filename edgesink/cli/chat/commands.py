@@ -9,15 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from edgesink.cli.chat.status import memory_words
+from edgesink.cli.chat.talk import Talk
 from edgesink.cli.output import say
 from edgesink.errors import BadOption
 from edgesink.paths import expanded
-
-if TYPE_CHECKING:
-    from edgesink.cli.chat.loop import Talk
 
 Number = TypeVar("Number", int, float)
 NONE = "none"
