@@ -32,6 +32,9 @@ class Backend(Protocol):
     def state(self) -> dict[str, np.ndarray]:
         """The state by name, [1, K, rows, D] each; on the CPU the very memory of the graph."""
 
+    def written(self, position: int) -> dict[str, np.ndarray]:
+        """The rows of the state that `position` tokens have written: [1, K, min(position, rows), D] each."""
+
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Overwrite the state."""
 
@@ -51,6 +54,10 @@ class OnnxBackend:
     def state(self) -> dict[str, np.ndarray]:
         """See `Backend.state`."""
         return self._graph.state.arrays()
+
+    def written(self, position: int) -> dict[str, np.ndarray]:
+        """See `Backend.written`."""
+        return self._graph.state.written(position)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """See `Backend.load_state`."""

@@ -23,6 +23,7 @@ from edgesink.spec import Provider
 if TYPE_CHECKING:
     from edgesink.runtime.generate import Token
     from edgesink.runtime.pinned import PinnedRows
+    from edgesink.runtime.session_file import SavedSession
     from edgesink.runtime.tokenizer import Tokenizer
     from edgesink.runtime.undo import Journal
 
@@ -215,13 +216,24 @@ class Stream:
         """Go on from a session file; BadSession if it is damaged or of another bundle, the stream left as it was."""
         from edgesink.runtime.session_file import read_session
 
-        saved = read_session(Path(path), self.manifest, self._backend.state())
+        self.take_up(read_session(Path(path), self.manifest, self._backend.state()))
+
+    def written(self) -> dict[str, np.ndarray]:
+        """The rows of the state that tokens have written, [1, K, rows, D] each; on the CPU the graph's own memory."""
+        return self._backend.written(self.position)
+
+    def take_up(self, saved: SavedSession) -> None:
+        """Go on from a stream that was put away, whose state is whole buffers as this stream's."""
         ring = self.manifest.stream.ring(saved.sinks)
         self._backend.load_state(saved.state)
         self._ring, self.position, self._is_broken = ring, saved.position, False
         self._furthest = self.position + ring.chunk  # how far it had come is not in the file: at most so far
         if self.journal is not None:
             self.journal.clear()
+
+    def empty_state(self) -> dict[str, np.ndarray]:
+        """Whole buffers of zeros, in the shapes and types in which this stream holds its state."""
+        return {name: np.zeros_like(array) for name, array in self._backend.state().items()}
 
     def generate(
         self,

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
+from edgesink.cli.keeping import Save
 from edgesink.cli.output import say
 from edgesink.errors import EdgesinkError
 from edgesink.paths import expanded
 from edgesink.runtime.chat import Chat
 from edgesink.runtime.generate import Token
+from edgesink.runtime.sessions import take_up, write_session_file
 
 REPLACED = "\ufffd"
-ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals that end a process: told to, or its terminal is closed."""
 
 HELP = """/reset          start a new conversation
-/save FILE      write the conversation's state to a file
+/save FILE      write a copy of the conversation to a file
 /load FILE      resume from such a file
 /status         how much is in memory, how much was forgotten
 /quit           exit (or Ctrl-D); Ctrl-C stops an answer
@@ -52,40 +50,6 @@ def reply(chat: Chat, message: str, max_new_tokens: int | None) -> str:
     return show(chat.answer(message, max_new_tokens))
 
 
-def resume(chat: Chat, session: Path, asks_for_sinks: str | None) -> None:
-    """Go on from a session file, and say which options it overrules.
-
-    Args:
-        asks_for_sinks: the option that set the sinks which the stream has now.
-    """
-    asked = chat.stream.sinks
-    chat.restore(session)
-    sinks = chat.stream.sinks
-    if asks_for_sinks and sinks != asked:
-        say(f"({asks_for_sinks} is ignored: {session} keeps the {sinks} sinks that it began with, not {asked})")
-    if chat.begins_with_system and chat.stream.position:
-        say(f"(--system is ignored: {session} keeps the system prompt that it began with, until /reset)")
-
-
-@contextmanager
-def kept(chat: Chat, session: Path | None) -> Iterator[None]:
-    """A conversation that is saved to `session` however it ends: by its last message, an error or a signal."""
-    if session is None:
-        yield
-        return
-    before = {number: signal.signal(number, _end) for number in ENDS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        chat.save(session)
-
-
-def _end(number: int, _: object) -> None:
-    sys.exit(128 + number)
-
-
 def read_prompt() -> str:
     """All of stdin."""
     if sys.stdin is None:
@@ -98,8 +62,8 @@ def read_prompt() -> str:
     return text
 
 
-def converse(chat: Chat, max_new_tokens: int | None) -> None:
-    """Read messages from stdin until it ends."""
+def converse(chat: Chat, max_new_tokens: int | None, save: Save) -> None:
+    """Read messages from stdin until it ends; `save` is called after every one."""
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if terminal:
         _line_editing()
@@ -109,6 +73,7 @@ def converse(chat: Chat, max_new_tokens: int | None) -> None:
             if message.split()[0] in ("/quit", "/exit"):
                 return
             _command(chat, message)
+            save()
             continue
         try:
             text = message.removeprefix(" ") if message.startswith(" /") else message
@@ -116,6 +81,8 @@ def converse(chat: Chat, max_new_tokens: int | None) -> None:
         except EdgesinkError as error:  # the conversation goes on
             say(str(error))
             continue
+        finally:
+            save()
         if terminal:
             say(f"({speed}; {chat.stream.evicted} tokens forgotten)")
 
@@ -143,9 +110,10 @@ def _command(chat: Chat, line: str) -> None:
         if name == "/reset":
             chat.reset()
         elif name == "/save" and argument:
-            chat.save(expanded(argument))
+            write_session_file(expanded(argument), chat)
         elif name == "/load" and argument:
-            chat.restore(expanded(argument))
+            for remark in take_up(chat, expanded(argument))[0]:
+                say(f"({remark})")
         elif name == "/status":
             say(_memory(chat))
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,7 +24,6 @@ from edgesink.cli.options import (
 )
 from edgesink.cli.output import on_terminal, print_json, say
 from edgesink.errors import BadOption
-from edgesink.files import check_file_goal
 from edgesink.models import DEFAULT_MODEL
 
 
@@ -38,8 +35,10 @@ def chat(
         bool, typer.Option(help="Keep the whole system prompt as attention sinks, so that it is never evicted.")
     ] = False,
     session: Annotated[
-        Path | None,
-        typer.Option(help="Session file: resume from it if it exists, and save the conversation to it at the end."),
+        str | None,
+        typer.Option(
+            help="Name of a session, or the path of its file: resume it if there is one, and save it after every turn."
+        ),
     ] = None,
     sinks: Sinks = None,
     temperature: Temperature = 0.7,
@@ -60,22 +59,22 @@ def chat(
     """
     import edgesink
     from edgesink.bundles import find_bundle
-    from edgesink.cli.repl import converse, kept, reply, resume
+    from edgesink.cli.keeping import kept
+    from edgesink.cli.repl import converse, reply
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
+    from edgesink.runtime.sessions import check_session
 
     sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-    if session:
-        check_file_goal(session)
+    if session is not None:
+        check_session(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     talk = Chat(stream, system, sampling, "system" if pin_system else "none")
-    if session and os.path.lexists(session):
-        resume(talk, session, "--pin-system" if pin_system else "--sinks" if sinks is not None else None)
-    with kept(talk, session):
+    with kept(talk, session, {} if sinks is None else {"sinks": sinks}) as save:
         if message is not None:
             say(f"({reply(talk, message, max_new_tokens)})")
         else:
-            converse(talk, max_new_tokens)
+            converse(talk, max_new_tokens, save)
 
 
 def generate(
