@@ -181,7 +181,7 @@ def take_up(chat: Chat, path: Path, given: Mapping[str, object] | None = None) -
     stream = chat.stream
     saved, kept, rounded = read_chat(path, stream.manifest, stream.empty_state())
     feed = chat.prepared(saved.chat)
-    stream.take_up(kept)
+    stream.go_on(kept)
     chat.go_on(saved.chat, feed)
     remarks = _sampling_remarks(chat, saved, given or {})
     if rounded:

@@ -37,6 +37,7 @@ def inspect(
     print(f"state     {megabytes(manifest.state_bytes)}, from the first token to the last")
     if manifest.target == "onnx":
         print(f"kernels   {_kernels(manifest)}")
+        print(f"drafts    {_drafts(manifest)}")
     print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")
     if manifest.sink_token_id is not None:
         print(f"begins    with token {manifest.sink_token_id}, the model's own sink token, whatever it is fed")
@@ -64,6 +65,15 @@ def _kernels(manifest: Manifest) -> str:
         return f"none{f': {reasons}' if reasons else ''}; runs on ONNX Runtime's own operators"
     here = next(iter(available_kernels()), "none on this machine")
     return f"{here}; with them {megabytes(manifest.state_bytes // 2)} of state"
+
+
+def _drafts(manifest: Manifest) -> str:
+    """How many tokens a pass may choose, or why only one."""
+    if manifest.logit_rows is not None:
+        return f"up to {manifest.logit_rows} tokens a pass, where a text repeats itself"
+    if manifest.stream.chunk == 1:
+        return "none: it feeds one token at once"
+    return "none: exported before a pass gave more than one row of logits; export the model again"
 
 
 def models(
