@@ -18,12 +18,12 @@ def cache_folder(kind: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache")) / "edgesink" / kind
 
 
-def state_folder() -> Path:
-    """Where edgesink keeps what only this user made, below EDGESINK_STATE or the user's own; it may not exist."""
+def state_folder(kind: str) -> Path:
+    """The folder for `kind` ("sessions") below EDGESINK_STATE or the user's state folder; it may not exist."""
     base = os.environ.get("EDGESINK_STATE")
     if base:
-        return expanded(base)
-    return Path(os.environ.get("XDG_STATE_HOME") or expanded("~/.local/state")) / "edgesink"
+        return expanded(base) / kind
+    return Path(os.environ.get("XDG_STATE_HOME") or expanded("~/.local/state")) / "edgesink" / kind
 
 
 def expanded(text: str | Path) -> Path:
@@ -32,5 +32,7 @@ def expanded(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise BadPlace(
-            f"{text}: no home folder is known", "", "write the whole path; for the cache, set EDGESINK_CACHE"
+            f"{text}: no home folder is known",
+            "",
+            "write the whole path; for the cache, set EDGESINK_CACHE, for sessions EDGESINK_STATE",
         ) from None

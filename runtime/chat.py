@@ -18,9 +18,11 @@ from typing import Any, Literal, Protocol
 from edgesink.errors import BadBundle, BadOption
 from edgesink.runtime.generate import Token, generate
 from edgesink.runtime.sampling import SamplingSpec, seeded
+from edgesink.runtime.saved_chat import ChatState
 from edgesink.runtime.session import Stream
 from edgesink.runtime.transcript import Eviction, Turn
 from edgesink.runtime.turn_feed import TurnFeed, Unfed
+from edgesink.spec import Drafts
 
 Pin = Literal["system", "fit", "none"]
 """What is pinned when a conversation begins: all that stands before the first message, which includes the system
@@ -51,17 +53,6 @@ class OpenAnswer:
     unfed: Unfed  # the whole of it, as its reading began
     text: list[str] = field(default_factory=list)
     ended: bool = False  # by the model itself
-
-
-@dataclass(frozen=True)
-class ChatState:
-    """Where a conversation stands, without the state of its stream: what a session file holds of it."""
-
-    system: str | None
-    turns: tuple[Turn, ...]
-    unfed: Unfed
-    random: int  # the state of the generator of random numbers
-    sampling: SamplingSpec
 
 
 class Chat:
@@ -244,9 +235,13 @@ class Chat:
             self._feed.check_message(written)
             unfed = self._feed.next(self._unfed, written, self.stream.position)
             going = self._begin(message, unfed)
-            ids = (*unfed.answer, *unfed.turn)
+            ids, sampling = (*unfed.answer, *unfed.turn), self._sampling
+            # who gives a seed wants the same answer every time: when tokens are run several a pass depends on the clock
+            drafts: Drafts | None = None if sampling.seed is None else "off"
             try:
-                for token in generate(self.stream, ids, self._sampling, max_new_tokens, generator=self._random):
+                for token in generate(
+                    self.stream, ids, sampling, max_new_tokens, drafts=drafts, generator=self._random
+                ):
                     going.ended = token.id in self.stream.manifest.eos_ids
                     self._unfed = Unfed(self.stream.position, () if going.ended else (token.id,))
                     going.text.append(token.text)
@@ -361,6 +356,7 @@ class Chat:
 
     def restore(self, path: Path) -> None:
         """Go on from such a file, with an empty transcript; BadSession leaves the conversation as it was."""
+        self._finish(self._open)
         self.stream.restore(path)
         self._begin_anew()
         self._unfed = Unfed(self.stream.position)
@@ -371,17 +367,21 @@ class Chat:
         self._finish(self._open)
         return ChatState(self.system, self.turns, self._unfed, self._random.state, self._sampling)
 
-    def go_on(self, state: ChatState) -> None:
-        """Take up a conversation whose stream has been restored already; `sampling` stays what it is.
+    def prepared(self, state: ChatState) -> TurnFeed:
+        """What `go_on` wants, while nothing has been changed yet; BadOption if the model has no such turns."""
+        self._finish(self._open)
+        return self._feed_of(state.system)
 
-        Raises:
-            BadOption: the model has no turns for its system prompt; the conversation is as it was.
-        """
-        self._feed = self._feed_of(state.system)
+    def go_on(self, state: ChatState, feed: TurnFeed) -> None:
+        """Take up a conversation whose stream has been restored already; `sampling` stays what it is."""
         self._begin_anew()
+        self._feed, self._unfed = feed, state.unfed
         self._turns += state.turns
-        self._unfed = state.unfed
         self._random.state = state.random
+
+    def take_sampling(self, sampling: SamplingSpec) -> None:
+        """Choose answers so from now on, and let the random numbers go on whatever its seed is."""
+        self._sampling = sampling
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -114,7 +114,7 @@ def test_the_history_is_private_and_of_bounded_size(tmp_path, monkeypatch):
     monkeypatch.setattr(prompts, "HISTORY_BYTES", 400)
     for number in range(40):
         prompts._history().store_string(f"message {number}\nof two lines")
-    path = tmp_path / "state" / "history"
+    path = tmp_path / "state" / "history" / "messages"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_size < 600
     kept = list(prompts._history().load_history_strings())
@@ -152,7 +152,7 @@ def test_every_command_has_its_line_of_help_and_what_is_none_is_said_to_be_none(
     lines = said("/help", "/nonsense", "/save", "/exit", "never read")
     assert [line.split()[0] for line in lines[: len(COMMANDS)]] == [command.name for command in COMMANDS]
     assert lines[-2] == "/nonsense is no command; /help lists them. To send it as a message, put a space before it"
-    assert lines[-1] == "/save needs FILE: write the state of the conversation to FILE"
+    assert lines[-1] == "/save needs FILE: write a copy of the conversation to FILE"
 
 
 def test_a_conversation_is_taken_back_changed_and_begun_anew(said, tmp_path):

@@ -88,7 +88,7 @@ def test_a_conversation_at_a_terminal(bundle, terminal, tmp_path):
     chat.send("\x03/quit\r")
     assert chat.process.wait(30) == 0
 
-    history = tmp_path / "state" / "history"
+    history = tmp_path / "state" / "history" / "messages"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
     assert "+one line,\n+another line,\n+the third line" in history.read_text()
 

@@ -38,6 +38,7 @@ def inspect(
     print(f"state     {megabytes(manifest.state_bytes)}, from the first token to the last")
     if manifest.target == "onnx":
         print(f"kernels   {_kernels(manifest)}")
+        print(f"drafts    {_drafts(manifest)}")
     print(f"remembers {stream.capacity} tokens: {stream.sinks} first ones and the last {stream.window}")
     if manifest.sink_token_id is not None:
         print(f"begins    with token {manifest.sink_token_id}, the model's own sink token, whatever it is fed")
@@ -74,6 +75,15 @@ def _sampling(manifest: Manifest) -> str:
     if own is None:
         return f"the model's makers recommend none; chat: {CHAT_SAMPLING.words}; generate: the most likely token"
     return f"{own.words} ({own.source})"
+
+
+def _drafts(manifest: Manifest) -> str:
+    """How many tokens a pass may choose, or why only one."""
+    if manifest.logit_rows is not None:
+        return f"up to {manifest.logit_rows} tokens a pass, where a text repeats itself"
+    if manifest.stream.chunk == 1:
+        return "none: it feeds one token at once"
+    return "none: exported before a pass gave more than one row of logits; export the model again"
 
 
 def models(

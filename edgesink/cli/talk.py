@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +24,6 @@ from edgesink.cli.options import (
 )
 from edgesink.cli.output import on_terminal, print_json, say
 from edgesink.errors import BadOption
-from edgesink.files import check_file_goal
 from edgesink.models import DEFAULT_MODEL
 from edgesink.sampling_defaults import CHAT_SAMPLING
 
@@ -47,8 +44,10 @@ def chat(
         ),
     ] = None,
     session: Annotated[
-        Path | None,
-        typer.Option(help="Session file: resume from it if it exists, and save the conversation to it at the end."),
+        str | None,
+        typer.Option(
+            help="Name of a session, or the path of its file: resume it if there is one, and save it after every turn."
+        ),
     ] = None,
     sinks: Sinks = None,
     temperature: Temperature = None,
@@ -72,27 +71,27 @@ def chat(
     """
     import edgesink
     from edgesink.bundles import find_bundle
-    from edgesink.cli.chat.keeping import kept, resume
     from edgesink.cli.chat.loop import answer_once, converse
+    from edgesink.cli.keeping import kept
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
+    from edgesink.runtime.sessions import check_session
 
     chosen = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
     SamplingSpec.of_model(None, **chosen)  # wrong values are refused before a model is loaded
-    if session:
-        check_file_goal(session)
+    if session is not None:
+        check_session(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
     talk = Chat(stream, system, sampling, _pins(pin_system, sinks))
     if talk.unpinned and system is not None:
         say(f"(the system prompt will be forgotten like anything else: {talk.unpinned})")
-    if session and os.path.lexists(session):
-        resume(talk, session, "--pin-system" if pin_system else "--sinks" if sinks is not None else None)
-    with kept(talk, session):
+    given = {name: value for name, value in (chosen | {"seed": seed, "sinks": sinks}).items() if value is not None}
+    with kept(talk, session, given) as save:
         if message is not None:
             answer_once(talk, message, max_new_tokens, plain)
         else:
-            converse(talk, max_new_tokens, plain)
+            converse(talk, max_new_tokens, save, plain)
 
 
 def _pins(pin_system: bool | None, sinks: int | None) -> Pin:

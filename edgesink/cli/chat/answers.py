@@ -184,11 +184,12 @@ def speak(
     stopped = False
     with kept_apart(typed):
         try:
-            with stoppable(stream, on_chunk):
+            with stoppable(stream, on_chunk) as between_tokens:
                 for token in tokens:
                     first = first or time.perf_counter()
                     count += 1
                     view.push(token.text)
+                    between_tokens()
         except KeyboardInterrupt:
             stopped = True
         finally:

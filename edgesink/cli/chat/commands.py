@@ -16,6 +16,7 @@ from edgesink.cli.chat.talk import Talk
 from edgesink.cli.output import say
 from edgesink.errors import BadOption
 from edgesink.paths import expanded
+from edgesink.runtime.sessions import take_up, write_session_file
 
 Number = TypeVar("Number", int, float)
 NONE = "none"
@@ -74,12 +75,13 @@ def _reset(talk: Talk, _: str) -> None:
 
 
 def _save(talk: Talk, file: str) -> None:
-    talk.chat.save(expanded(file))
-    say(f"(saved to {file}; /load {file} goes on from here)")
+    write_session_file(expanded(file), talk.chat)
+    say(f"(a copy is in {file}; /load {file} goes on from here)")
 
 
 def _load(talk: Talk, file: str) -> None:
-    talk.chat.restore(expanded(file))
+    for remark in take_up(talk.chat, expanded(file))[0]:
+        say(f"({remark})")
     say(f"(going on from {file}: {memory_words(talk.gauges)})")
 
 
@@ -179,7 +181,7 @@ COMMANDS: tuple[Command, ...] = (
         "/system", "[TEXT]", "show the system prompt; with TEXT (or none) begin a new conversation with it", _system
     ),
     Command("/reset", "", "begin a new conversation with the same system prompt", _reset),
-    Command("/save", "FILE", "write the state of the conversation to FILE", _save),
+    Command("/save", "FILE", "write a copy of the conversation to FILE", _save),
     Command("/load", "FILE", "go on from a file that /save wrote", _load),
     Command("/retry", "", "take back the last answer and give another", _retry),
     Command("/undo", "", "take back the last message and its answer, exactly", _undo),

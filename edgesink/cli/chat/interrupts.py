@@ -16,8 +16,12 @@ from edgesink.runtime.session import Stream
 
 
 @contextmanager
-def stoppable(stream: Stream, on_chunk: Callable[[], object]) -> Iterator[None]:
-    """Within it, Ctrl-C raises KeyboardInterrupt behind a chunk. `on_chunk` is called behind each, before that."""
+def stoppable(stream: Stream, on_chunk: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """Within it, Ctrl-C raises KeyboardInterrupt behind a chunk. `on_chunk` is called behind each, before that.
+
+    Yields:
+        what to call between two tokens, which does the same there.
+    """
     asked = False
 
     def ask(*_: Any) -> None:
@@ -35,7 +39,7 @@ def stoppable(stream: Stream, on_chunk: Callable[[], object]) -> Iterator[None]:
     before = signal.signal(signal.SIGINT, ask) if is_main else None
     stream.on_chunk = between_chunks
     try:
-        yield
+        yield between_chunks
     finally:
         stream.on_chunk = None
         if is_main:

@@ -14,6 +14,7 @@ from edgesink.cli.chat.prompts import PipePrompt, PlainPrompt, Prompt, TerminalP
 from edgesink.cli.chat.status import memory_words, status_line
 from edgesink.cli.chat.talk import Talk
 from edgesink.cli.chat.typed import Typed, termios
+from edgesink.cli.keeping import Save
 from edgesink.cli.output import say
 from edgesink.errors import EdgesinkError
 from edgesink.runtime.chat import Chat
@@ -27,8 +28,8 @@ def answer_once(chat: Chat, message: str, max_new_tokens: int | None, plain: boo
     say(f"({talk.spoken.words})")
 
 
-def converse(chat: Chat, max_new_tokens: int | None, plain: bool = False) -> None:
-    """Answer messages until there are no more."""
+def converse(chat: Chat, max_new_tokens: int | None, save: Save, plain: bool = False) -> None:
+    """Answer messages until there are no more; `save` is called after every one."""
     rich = is_rich_terminal(plain)
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
     typed = Typed() if at_terminal and termios is not None else None
@@ -47,7 +48,10 @@ def converse(chat: Chat, max_new_tokens: int | None, plain: bool = False) -> Non
             say("(Ctrl-D or /quit leaves)")
             continue
         if message.strip():
-            _take(talk, message)
+            try:
+                _take(talk, message)
+            finally:
+                save()
             if at_terminal and not rich and talk.spoken is not None and not message.startswith("/"):
                 say(f"({talk.spoken.words}; {chat.stream.evicted} tokens forgotten)")
 

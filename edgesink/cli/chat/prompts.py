@@ -160,7 +160,7 @@ def _history() -> History:
     """The user's own file, readable by nobody else; without one, history lasts as long as the chat."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-    path = state_folder() / "history"
+    path = state_folder("history") / "messages"
     try:
         _make_private(path)
     except OSError as error:
