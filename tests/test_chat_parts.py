@@ -1,8 +1,8 @@
 """The parts of `edgesink chat` that need no terminal: Markdown as it grows, the status line, keys, commands."""
 
 import io
-import os
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from rich.console import Console
 from edgesink.cli.chat import prompts
 from edgesink.cli.chat.answers import MarkdownView
 from edgesink.cli.chat.commands import COMMANDS
-from edgesink.cli.chat.markdown import harmless, rendered, split
+from edgesink.cli.chat.markdown import cut, harmless, rendered, split
 from edgesink.cli.chat.status import Gauges, status_line
 from edgesink.cli.chat.typed import as_text
 from edgesink.spec import StreamSpec
@@ -58,6 +58,13 @@ def test_nothing_that_the_model_wrote_is_lost():
     assert plain("[1]: a reference") == "[1]: a reference"
     assert "https://example.org/x" in plain("[a link](https://example.org/x)")
     assert harmless("a\x1b]0;title\x07\x9b2Jb\tc\r\n") == "a\ufffd]0;title\ufffd\ufffd2Jb\tc\n"
+
+
+def test_a_block_that_does_not_end_is_cut_and_goes_on_as_what_it_is():
+    assert cut("word " * 10, 22) == ("word word word word ", "word word word word word word ")
+    assert cut("x" * 10, 4) == ("xxxx", "xxxxxx")
+    code = "```python\n" + "line\n" * 10
+    assert cut(code, 22) == ("```python\nline\nline\n", "```python\n" + "line\n" * 8)
 
 
 @given(st.text(alphabet="ab \n#-*`>1.|<[]:\u2028\x0c", max_size=60))
@@ -122,10 +129,9 @@ def test_the_history_is_private_and_of_bounded_size(tmp_path, monkeypatch):
     assert all(message.startswith("message") for message in kept)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_without_a_place_for_it_the_history_lasts_as_long_as_the_chat(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("EDGESINK_STATE", str(tmp_path))
-    tmp_path.chmod(0o500)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGESINK_STATE", str(tmp_path / "file"))
     assert list(prompts._history().load_history_strings()) == []
     assert "no history is kept" in capsys.readouterr().err
 
@@ -153,6 +159,12 @@ def test_every_command_has_its_line_of_help_and_what_is_none_is_said_to_be_none(
     assert [line.split()[0] for line in lines[: len(COMMANDS)]] == [command.name for command in COMMANDS]
     assert lines[-2] == "/nonsense is no command; /help lists them. To send it as a message, put a space before it"
     assert lines[-1] == "/save needs FILE: write a copy of the conversation to FILE"
+
+
+def test_the_commands_are_those_of_the_docs():
+    text = (Path(__file__).parent.parent / "docs" / "chat.md").read_text(encoding="utf-8")
+    shown = [f"| `{f'{one.name} {one.argument}'.strip()}` | {one.help[0].upper()}{one.help[1:]}. |" for one in COMMANDS]
+    assert [line for line in text.splitlines() if line.startswith("| `/")] == shown
 
 
 def test_a_conversation_is_taken_back_changed_and_begun_anew(said, tmp_path):

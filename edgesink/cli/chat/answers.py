@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edgesink.cli.chat.interrupts import stoppable
-from edgesink.cli.chat.markdown import harmless, rendered, split
+from edgesink.cli.chat.markdown import cut, harmless, rendered, split
 from edgesink.cli.chat.typed import Typed, kept_apart
 from edgesink.runtime.generate import Token
 from edgesink.runtime.session import Stream
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 STOPPED = " …"
+LONGEST_BLOCK = 8192  # characters; an answer without an end may be one paragraph, and memory is bounded
 LONG_READING = 256  # tokens; the progress of shorter messages is not worth a line
 _SECONDS_BETWEEN_DRAWINGS = 1 / 12
 
@@ -66,7 +67,7 @@ class MarkdownView:
         from rich.console import Console
 
         self._console = console or Console(highlight=False)
-        self._text, self._printed, self._drawn = "", 0, 0.0
+        self._text, self._printed, self._next_drawing = "", 0, 0.0
         self._live = self._new_live()
 
     def reading(self, done: int, total: int) -> None:
@@ -74,8 +75,10 @@ class MarkdownView:
         from rich.text import Text
 
         if total >= LONG_READING and self._is_due():
+            begin = time.monotonic()
             self._live.start()
             self._live.update(Text(f"reading: {min(done, total)} of {total} tokens", style="dim"), refresh=True)
+            self._drawn_in(begin)
 
     def push(self, text: str) -> None:
         """See `View`."""
@@ -91,7 +94,7 @@ class MarkdownView:
         self._live.stop()
         if self._text.strip():
             self._print(self._text)
-        self._text, self._printed, self._drawn = "", 0, 0.0
+        self._text, self._printed, self._next_drawing = "", 0, 0.0
         self._live = self._new_live()
 
     def _new_live(self) -> Live:
@@ -100,20 +103,26 @@ class MarkdownView:
         return Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="visible")
 
     def _is_due(self) -> bool:
-        now = time.monotonic()
-        if now - self._drawn < _SECONDS_BETWEEN_DRAWINGS:
-            return False
-        self._drawn = now
-        return True
+        return time.monotonic() >= self._next_drawing
 
     def _draw(self) -> None:
+        begin = time.monotonic()
         self._live.start()
         finished, self._text = split(self._text)
+        if len(self._text) > LONGEST_BLOCK:
+            block, self._text = cut(self._text, LONGEST_BLOCK)
+            finished.append(block)
         if finished:
             self._live.update("", refresh=True)
         for block in finished:
             self._print(block)
         self._live.update(_LastLines(self._text, gap=self._printed > 0), refresh=True)
+        self._drawn_in(begin)
+
+    def _drawn_in(self, begin: float) -> None:
+        """A drawing that took long is followed by a longer pause: most of the time is the model's."""
+        end = time.monotonic()
+        self._next_drawing = end + max(_SECONDS_BETWEEN_DRAWINGS, 5 * (end - begin))
 
     def _print(self, block: str) -> None:
         if self._printed:

@@ -43,6 +43,17 @@ def split(text: str) -> tuple[list[str], str]:
     return blocks, "".join(lines[starts[-1] :])
 
 
+def cut(block: str, most: int) -> tuple[str, str]:
+    """A block that does not end, cut behind a line or a word after `most` characters at most; code goes on as code."""
+    at = max(block.rfind("\n", 0, most), block.rfind(" ", 0, most)) + 1 or most
+    first_line = block.split("\n", 1)[0] + "\n"
+    tokens = _parser().parse(block)
+    if tokens and tokens[0].type == "fence" and len(first_line) < most:
+        at = max(block.rfind("\n", 0, most) + 1, len(first_line))
+        return block[:at], first_line + block[at:]
+    return block[:at], block[at:]
+
+
 def rendered(block: str) -> Markdown:
     """One block, or several, for rich."""
     from rich.markdown import Markdown
