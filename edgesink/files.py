@@ -57,6 +57,44 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.replace(goal)
 
 
+@contextmanager
+def durable_write(path: Path) -> Iterator[Path]:
+    """`atomic_write` for one writer at a time, private, on the disk when it returns, and without leftovers.
+
+    The temporary file has one name, so what a killed process left is overwritten by the next. Who writes must hold a
+    lock for `path`. Raises NoSpace, or BadPlace; what stood at `path` is untouched then.
+    """
+    with place_errors(path):
+        goal = check_file_goal(path)
+        aside = goal.with_name(f"{TEMPORARY}{goal.name}")
+        try:
+            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+            yield aside
+            _flush(aside)
+            os.replace(aside, goal)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _flush(goal.parent)
+
+
+def sweep_durable(path: Path) -> None:
+    """Remove what a process that was killed within `durable_write` left; the lock for `path` must be held."""
+    with suppress(OSError):
+        path.with_name(f"{TEMPORARY}{path.name}").unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """To the disk; a folder where the system knows how to."""
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def check_file_goal(path: Path) -> Path:
     """Where `path` leads, if a file may be put there; BadPlace if what stands there is none, or may not be replaced."""
     try:

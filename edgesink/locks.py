@@ -33,6 +33,22 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """The time in which no other process, and nobody else in this one, is in here for the same `path`.
+
+    `path` need not exist; its folder must. Raises BlockingIOError at once where somebody is in here already, with what
+    is known of who it is.
+    """
+    lock = _own_file(path.with_name(f".{path.name}.lock"))
+    try:
+        yield
+    finally:
+        if lock is not None:
+            path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
+            os.close(lock)
+
+
+@contextmanager
 def names_held(folder: Path) -> Iterator[None]:
     """The time in which nobody else who does likewise changes names in `folder`."""
     lock = lock_folder(folder, wait=True)
@@ -61,6 +77,27 @@ def _held_file(path: Path, on_wait: Callable[[], None]) -> int | None:
         if lock is None or _is_at(lock, path):
             return lock
         os.close(lock)  # its holder has taken it away
+    return None
+
+
+def _own_file(path: Path) -> int | None:
+    """A descriptor of the file that stands at `path` now, locked, with the number of this process in it."""
+    while fcntl is not None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise BlockingIOError(f"process {holder}" if holder else "another process") from None
+        except OSError:  # no locks here
+            os.close(descriptor)
+            return None
+        if _is_at(descriptor, path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            return descriptor
+        os.close(descriptor)  # its holder has taken it away
     return None
 
 

@@ -23,6 +23,7 @@ from edgesink import strict_json
 from edgesink.errors import AGAIN, BadBundle, EdgesinkError, reason
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
+from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
 from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
@@ -45,6 +46,9 @@ GRAPHS: dict[Target, tuple[str, ...]] = {"onnx": (ONNX_GRAPH, ONNX_DATA)}
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
 LARGEST_FLOAT = sys.float_info.max
 LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
+
+MAY_LACK = {"may_lack": True}
+"""Of a field that came later: where it is None it is not written, so what was written before it is read."""
 
 T = TypeVar("T")
 
@@ -128,6 +132,10 @@ class Manifest:
     parts: int = 1  # packages that the layers are cut into, to be run one behind the other
     sink_token_id: int | None = None  # what the model saw in front of everything: every stream begins with it
     step_weight_bytes: int | None = None  # of weights that one step reads; None where they were not counted
+    sampling: SamplingDefaults | None = dataclasses.field(default=None, metadata=MAY_LACK)
+    """That its makers recommend; None: they say nothing."""
+    logit_rows: int | None = dataclasses.field(default=None, metadata=MAY_LACK)
+    """Last tokens of a run whose logits the graph gives at most, where asked to; None: the last one's only."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -138,6 +146,8 @@ class Manifest:
             raise BadBundle(f"kv_write {self.kv_write!r} for {self.target}", " or ".join(ways) or "None", AGAIN)
         if not 0 <= (self.step_weight_bytes or 0) <= LARGEST_BYTES:
             raise BadBundle(f"step_weight_bytes {self.step_weight_bytes}", f"0 to {LARGEST_BYTES}", AGAIN)
+        if self.logit_rows is not None and not 1 < self.logit_rows <= self.stream.chunk:
+            raise BadBundle(f"logit_rows {self.logit_rows}", f"2 to the chunk, {self.stream.chunk}", AGAIN)
         if not 0 < self.vocab <= LARGEST_SIZE:
             raise BadBundle(f"a vocabulary of {self.vocab}", f"1 to {LARGEST_SIZE}", AGAIN)
         ids = (*self.eos_ids, self.bos_id or 0, *self.prefix, *(self.turns.ids if self.turns else ()))
@@ -229,7 +239,11 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        data = dataclasses.asdict(self)
+        for name in _may_lack(Manifest):
+            if data[name] is None:
+                del data[name]
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
@@ -333,14 +347,21 @@ def decode(kind: Any, data: Any, where: str) -> Any:
     return float(data) if kind is float else data
 
 
+def _may_lack(kind: Any) -> set[str]:
+    """Names of the fields of a dataclass that its JSON may lack."""
+    return {field.name for field in dataclasses.fields(kind) if "may_lack" in field.metadata}
+
+
 def _decode_dataclass(kind: type[T], data: Any, where: str) -> T:
     if not isinstance(data, dict):
         raise BadBundle(f"{where} is {data!r}", "an object", AGAIN)
     hints = typing.get_type_hints(kind)
     if unknown := sorted(data.keys() - hints.keys()):
         raise BadBundle(f"{where} has an unknown field {unknown[0]!r}", "", "update edgesink or export again")
-    if missing := sorted(hints.keys() - data.keys()):
+    if missing := sorted(hints.keys() - data.keys() - _may_lack(kind)):
         raise BadBundle(f"{where} lacks {missing[0]!r}", "", AGAIN)
+    if empty := [name for name in sorted(_may_lack(kind)) if name in data and data[name] is None]:
+        raise BadBundle(f"{where}: {empty[0]} is null", "a value, or no such field", AGAIN)
     values = {name: decode(hints[name], item, f"{where}: {name}") for name, item in data.items()}
     try:
         return kind(**values)

@@ -5,10 +5,11 @@ from __future__ import annotations
 IDS = "ids"  # [1, T] integer, the new tokens
 POSITION = "position"  # integer, tokens fed before this run: [1]; in a bounded frame [views], the frame of each ring
 SINKS = "sinks"  # [1] integer, sinks of this stream
-LOGITS = "logits"  # [1, V] float32, after the last new token
-NEXT = "next"  # [1, 1] integer, argmax of the logits: may be bound to `ids`
+LOGITS = "logits"  # [rows, V] float32, after each of the last new tokens; one row unless `LOGIT_ROWS` is given
+NEXT = "next"  # [rows, 1] integer, argmax of the logits: may be bound to `ids`
+LOGIT_ROWS = "logit_rows"  # [1] integer, how many; may be left out, 1 then
 
-LAST = "last_token"  # a node, not a tensor: it keeps the last token only; scoring a text cuts it out
+LAST = "last_token"  # a node, not a tensor: it keeps the last tokens only; scoring a text cuts it out
 
 HIDDEN = "hidden"  # [1, T, hidden] float16, between the parts of a model that is cut; as an output `updated(HIDDEN)`
 

@@ -1,4 +1,4 @@
-"""Where edgesink keeps what it can make again."""
+"""Where edgesink keeps what it can make again, and what it cannot."""
 
 from __future__ import annotations
 
@@ -18,11 +18,21 @@ def cache_folder(kind: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache")) / "edgesink" / kind
 
 
+def state_folder(kind: str) -> Path:
+    """The folder for `kind` ("sessions") below EDGESINK_STATE or the user's state folder; it may not exist."""
+    base = os.environ.get("EDGESINK_STATE")
+    if base:
+        return expanded(base) / kind
+    return Path(os.environ.get("XDG_STATE_HOME") or expanded("~/.local/state")) / "edgesink" / kind
+
+
 def expanded(text: str | Path) -> Path:
     """The path with ~ as the home folder; BadPlace if there is none."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
         raise BadPlace(
-            f"{text}: no home folder is known", "", "write the whole path; for the cache, set EDGESINK_CACHE"
+            f"{text}: no home folder is known",
+            "",
+            "write the whole path; for the cache, set EDGESINK_CACHE, for sessions EDGESINK_STATE",
         ) from None

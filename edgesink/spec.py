@@ -25,6 +25,7 @@ ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 NormKind = Literal["rms", "layer"]  # RMSNorm; LayerNorm, which takes the mean away first
 Device = Literal["cpu", "cuda"]
 TorchType = Literal["float32", "bfloat16", "float16"]
+Drafts = Literal["auto", "on", "off"]  # several tokens a pass: where it pays, wherever it can be, or never
 Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators but ONNX Runtime's own
 
 DEFAULT_SINKS = 4

@@ -141,7 +141,9 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
         kv_write=recipe.kv_write,
         vocabulary_bits=recipe.vocabulary_bits,
         parts=recipe.parts,
+        logit_rows=recipe.stream.chunk if recipe.target == "onnx" and recipe.stream.chunk > 1 else None,
         sink_token_id=checkpoint.sink_token_id if recipe.sink_token is None else recipe.sink_token,
+        sampling=checkpoint.sampling,
     )
 
 

@@ -18,8 +18,11 @@ from edgesink.runtime.bound_graph import BoundGraph, RunOptions
 class Backend(Protocol):
     """What a stream needs of whatever runs its graph."""
 
+    most_rows: int  # of logits that one run gives, 1 for a graph that gives those of the last token only
+
     logits: np.ndarray  # float32 [V], after the last id fed; overwritten by the next run
     name: str  # what runs it, for people
+    in_memory: bool  # `state` gives the very memory of the graph, not a copy
     state_bytes: int  # of keys and values, from the first token to the last
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
@@ -28,8 +31,17 @@ class Backend(Protocol):
         RunFailed if the run stops; it may then go on from `position`.
         """
 
+    def feed_rows(self, ids: np.ndarray, position: int, sinks: int, rows: int) -> np.ndarray:
+        """As `feed`; float32 [rows, V], the logits after each of the last `rows` ids, 2 … most_rows.
+
+        The next call overwrites them; `logits` are as before.
+        """
+
     def state(self) -> dict[str, np.ndarray]:
         """The state by name, [1, K, rows, D] each; on the CPU the very memory of the graph."""
+
+    def written(self, position: int) -> dict[str, np.ndarray]:
+        """The rows of the state that `position` tokens have written: [1, K, min(position, rows), D] each."""
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Overwrite the state."""
@@ -48,14 +60,19 @@ class OnnxBackend:
     """ONNX Runtime on the CPU, or on a GPU with the state resident there."""
 
     def __init__(self, bundle: Path, manifest: Manifest, options: RunOptions) -> None:
-        self._bind(BoundGraph(bundle, manifest, options), manifest.vocab)
+        self._bind(BoundGraph(bundle, manifest, options), manifest, options.device == "cpu")
 
-    def _bind(self, graph: BoundGraph, vocab: int) -> None:
-        self._graph = graph
+    def _bind(self, graph: BoundGraph, manifest: Manifest, in_memory: bool) -> None:
+        self._graph, self._manifest, self.in_memory = graph, manifest, in_memory
         self.name, self.state_bytes = graph.name, graph.state.bytes
-        logits = np.zeros((1, vocab), np.float32)
-        graph.share_output(names.LOGITS, logits)
-        self.logits = logits[0]
+        self.most_rows = (manifest.logit_rows or 1) if graph.gives_rows else 1
+        self._vocab = manifest.vocab
+        self._count, self._rows = np.ones(1, np.int64), np.zeros((0, self._vocab), np.float32)
+        if self.most_rows > 1:
+            graph.share_input(names.LOGIT_ROWS, self._count)
+        self._logits = np.zeros((1, self._vocab), np.float32)
+        graph.share_output(names.LOGITS, self._logits)
+        self.logits = self._logits[0]
         self.feed = graph.run
 
     def copy_state(self) -> dict[str, np.ndarray]:
@@ -69,12 +86,30 @@ class OnnxBackend:
     def another(self) -> OnnxBackend:
         """See `Backend.another`."""
         other = object.__new__(OnnxBackend)
-        other._bind(self._graph.another(), len(self.logits))
+        other._bind(self._graph.another(), self._manifest, self.in_memory)
         return other
+
+    def feed_rows(self, ids: np.ndarray, position: int, sinks: int, rows: int) -> np.ndarray:
+        """See `Backend.feed_rows`; their memory grows to the most that were asked for."""
+        if len(self._rows) < rows:
+            self._rows = np.zeros((rows, self._vocab), np.float32)
+        given = self._rows[:rows]
+        self._count[0] = rows
+        self._graph.share_output(names.LOGITS, given)
+        try:
+            self._graph.run(ids, position, sinks)
+        finally:
+            self._count[0] = 1
+            self._graph.share_output(names.LOGITS, self._logits)
+        return given
 
     def state(self) -> dict[str, np.ndarray]:
         """See `Backend.state`."""
         return self._graph.state.arrays()
+
+    def written(self, position: int) -> dict[str, np.ndarray]:
+        """See `Backend.written`."""
+        return self._graph.state.written(position)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """See `Backend.load_state`."""

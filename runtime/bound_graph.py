@@ -77,6 +77,7 @@ class BoundGraph:
     Attributes:
         name: what runs the graph, "onnxruntime 1.32.0 cpu, AVX2 kernels".
         state: the key/value buffers.
+        gives_rows: whether a run can give the logits of more tokens than the last (`names.LOGIT_ROWS`).
 
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
@@ -89,6 +90,11 @@ class BoundGraph:
         session = _open_session(bundle, manifest, options, self._kernels, derive)
         _check_vocabulary(session, manifest)
         self.name = _runner_name(options.device, self._kernels)
+        self.gives_rows = any(given.name == names.LOGIT_ROWS for given in session.get_overridable_initializers())
+        if manifest.logit_rows and not self.gives_rows:
+            raise BadBundle(
+                f"the graph has no input {names.LOGIT_ROWS}", "one, as its manifest says", "export the model again"
+            )
         self._session, self._manifest, self._device = session, manifest, options.device
         self._bind()
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.manifest import Manifest
-from edgesink.runtime.sampling import Sampler, SamplingSpec, make_sampler
+from edgesink.runtime.sampling import Sampler, SamplingSpec, SplitMix64, make_sampler
 from edgesink.runtime.tokenizer import Detokenizer, Tokenizer
+from edgesink.spec import Drafts
 
 
 class TokenStream(Protocol):
@@ -32,6 +33,9 @@ class TokenStream(Protocol):
 
     def feed(self, ids: Sequence[int]) -> np.ndarray:
         """Feed ids; float32 [V], the logits after the last, which the next call may overwrite."""
+
+    def follow(self, token_id: int, drafts: Drafts | None) -> np.ndarray:
+        """Feed a token of the answer; the same. The stream may look ahead, and never stands anywhere else for it."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,22 @@ def generate(
     sampling: SamplingSpec,
     max_new_tokens: int | None = None,
     stop: Sequence[str] = (),
+    drafts: Drafts | None = None,
+    generator: SplitMix64 | None = None,
     sampler: Sampler | None = None,
 ) -> Iterator[Token]:
     """Feed `ids`, then yield one token at a time until an end id, a stop string or `max_new_tokens`.
 
     A token is fed when the next one is asked for, so the last token yielded is not in the stream: neither an end id,
     nor the token at which the caller stopped asking. Feed it first to go on from there. An end id has no text. The
-    repetition penalty is for ids of the answer, so that words of the prompt may be said. `sampler` chooses in the place
-    of the one that `sampling` describes, and is asked once for every token.
+    repetition penalty is for ids of the answer, so that words of the prompt may be said.
+    `drafts`: whether the stream may run several tokens a pass; None leaves it as it is set. `generator` draws on where
+    it stands, for answers that are one random sequence; None starts with the seed of `sampling`. `sampler` chooses in
+    the place of the one that `sampling` describes, and is asked once for every token.
     """
     if max_new_tokens is not None and max_new_tokens < 0:
         raise BadOption(f"max_new_tokens = {max_new_tokens}", "0 or more")
-    sample = sampler or make_sampler(sampling)
+    sample = sampler or make_sampler(sampling, generator)
     recent: deque[int] = deque(maxlen=max(1, sampling.repetition_window))
     end_ids = frozenset(stream.manifest.eos_ids)
     text = StopFilter(Detokenizer(stream.tokenizer), stop)
@@ -76,7 +84,7 @@ def generate(
         if last or text.stopped:
             return
         recent.append(token_id)
-        logits = stream.feed([token_id])
+        logits = stream.follow(token_id, drafts)
 
 
 class StopFilter:

@@ -56,6 +56,10 @@ class RingState:
         """Every buffer with all its rows, [1, K, rows, D]; on the CPU the very memory of the graph."""
         return {name: array for ring in self._rings for name, array in ring.arrays().items()}
 
+    def written(self, position: int) -> dict[str, np.ndarray]:
+        """The rows of every buffer that a stream of `position` tokens has written; on the CPU the graph's memory."""
+        return {name: array for ring in self._rings for name, array in ring.written(position).items()}
+
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Overwrite every buffer, all rows; an array that `arrays` gave and that is the buffer itself is there."""
         for ring in self._rings:
@@ -118,6 +122,10 @@ class ViewState:
         """See `RingState.arrays`."""
         self._grow(self._most)
         return {name: value.numpy() for name, value in self._values.items()}
+
+    def written(self, position: int) -> dict[str, np.ndarray]:
+        """See `RingState.written`."""
+        return {name: value.numpy()[:, :, :position] for name, value in self._values.items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """See `RingState.load`."""

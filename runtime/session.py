@@ -6,7 +6,7 @@ its state are the backend's. Knows ids, not text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,16 @@ from edgesink.manifest import Manifest
 from edgesink.ring import Ring
 from edgesink.runtime.backends import Backend, OnnxBackend
 from edgesink.runtime.bound_graph import RunOptions
-from edgesink.spec import Provider
+from edgesink.runtime.drafts import Drafter
+from edgesink.runtime.past import Past
+from edgesink.spec import Drafts, Provider
 
 if TYPE_CHECKING:
     from edgesink.runtime.generate import Token
     from edgesink.runtime.pinned import PinnedRows
+    from edgesink.runtime.session_file import SavedSession
     from edgesink.runtime.tokenizer import Tokenizer
+    from edgesink.runtime.undo import Journal
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Snapshot:
     position: int
     furthest: int
     sinks: int
+    past: np.ndarray  # its last ids, int64
     state: dict[str, np.ndarray]  # by name; of a young stream, the rows that it uses
 
 
@@ -43,14 +48,25 @@ class Stream:
     Attributes:
         manifest: what the bundle says of itself.
         position: tokens fed since the stream started, the model's sink token included: it goes in front of the first.
+        past: the ids of the last of them, as many as a token sees; none of those before `restore`.
+        drafts: whether `follow` may run several tokens a pass, "auto" (where it pays), "on" or "off".
+        changes: counts whatever was fed, taken back, reset or replaced.
+        on_chunk: called behind every chunk of up to `manifest.stream.chunk` tokens; what it raises ends the feeding
+            there, and the stream goes on from `position`.
+        journal: keeps what is overwritten, for whoever wants to go back; None keeps nothing.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest, backend: Backend, sinks: int | None = None) -> None:
         self.bundle, self.manifest = bundle, manifest
         self._backend = backend
         self._ring: Ring = manifest.stream.ring(sinks)
-        self.position = 0
+        self.position, self.changes = 0, 0
+        self.drafts: Drafts = "auto"
+        self.past = Past(manifest.stream.capacity, manifest.stream.chunk)
+        self.on_chunk: Callable[[], object] | None = None
         self._furthest = 0  # tokens that may have been written, those that were taken back included
+        self.journal: Journal | None = None
+        self._taken_back = 0  # tokens that nothing was fed over yet
         self._is_broken = False  # the state may hold what is not a number
 
     @cached_property
@@ -94,6 +110,11 @@ class Stream:
         return self._backend.name
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether the state lies in this process's memory, not on a GPU."""
+        return self._backend.in_memory
+
+    @property
     def state_bytes(self) -> int:
         """Bytes held for keys and values, the same from the first token to the last."""
         return self._backend.state_bytes
@@ -116,17 +137,7 @@ class Stream:
 
     def feed(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """`prefill` without the copy: the array returned is overwritten by the next call."""
-        array = self._checked(ids)
-        if self.position == 0:
-            array = np.concatenate([np.array(self.manifest.prefix, np.int64), array])
-        start = 0
-        for size in self._ring.chunks(len(array)):
-            self._furthest = max(self._furthest, self.position + size)  # a run that stops may have written them all
-            self._backend.feed(array[start : start + size], self.position, self._ring.sinks)
-            start += size
-            self.position += size
-        self._check_logits()
-        return self._backend.logits
+        return self._feed(self._begun(self._checked(ids)))[0]
 
     def rewind(self, tokens: int) -> None:
         """Take back the last `tokens` tokens, 0 … `rewindable`, exactly as if they had never been fed.
@@ -144,7 +155,40 @@ class Stream:
                 f"0 to {self.rewindable}, those before them having been overwritten or being where the stream began",
                 "save the stream before tokens that may be taken back, or reset it",
             )
-        self.position -= tokens
+        self._move(-tokens)
+        self.past.drop(tokens)
+        self._taken_back += tokens
+
+    def take_up(self, tokens: int) -> None:
+        """Undo `rewind`, or a part of it; BadOption if something was fed since, or replaced."""
+        if not 0 <= tokens <= self._taken_back:
+            found = f"taking up {tokens} tokens again"
+            raise BadOption(found, f"0 to {self._taken_back}, taken back and not fed over", "feed them")
+        self._move(tokens)
+        self.past.again(tokens)
+        self._taken_back -= tokens
+
+    def follow(self, token_id: int, drafts: Drafts | None = None) -> np.ndarray:
+        """`step` for the tokens of an answer: where the stream has said the like before, several of them in one pass.
+
+        Args:
+            drafts: whether that may be; None takes `drafts`. A bundle of one row of logits never does it.
+
+        Returns:
+            float32 [V], the logits after the id, until the next call; of a pass of several tokens they may differ from
+            those of single ones by as much as they do between chunks.
+        """
+        mode = self.drafts if drafts is None else drafts
+        if mode == "on" and self.most_rows == 1:
+            raise BadOption("drafts for a graph with one row of logits", "one with more", self._why_few_rows)
+        if mode == "off" or self.most_rows == 1:
+            return self.feed([token_id])
+        return self.drafter.follow(token_id, always=mode == "on")
+
+    @cached_property
+    def drafter(self) -> Drafter:
+        """What runs several tokens a pass; its `counts` say how well that goes."""
+        return Drafter(self)
 
     def repin(self, ids: Sequence[int] | np.ndarray) -> PinnedRows:
         """Put other first tokens in the place of the pinned ones, exactly `sinks` many; nothing else changes.
@@ -160,6 +204,7 @@ class Stream:
         """
         from edgesink.runtime.pinned import repin
 
+        self._replaced()
         return repin(self._backend, self.manifest, self._checked(ids), self.position, self.sinks)
 
     def pinned_rows(self) -> PinnedRows:
@@ -172,7 +217,36 @@ class Stream:
         """Put back what `repin` or `pinned_rows` gave; BadOption if it is of another bundle or number of sinks."""
         from edgesink.runtime.pinned import put_pinned_rows
 
+        self._replaced()
         put_pinned_rows(self._backend, self.manifest, rows, self.position, self.sinks)
+
+    def feed_all(self, ids: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
+        """Feed ids, and get the logits after each of the last `rows` of them in one pass: 1 … `most_rows`.
+
+        Returns:
+            float32 [rows, V], the first row after id -rows; the next call overwrites it.
+        Raises:
+            BadOption: more rows than ids, or than `most_rows`; and as `prefill`.
+        """
+        array = self._checked(ids)
+        if not 1 <= rows <= min(len(array), self.most_rows):
+            found = f"{rows} rows of logits for {len(array)} ids"
+            raise BadOption(found, f"1 to {min(len(array), self.most_rows)}", self._why_few_rows)
+        if rows == 1:
+            return self.feed(array)[None]
+        array = self._begun(array)
+        if ahead := max(0, len(array) - self._ring.chunk):
+            self._feed(array[:ahead])
+        return self._feed(array[ahead:], rows)
+
+    @property
+    def most_rows(self) -> int:
+        """Tokens whose logits one pass gives at most; 1 of a bundle that was exported before there were more."""
+        return self._backend.most_rows
+
+    @property
+    def _why_few_rows(self) -> str:
+        return "export the model again" if self.most_rows == 1 < self._ring.chunk else ""
 
     def reset(self, sinks: int | None = None) -> None:
         """Start a new stream; `sinks` None keeps the number. What the buffers held before is never seen."""
@@ -180,16 +254,45 @@ class Stream:
         if self._is_broken:  # rows that are masked count nothing times what they hold, which of NaN is NaN
             self._backend.load_state({name: np.zeros_like(array) for name, array in self._backend.state().items()})
         self.position, self._furthest, self._is_broken = 0, 0, False
+        self._begun_anew()
+
+    def keep_journal(self, most_bytes: int | None = None) -> Journal:
+        """Keep from now on what is overwritten, at most so many bytes (None: as many as the state has).
+
+        The journal is also the stream's `journal`; after `checkpoint(position)` there, `go_back` leads to it.
+
+        Raises:
+            BadOption: the state lies on a GPU.
+        """
+        if not self.is_in_memory:
+            raise BadOption("a journal of a state on a GPU", "a stream on the CPU")
+        from edgesink.runtime.undo import Journal
+
+        most_bytes = self.state_bytes if most_bytes is None else most_bytes
+        self.journal = Journal(self.manifest, self._backend.state, most_bytes)
+        return self.journal
+
+    def go_back(self) -> None:
+        """Go back to the last checkpoint of the journal, exactly as if nothing had been fed since."""
+        if self.journal is None or not self.journal.positions:
+            raise BadOption("going back in a stream", "a checkpoint of its journal", "make one before feeding")
+        before, self.position = self.position, self.journal.back()
+        self._furthest = self.position + self._ring.chunk  # at most so far had it come by then
+        self._replaced()
+        self.past.drop(before - self.position)
 
     def snapshot(self) -> Snapshot:
         """A copy of the stream as it is now, for `return_to`; at most `state_bytes` large."""
-        return Snapshot(self.position, self._furthest, self.sinks, self._backend.copy_state())
+        past = self.past.latest().copy()
+        return Snapshot(self.position, self._furthest, self.sinks, past, self._backend.copy_state())
 
     def return_to(self, snapshot: Snapshot) -> None:
         """Be the stream that the snapshot is of; it may be of another stream of the same bundle and backend."""
         self._backend.put_back(snapshot.state)
         self._ring = self.manifest.stream.ring(snapshot.sinks)
         self.position, self._furthest, self._is_broken = snapshot.position, snapshot.furthest, False
+        self._begun_anew()
+        self.past.append(snapshot.past)
 
     def another(self) -> Stream:
         """A new stream on the same weights, with a state of its own (`state_bytes`); feed one of them at a time."""
@@ -207,11 +310,23 @@ class Stream:
         """Go on from a session file; BadSession if it is damaged or of another bundle, the stream left as it was."""
         from edgesink.runtime.session_file import read_session
 
-        saved = read_session(Path(path), self.manifest, self._backend.state())
+        self.go_on(read_session(Path(path), self.manifest, self._backend.state()))
+
+    def written(self) -> dict[str, np.ndarray]:
+        """The rows of the state that tokens have written, [1, K, rows, D] each; on the CPU the graph's own memory."""
+        return self._backend.written(self.position)
+
+    def go_on(self, saved: SavedSession) -> None:
+        """Go on from a stream that was put away, whose state is whole buffers as this stream's."""
         ring = self.manifest.stream.ring(saved.sinks)
         self._backend.load_state(saved.state)
         self._ring, self.position, self._is_broken = ring, saved.position, False
+        self._begun_anew()
         self._furthest = self.position + ring.chunk  # how far it had come is not in the file: at most so far
+
+    def empty_state(self) -> dict[str, np.ndarray]:
+        """Whole buffers of zeros, in the shapes and types in which this stream holds its state."""
+        return {name: np.zeros_like(array) for name, array in self._backend.state().items()}
 
     def generate(
         self,
@@ -225,19 +340,61 @@ class Stream:
         repetition_penalty: float = 1.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        drafts: Drafts | None = None,
     ) -> Iterator[Token]:
         """Feed `ids` and yield tokens until an end id, a stop string or `max_new_tokens` (None: endlessly).
 
-        Each token has `.id` and `.text`, the characters that became certain with it.
+        Each token has `.id` and `.text`, the characters that became certain with it. `drafts` as `follow`.
         """
         from edgesink.runtime.generate import generate
         from edgesink.runtime.sampling import SamplingSpec
 
         spec = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
-        return generate(self, ids, spec, max_new_tokens, stop)
+        return generate(self, ids, spec, max_new_tokens, stop, drafts)
 
-    def _check_logits(self) -> None:
-        self._is_broken = self._is_broken or not np.isfinite(self._backend.logits).all()
+    def _begun(self, array: np.ndarray) -> np.ndarray:
+        """The ids, in a new stream behind the model's own sink token."""
+        return array if self.position else np.concatenate([np.array(self.manifest.prefix, np.int64), array])
+
+    def _feed(self, array: np.ndarray, rows: int = 1) -> np.ndarray:
+        """Run ids, those of more rows than one in a single pass; [rows, V], the logits after the last."""
+        start, logits = 0, self._backend.logits[None]
+        self._replaced()
+        for size in self._ring.chunks(len(array)):
+            part = array[start : start + size]
+            if self.journal is not None:
+                self.journal.before(self.position, size, self.sinks)
+            self._furthest = max(self._furthest, self.position + size)  # a run that stops may have written them all
+            if rows == 1:
+                self._backend.feed(part, self.position, self._ring.sinks)
+            else:
+                logits = self._backend.feed_rows(part, self.position, self._ring.sinks, rows)
+            start += size
+            self.position += size
+            self.past.append(part)
+            if self.on_chunk is not None and rows == 1:  # of several, some may have to be taken back first
+                self.on_chunk()
+        self._check_logits(logits)
+        return logits
+
+    def _move(self, tokens: int) -> None:
+        self.position += tokens
+        self.changes += 1
+
+    def _replaced(self) -> None:
+        """What was taken back cannot be taken up again."""
+        self._taken_back = 0
+        self.changes += 1
+
+    def _begun_anew(self) -> None:
+        """What is known of the stream before is of another."""
+        self._replaced()
+        self.past.clear()
+        if self.journal is not None:
+            self.journal.clear()
+
+    def _check_logits(self, logits: np.ndarray) -> None:
+        self._is_broken = self._is_broken or not np.isfinite(logits).all()
         if self._is_broken:
             raise BadNumbers(f"the logits at position {self.position - 1} of the stream are not finite", "", BROKEN)
 

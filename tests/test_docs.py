@@ -1,4 +1,4 @@
-"""docs/evidence.md, sink-token.md and speed.md: their commands are commands, their figures are there and small.
+"""docs/*.md with commands: their commands are commands, their figures are there and small.
 
 docs/bundle.md: it has every field of the manifest, and no other.
 """
@@ -14,10 +14,12 @@ import typer
 from edgesink.cli import app
 from edgesink.manifest import BundleFile, Manifest, Parity, State
 from edgesink.runtime.session_file import HEADER
+from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LayerRing, StreamSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
-TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("evidence.md", "sink-token.md", "speed.md")}
+NAMES = ("evidence.md", "sessions.md", "sink-token.md", "speed.md", "chat.md")
+TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in NAMES}
 COMMANDS = [
     command
     for text in TEXTS.values()
@@ -52,6 +54,7 @@ def test_every_figure_is_there_and_small():
     [
         ("## The manifest", Manifest), ("### `stream`", StreamSpec), ("### `views`", LayerRing),
         ("### `states`", State), ("### `files`", BundleFile), ("### `parity`", Parity),
+        ("### `sampling`", SamplingDefaults),
     ],
 )  # fmt: skip
 def test_every_field_of_the_manifest_is_described(heading, kind):

@@ -14,7 +14,7 @@ import pytest
 
 from edgesink import bundles
 from edgesink.callbacks import Talk
-from edgesink.cli import output, repl
+from edgesink.cli import keeping, output
 from edgesink.errors import BadCheckpoint, BadPlace, NoSpace
 from edgesink.files import atomic_write, check_file_goal, place_errors, whole_folder
 from edgesink.locks import exclusive
@@ -192,7 +192,7 @@ def test_a_session_that_cannot_be_written_is_refused_before_the_talk(bundle, com
     assert (code, "is a folder" in err) == (1, True)
 
 
-@pytest.mark.parametrize("number", repl.ENDS)
+@pytest.mark.parametrize("number", keeping.ENDS)
 def test_a_signal_ends_the_talk_with_its_session_saved(bundle, monkeypatch, tmp_path, number):
     import edgesink
     from edgesink.runtime.chat import Chat
@@ -200,7 +200,7 @@ def test_a_signal_ends_the_talk_with_its_session_saved(bundle, monkeypatch, tmp_
     chat, path, before = Chat(edgesink.load(bundle)), tmp_path / "session", signal.getsignal(number)
 
     def talk():
-        with repl.kept(chat, path):
+        with keeping.kept(chat, path):
             list(chat.answer("hi", 2))
             signal.raise_signal(number)
 

@@ -14,7 +14,20 @@ from typing import Annotated
 
 import typer
 
-from edgesink.cli import advise, attention, bench, export, inspect, perplexity, recall, serve, talk, timing, verify
+from edgesink.cli import (
+    advise,
+    attention,
+    bench,
+    export,
+    inspect,
+    perplexity,
+    recall,
+    serve,
+    sessions,
+    talk,
+    timing,
+    verify,
+)
 from edgesink.cli.output import leave, say, take_any_encoding
 from edgesink.errors import EdgesinkError
 from edgesink.files import place_errors
@@ -27,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+sessions_app = typer.Typer(help="Manage the conversations that `edgesink chat --session` keeps.", no_args_is_help=True)
 eval_app = typer.Typer(help="Measure a model with attention sinks on your own text.", no_args_is_help=True)
 
 
@@ -68,10 +82,14 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     attention.attn,
     advise.advise,
 )
+SESSION_COMMANDS: tuple[Callable[..., None], ...] = (sessions.list_, sessions.show, sessions.export, sessions.rm)
 EVAL_COMMANDS: tuple[Callable[..., None], ...] = (perplexity.ppl, timing.latency, timing.endurance, recall.recall)
 
 for command in COMMANDS:
     app.command()(command)
 for command in EVAL_COMMANDS:
     eval_app.command()(command)
+for command in SESSION_COMMANDS:
+    sessions_app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(sessions_app, name="sessions")
 app.add_typer(eval_app, name="eval")

@@ -11,6 +11,7 @@ from edgesink.errors import EdgesinkError
 from edgesink.manifest import CHAT_TEMPLATE
 from edgesink.runtime.sampling import SamplingSpec
 from edgesink.runtime.session import Stream
+from edgesink.sampling_defaults import CHAT_SAMPLING
 from edgesink.serve.answering import Delta, Emit, Event, Finished, Wanted, reply
 from edgesink.serve.api_error import ApiError, refused
 from edgesink.serve.conversations import Conversation, Conversations
@@ -80,7 +81,7 @@ class Service:
         self.state_bytes, self.runner = stream.state_bytes, stream.runner
         self.fingerprint = f"edgesink-{stream.manifest.fingerprint[:12]}"
         self.started = int(time.time())
-        self.sampling = SamplingSpec(temperature=0.7, top_p=0.9)
+        self.sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING)
         self.writer = TurnWriter(stream.manifest, stream.tokenizer) if stream.manifest.turns else None
         self.dialect = _dialect(stream)
         self.grammars = Grammars(stream.manifest, stream.tokenizer)

@@ -124,9 +124,11 @@ class Graph:
 
     # ---- values
 
-    def input(self, name: str, dtype: Any, shape: Sequence[int | str]) -> Value:
-        """Declare a graph input; a string dimension is symbolic."""
+    def input(self, name: str, dtype: Any, shape: Sequence[int | str], default: np.ndarray | None = None) -> Value:
+        """Declare a graph input; a string dimension is symbolic. One with a default may be left out."""
         self._inputs.append(helper.make_tensor_value_info(name, _element_type(dtype), shape))
+        if default is not None:
+            self._initializers[name] = numpy_helper.from_array(default, name)
         return Value(self, name, np.dtype(dtype))
 
     def output(self, value: Value, shape: Sequence[int | str]) -> None:

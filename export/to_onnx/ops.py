@@ -61,10 +61,11 @@ def inputs(graph: Graph) -> tuple[Value, Value, Value]:
 
 
 def outputs(graph: Graph, logits: Value, vocab: int) -> None:
-    """The logits [1, 1, V], and which is largest, as every graph gives them."""
+    """The logits [1, rows, V], and which is largest in each row, as every graph gives them."""
     flat = graph.node("Reshape", logits, graph.constant([-1, vocab], np.int64), name=names.LOGITS)
-    graph.output(flat, [1, vocab])
-    graph.output(graph.node("ArgMax", flat, axis=-1, keepdims=1, dtype=np.int64, name=names.NEXT), [1, 1])
+    graph.output(flat, [names.LOGIT_ROWS, vocab])
+    largest = graph.node("ArgMax", flat, axis=-1, keepdims=1, dtype=np.int64, name=names.NEXT)
+    graph.output(largest, [names.LOGIT_ROWS, 1])
 
 
 def activated(graph: Graph, x: Value, activation: Activation) -> Value:
@@ -126,7 +127,11 @@ class StepOps:
         return self.graph.node("Tanh", x * (1 / cap)) * cap
 
     def last(self, x: Value) -> Value:
-        return self.graph.node("Gather", x, self.graph.constant([-1], np.int64), axis=1, name=names.LAST)
+        """The last tokens, as many as a run asks for logits of: one where it says nothing."""
+        graph = self.graph
+        rows = graph.input(names.LOGIT_ROWS, np.int64, [1], default=np.ones(1, np.int64))
+        end = graph.constant([np.iinfo(np.int64).max], np.int64)
+        return graph.node("Slice", x, graph.node("Neg", rows), end, graph.constant([1], np.int64), name=names.LAST)
 
 
 class OnnxOps(StepOps):
