@@ -55,6 +55,7 @@ def test_a_finished_block_is_one_that_the_rest_cannot_change():
 def test_nothing_that_the_model_wrote_is_lost():
     assert plain("a <b>bold</b> vector<int>\n<script>x</script>") == "a <b>bold</b> vector<int>\n<script>x</script>"
     assert plain("roses are red\nviolets are blue") == "roses are red\nviolets are blue"
+    assert plain("```python\nif x:\n    y()\n```") == "if x:\n    y()"
     assert plain("[1]: a reference") == "[1]: a reference"
     assert "https://example.org/x" in plain("[a link](https://example.org/x)")
     assert harmless("a\x1b]0;title\x07\x9b2Jb\tc\r\n") == "a\ufffd]0;title\ufffd\ufffd2Jb\tc\n"

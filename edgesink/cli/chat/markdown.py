@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.markdown import Markdown
 
 _COMMANDS = dict.fromkeys([*range(0x20), 0x7F, *range(0x80, 0xA0)], "\ufffd")
@@ -56,11 +57,25 @@ def cut(block: str, most: int) -> tuple[str, str]:
 
 def rendered(block: str) -> Markdown:
     """One block, or several, for rich."""
-    from rich.markdown import Markdown
-
-    shown = Markdown(block, code_theme="ansi_dark", hyperlinks=False)
+    shown = _kind()(block, code_theme="ansi_dark", hyperlinks=False)
     shown.parsed = [_with_line_ends(token) for token in _parser().parse(block)]
     return shown
+
+
+@cache
+def _kind() -> type[Markdown]:
+    """rich's Markdown with code that begins at the left edge, so that it can be copied as it is."""
+    from rich.markdown import CodeBlock, Markdown
+    from rich.syntax import Syntax
+
+    class Code(CodeBlock):
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            yield Syntax(str(self.text).rstrip(), self.lexer_name, theme=self.theme, word_wrap=True)
+
+    class Readable(Markdown):
+        elements = Markdown.elements | {"fence": Code, "code_block": Code}
+
+    return Readable
 
 
 def _with_line_ends(token: Token) -> Token:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 
 termios: ModuleType | None
@@ -19,7 +19,6 @@ try:
 except ImportError:  # Windows
     termios = None
 
-BRACKETED_PASTE = ("\x1b[?2004h", "\x1b[?2004l")  # on, off
 _KEYS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO.|\x1b\r|\x1b.?")  # what other keys and pastes send
 _READ_BYTES = 4096  # a terminal holds no more
 
@@ -35,8 +34,9 @@ class Typed:
         import select
 
         file = sys.stdin.fileno()
-        while select.select([file], [], [], 0)[0] and (read := os.read(file, _READ_BYTES)):
-            self._bytes += read
+        with suppress(OSError):  # the terminal is gone
+            while select.select([file], [], [], 0)[0] and (read := os.read(file, _READ_BYTES)):
+                self._bytes += read
 
     def take(self) -> str:
         """All that was typed, as text for the next prompt."""
