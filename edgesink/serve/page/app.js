@@ -42,7 +42,8 @@ class App {
     try {
       await work;
     } catch (error) {
-      notice(error.name === "QuotaExceededError" ? "This browser has no room left to keep conversations." : error.message);
+      const full = error.name === "QuotaExceededError";
+      notice(full ? "This browser has no room left to keep conversations." : error.message);
       if (!(error instanceof ServerError)) throw error; // a mistake of this page: the console shows it too
     }
   }
@@ -118,9 +119,9 @@ class App {
 
   async setSystem(text) {
     byId("system").replaceChildren();
-    if (this.talk.turns.length > 0) await this.talk.setSystem(text);
-    else this.talk.record.system = text;
+    const kept = this.talk.setSystem(text);
     this.show();
+    await kept;
   }
 
   /** Another tab changed a conversation. */

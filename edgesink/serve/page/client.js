@@ -31,7 +31,8 @@ export class Client {
       const chunk = JSON.parse(data);
       if (chunk.error) throw new ServerError(chunk.error.message ?? "The server stopped without a reason.");
       const [choice] = chunk.choices ?? [];
-      yield { text: choice?.delta?.content ?? "", finish: choice?.finish_reason, ring: chunk.edgesink, usage: chunk.usage };
+      const { edgesink: ring, usage } = chunk;
+      yield { text: choice?.delta?.content ?? "", finish: choice?.finish_reason, ring, usage };
     }
     throw new ServerError("The connection ended in the middle of the answer.");
   }
@@ -76,8 +77,8 @@ async function* events(body) {
     const parts = (waiting + text).split(/\r?\n\r?\n/);
     waiting = parts.pop();
     for (const event of parts) {
-      const data = event.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart());
-      if (data.length > 0) yield data.join("\n");
+      const data = event.split(/\r?\n/).filter((line) => line.startsWith("data:"));
+      if (data.length > 0) yield data.map((line) => line.slice(5).trimStart()).join("\n");
     }
   }
 }

@@ -19,7 +19,8 @@ export class Conversations {
   /** Show the records; `writing` are the ids whose answer is being written. */
   show(records, chosen, writing) {
     const focused = document.activeElement?.closest?.("#list [data-focus]")?.dataset.focus;
-    byId("list").replaceChildren(...records.map((record) => this.item(record, record.id === chosen, writing.has(record.id))));
+    const items = records.map((record) => this.item(record, record.id === chosen, writing.has(record.id)));
+    byId("list").replaceChildren(...items);
     if (focused) byId("list").querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
   }
 
@@ -41,8 +42,12 @@ export class Conversations {
       class: "choose", "aria-current": chosen ? "true" : null, "data-focus": `choose-${id}`, title,
     });
     if (writing) choose.append(element("span", { class: "busy" }, " (writing)"));
-    const rename = button("✎", () => this.edit(item, record), { class: "icon", "aria-label": `Rename ${title}`, "data-focus": `rename-${id}` });
-    const remove = button("✕", () => this.does.remove(id), { class: "icon", "aria-label": `Delete ${title}`, "data-focus": `remove-${id}` });
+    const rename = button("✎", () => this.edit(item, record), {
+      class: "icon", "aria-label": `Rename ${title}`, "data-focus": `rename-${id}`,
+    });
+    const remove = button("✕", () => this.does.remove(id), {
+      class: "icon", "aria-label": `Delete ${title}`, "data-focus": `remove-${id}`,
+    });
     const item = element("li", {}, choose, rename, remove);
     return item;
   }

@@ -21,6 +21,12 @@ export function button(label, onclick, properties = {}) {
   return element("button", { type: "button", onclick, ...properties }, label);
 }
 
+/** The buttons at the end of a form: away from it, or its purpose. */
+export function choices(oncancel, yes, kind = "primary") {
+  const submit = element("button", { type: "submit", class: kind }, yes);
+  return element("div", { class: "choices" }, button("Cancel", oncancel), submit);
+}
+
 function filled(made, properties, children) {
   for (const [key, value] of Object.entries(properties)) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);

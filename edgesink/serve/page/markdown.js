@@ -1,4 +1,4 @@
-// Owns Markdown blocks: it cuts a text into blocks and makes a DOM node of each. Headings, lists, quotes, tables, rules,
+// Owns Markdown blocks: cuts a text into blocks and makes a DOM node of each. Headings, lists, quotes, tables, rules,
 // fenced code and paragraphs; HTML is text like any other. While an answer streams only its last block changes, so
 // the nodes of the others stay (and with them what a reader has selected).
 
@@ -6,24 +6,26 @@ import { element } from "./dom.js";
 import { inline } from "./inline.js";
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`\s]*)[^`]*$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
-const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
+const HEADING = /^ {0,3}(#{1,6})\s(.*)$/;
+const RULE = /^ {0,3}([-*_])(?:\s{0,9}\1){2,}\s*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])(?:\s+|$)/;
+const BEGINS_LIST = /^\s*(?:[-*+]|1[.)])\s+\S/; // within a paragraph: "1986. A year" does not
 const TABLE = /^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
+const DEEPEST = 8; // quotes and lists within each other; what is deeper is a paragraph
 
-/** Make `container` show `text`; blocks whose source is unchanged keep their nodes. Returns how many blocks there are. */
+/** Make `container` show `text`; a block whose source is unchanged keeps its node. Returns the number of blocks. */
 export function showMarkdown(container, text) {
   const found = blocks(text);
+  const shown = [...container.children];
   found.forEach((source, i) => {
-    const old = container.children[i];
-    if (old?.source === source) return;
+    if (shown[i]?.source === source) return;
     const made = render(source);
     made.source = source;
-    if (old) old.replaceWith(made);
+    if (i < shown.length) shown[i].replaceWith(made);
     else container.append(made);
   });
-  while (container.children.length > found.length) container.lastElementChild.remove();
+  shown.slice(found.length).forEach((old) => old.remove());
   return found.length;
 }
 
@@ -33,7 +35,7 @@ export function blocks(text) {
   const found = [];
   for (let i = 0; i < lines.length;) {
     const end = endOfBlock(lines, i);
-    if (lines[i].trim() !== "") found.push(lines.slice(i, end).join("\n").trimEnd());
+    if (!empty(lines[i])) found.push(lines.slice(i, end).join("\n").trimEnd());
     i = end;
   }
   return found;
@@ -43,72 +45,80 @@ export function blocks(text) {
 function endOfBlock(lines, i) {
   const rest = (goesOn) => {
     let end = i + 1;
-    while (end < lines.length && goesOn(lines[end], end)) end++;
+    while (end < lines.length && goesOn(lines[end], lines[end + 1] ?? "")) end++;
     return end;
   };
-  if (lines[i].trim() === "" || HEADING.test(lines[i])) return i + 1;
+  if (empty(lines[i]) || HEADING.test(lines[i])) return i + 1;
   const fence = FENCE.exec(lines[i]);
   if (fence) return Math.min(lines.length, rest((line) => !closes(line, fence[1])) + 1);
   if (RULE.test(lines[i])) return i + 1;
   if (QUOTE.test(lines[i])) return rest((line) => QUOTE.test(line));
-  if (isTable(lines, i)) return rest((line) => line.includes("|"));
-  if (ITEM.test(lines[i])) {
-    return rest((line, at) => ITEM.test(line) || /^\s+\S/.test(line) || (line.trim() === "" && /^\s+\S/.test(lines[at + 1] ?? "")) ||
-      (line.trim() === "" && ITEM.test(lines[at + 1] ?? "")));
-  }
-  return rest((line, at) => line.trim() !== "" && !starts(lines, at));
+  if (isTable(lines[i], lines[i + 1])) return rest((line) => line.includes("|"));
+  if (ITEM.test(lines[i])) return rest((line, next) => inList(line) || (empty(line) && inList(next)));
+  return rest((line, next) => !empty(line) && !begins(line, next));
 }
 
-const closes = (line, fence) => new RegExp(`^ {0,3}${fence[0]}{${fence.length},}\\s*$`).test(line);
-const isTable = (lines, i) => lines[i].includes("|") && TABLE.test(lines[i + 1] ?? "") && (lines[i + 1] ?? "").includes("-");
-const starts = (lines, i) => [FENCE, HEADING, RULE, QUOTE].some((kind) => kind.test(lines[i])) || isTable(lines, i) ||
-  /^\s*(?:[-*+]|1[.)])\s+\S/.test(lines[i]);
+const empty = (line) => line.trim() === "";
+const closes = (line, fence) => line.trim().startsWith(fence) && line.trim().replaceAll(fence[0], "") === "";
+const isTable = (line, next = "") => line.includes("|") && TABLE.test(next);
+const inList = (line) => (ITEM.test(line) && !RULE.test(line)) || /^\s+\S/.test(line);
+const STARTS = [FENCE, HEADING, RULE, QUOTE, BEGINS_LIST];
+const begins = (line, next) => STARTS.some((kind) => kind.test(line)) || isTable(line, next);
 
-function render(source) {
+function render(source, depth = 0) {
   const lines = source.split("\n");
   const fence = FENCE.exec(lines[0]);
   if (fence) return code(lines, fence);
-  const heading = lines.length === 1 && HEADING.exec(source);
-  if (heading) return element(`h${Math.min(6, heading[1].length + 3)}`, {}, ...inline(heading[2]));
-  if (RULE.test(source)) return element("hr");
-  if (QUOTE.test(lines[0])) {
-    return element("blockquote", {}, ...blocks(lines.map((line) => line.replace(QUOTE, "")).join("\n")).map(render));
+  const heading = HEADING.exec(lines[0]);
+  if (heading) {
+    const level = Math.min(6, heading[1].length + 3); // below the headings of the page
+    return element(`h${level}`, {}, ...inline(heading[2].replace(/ #+$/, "").trim()));
   }
-  if (isTable(lines, 0)) return table(lines);
-  if (ITEM.test(lines[0])) return list(lines);
-  return element("p", {}, ...inline(lines.map((line) => line.replace(/^\s+/, "")).join("\n")));
+  if (RULE.test(source)) return element("hr");
+  if (QUOTE.test(lines[0]) && depth < DEEPEST) {
+    const inner = blocks(lines.map((line) => line.replace(QUOTE, "")).join("\n"));
+    return element("blockquote", {}, ...inner.map((block) => render(block, depth + 1)));
+  }
+  if (isTable(lines[0], lines[1])) return table(lines);
+  if (ITEM.test(lines[0]) && depth < DEEPEST) return list(lines, depth);
+  return element("p", {}, ...inline(lines.map((line) => line.trimStart()).join("\n")));
 }
 
 function code(lines, [, fence, language]) {
   const closed = lines.length > 1 && closes(lines.at(-1), fence);
   const text = lines.slice(1, closed ? -1 : undefined).join("\n");
-  return element("pre", { tabindex: 0, "aria-label": language ? `${language} code` : "code", role: "group" }, element("code", {}, text));
+  const label = language ? `${language} code` : "code";
+  return element("pre", { tabindex: 0, role: "group", "aria-label": label }, element("code", {}, text));
 }
 
-/** A list; what is indented under an item belongs to it, lists too. */
-function list(lines) {
+/** A list; what is indented under an item belongs to it, other lists too. */
+function list(lines, depth) {
   const [, indent, mark] = ITEM.exec(lines[0]);
-  const numbered = /\d/.test(mark);
   const items = [];
   for (const line of lines) {
     const item = ITEM.exec(line);
     if (item && item[1].length <= indent.length + 1) items.push([line.slice(item[0].length)]);
     else items.at(-1).push(line);
   }
-  const made = items.map((own) => {
-    const [first, ...others] = own;
-    const depth = Math.min(...others.filter((line) => line.trim()).map((line) => line.search(/\S/)), 8);
-    const inner = blocks([first, ...others.map((line) => line.slice(depth))].join("\n"));
-    return element("li", {}, ...inner.flatMap((block, i) => (i === 0 && !/^(```|~~~)/.test(block) ? unwrapped(render(block)) : [render(block)])));
-  });
-  return element(numbered ? "ol" : "ul", numbered ? { start: parseInt(mark, 10) } : {}, ...made);
+  const made = items.map((own) => element("li", {}, ...itemNodes(own, depth)));
+  return /\d/.test(mark) ? element("ol", { start: parseInt(mark, 10) }, ...made) : element("ul", {}, ...made);
 }
 
-const unwrapped = (made) => (made.tagName === "P" ? [...made.childNodes] : [made]);
+function itemNodes([first, ...others], depth) {
+  const indents = others.filter((line) => !empty(line)).map((line) => line.search(/\S/));
+  const inner = blocks([first, ...others.map((line) => line.slice(Math.min(...indents)))].join("\n"));
+  const nodes = inner.map((block) => render(block, depth + 1));
+  return nodes[0]?.tagName === "P" ? [...nodes[0].childNodes, ...nodes.slice(1)] : nodes;
+}
 
 function table([head, , ...rows]) {
-  const cells = (line) => line.trim().replace(/^\||(?<!\\)\|$/g, "").split(/(?<!\\)\|/).map((cell) => inline(cell.trim().replaceAll("\\|", "|")));
-  const row = (line, name) => element("tr", {}, ...cells(line).map((cell) => element(name, name === "th" ? { scope: "col" } : {}, ...cell)));
-  return element("div", { class: "table", tabindex: 0, role: "group", "aria-label": "table" },
-    element("table", {}, element("thead", {}, row(head, "th")), element("tbody", {}, ...rows.map((line) => row(line, "td")))));
+  const body = rows.map((line) => tableRow(line, "td"));
+  const whole = element("table", {}, element("thead", {}, tableRow(head, "th")), element("tbody", {}, ...body));
+  return element("div", { class: "table", tabindex: 0, role: "group", "aria-label": "table" }, whole);
+}
+
+function tableRow(line, name) {
+  const cells = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "").split(/(?<!\\)\|/);
+  const scope = name === "th" ? { scope: "col" } : {};
+  return element("tr", {}, ...cells.map((cell) => element(name, scope, ...inline(cell.trim().replaceAll("\\|", "|")))));
 }

@@ -3,11 +3,13 @@
 
 const number = new Intl.NumberFormat("en");
 
-/** The parts of what a stream has read: pinned + forgotten + seen = position, and free rows that are still empty. */
-export function parts({ position = 0, capacity, sinks = 0, evicted = 0, recalled = 0 }) {
+/** The parts of what a stream has read: pinned + forgotten + seen = position; `free` rows are still empty. The server
+ * lists the passages that came back for the last answer; here they are counted. */
+export function parts({ position = 0, capacity, sinks = 0, evicted = 0, recalled = [] }) {
   const pinned = Math.min(sinks, position);
   const seen = Math.max(0, position - evicted - pinned);
-  return { position, capacity, pinned, forgotten: evicted, seen, free: Math.max(0, capacity - pinned - seen), recalled };
+  const free = Math.max(0, capacity - pinned - seen);
+  return { position, capacity, pinned, forgotten: evicted, seen, free, recalled: recalled.length };
 }
 
 /** What became of the tokens start … end - 1 of a stream: "pinned", "seen", "partly" (seen) or "forgotten". */
@@ -18,15 +20,16 @@ export function fate(start, end, { pinned, forgotten }) {
   return end <= seenFrom ? "forgotten" : "partly";
 }
 
-/** The fate of each turn of a conversation, "unknown" where a turn has no place in the stream as it is now: it was never
- * answered, or the stream was begun anew since. What stands before a forgotten turn is forgotten too. */
+/** The fate of each turn, "unknown" where a turn has no place in the stream: it was never answered, or another system
+ * prompt has moved all places since. What stands before a forgotten turn is forgotten too. (Where a server has read a
+ * conversation anew, say after a restart, its turns have the same places but for a few tokens.) */
 export function fates(turns) {
   const newest = turns.findLast(({ ring }) => ring);
   if (!newest) return turns.map(() => "unknown");
   const now = parts(newest.ring);
   let start = 0;
   const found = turns.map(({ ring, system }) => {
-    if (!ring || ring.conversation !== newest.ring.conversation || system !== newest.system) return "unknown";
+    if (!ring || system !== newest.system) return "unknown";
     const own = fate(start, ring.position, now);
     start = ring.position;
     return own;
@@ -35,7 +38,8 @@ export function fates(turns) {
   return found.map((own, i) => (own === "unknown" && i < last ? "forgotten" : own));
 }
 
-/** The arcs of the newest `seen` tokens as [row, length, age], age 0 … 1 from the newest; an arc never passes the top. */
+/** The arcs of the newest `seen` tokens as [row, length, age]: the newest first with age 0, the oldest last with age 1.
+ * None passes the end of the ring, where the pinned rows begin. */
 export function arcs({ position, capacity, pinned, seen }, pieces = 48) {
   const rows = capacity - pinned; // that the window goes round in
   const found = [];
@@ -54,7 +58,8 @@ export function arcs({ position, capacity, pinned, seen }, pieces = 48) {
 /** One or two sentences that say what the picture shows. */
 export function sentence({ position, capacity, pinned, forgotten, seen, free, recalled }, stateBytes) {
   const always = stateBytes ? ` Its memory is ${megabytes(stateBytes)}, however long you talk.` : "";
-  const back = recalled > 0 ? ` ${tokens(recalled)} came back for the last answer.` : "";
+  const passages = recalled === 1 ? "passage" : "passages";
+  const back = recalled > 0 ? ` ${recalled} earlier ${passages} came back for the last answer.` : "";
   if (position === 0) return `Nothing read yet. The model sees ${tokens(capacity)} at a time.${always}`;
   if (forgotten === 0) {
     return `The model has read ${tokens(position)} and sees all of them; ${number.format(free)} more fit before it ` +

@@ -10,7 +10,7 @@ const WORDS = { // part -> [name, what it means]; the classes of style.css
   pinned: ["Pinned", "the beginning, never forgotten"],
   seen: ["Seen", "the newest, the brightest is the latest"],
   forgotten: ["Forgotten", "read once, then overwritten"],
-  recalled: ["Recalled", "came back for the last answer"],
+  recalled: ["Recalled", "passages that came back for the last answer"],
 };
 
 /** Draw a state of the stream: {position, capacity, sinks, evicted, recalled}. */
@@ -31,7 +31,9 @@ function circle(now) {
     drawn.push(made);
   }
   if (now.pinned > 0) drawn.push(arc("pinned", 0, now.pinned, now));
-  if (now.recalled > 0) drawn.push(arc("recalled", 0, Math.min(now.recalled, now.capacity), now, { r: RADIUS - 18 }));
+  for (let i = 0; i < Math.min(now.recalled, 12); i++) { // a dash a passage, by the pinned tokens that it stands in for
+    drawn.push(arc("recalled", (i * now.capacity) / 24, now.capacity / 32, now, { r: RADIUS - 18 }));
+  }
   if (now.forgotten > 0) drawn.push(shape("circle", { class: "forgotten", cx: CENTRE, cy: CENTRE, r: RADIUS + 18 }));
   if (now.position > now.pinned) drawn.push(head(now));
   drawn.push(
@@ -54,14 +56,15 @@ function arc(part, row, length, { capacity }, more = {}) {
 function head({ position, capacity, pinned }) {
   const row = pinned + ((position - pinned) % (capacity - pinned));
   const turn = (360 * row) / capacity;
-  return shape("path", { class: "head", d: "M 0 -70 l -6 11 h 12 z", transform: `translate(${CENTRE} ${CENTRE}) rotate(${turn})` });
+  const transform = `translate(${CENTRE} ${CENTRE}) rotate(${turn})`;
+  return shape("path", { class: "head", d: "M 0 -70 l -6 11 h 12 z", transform });
 }
 
 /** The conversation from its first token to its last, as wide as the strip; a part that exists is never invisible. */
 function strip({ pinned, forgotten, seen, free }) {
-  const widths = [["pinned", pinned], ["forgotten", forgotten], ["seen", seen], ["free", free]].filter(([, n]) => n > 0);
-  const total = widths.reduce((sum, [, count]) => sum + Math.max(count, 0), 0);
-  const shown = widths.map(([part, count]) => [part, Math.max(0.03, count / total)]);
+  const all = [["pinned", pinned], ["forgotten", forgotten], ["seen", seen], ["free", free]];
+  const total = all.reduce((sum, [, count]) => sum + count, 0);
+  const shown = all.filter(([, count]) => count > 0).map(([part, count]) => [part, Math.max(0.03, count / total)]);
   const scale = 100 / shown.reduce((sum, [, share]) => sum + share, 0);
   let x = 0;
   return shown.map(([part, share]) => {

@@ -62,14 +62,17 @@ export class Store {
 
 const from = (conversation, index) => IDBKeyRange.bound([conversation, index], [conversation, Infinity]);
 
-/** The result of a request, once its transaction is on disk. */
+/** The result of a request; of one that writes, once its transaction is complete. */
 function finished(request) {
+  const { transaction } = request;
   return new Promise((resolve, reject) => {
+    const done = () => resolve(request.result);
     request.onerror = () => reject(request.error);
-    if (!request.transaction || request.transaction.mode !== "readwrite") request.onsuccess = () => resolve(request.result);
-    else {
-      request.transaction.oncomplete = () => resolve(request.result);
-      request.transaction.onabort = () => reject(request.transaction.error);
+    if (transaction?.mode === "readwrite") {
+      transaction.oncomplete = done;
+      transaction.onabort = () => reject(transaction.error);
+    } else {
+      request.onsuccess = done;
     }
   });
 }

@@ -53,6 +53,7 @@ export class Talk extends EventTarget {
 
   async keep(changes) {
     Object.assign(this.record, changes);
+    if (this.turns.length === 0) return; // not begun: nothing to keep
     await this.store.saveConversation(this.record);
     this.tell("conversation");
   }
@@ -88,10 +89,11 @@ export class Talk extends EventTarget {
       turn.ring = ring ?? turn.ring;
       turn.usage = usage ?? turn.usage;
       if (finish) turn.outcome = finish === "length" ? "cut" : "done";
-      turn.seconds = { first: ((first ?? performance.now()) - started) / 1000, all: (performance.now() - started) / 1000 };
-      if (performance.now() - saved > SAVE_EVERY_MS) {
+      const now = performance.now();
+      turn.seconds = { first: ((first ?? now) - started) / 1000, all: (now - started) / 1000 };
+      if (now - saved > SAVE_EVERY_MS) {
         await this.store.saveTurn({ ...turn, outcome: "writing" });
-        saved = performance.now();
+        saved = now;
       }
       this.tell("grown", turn);
     }

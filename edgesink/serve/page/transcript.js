@@ -1,5 +1,5 @@
-// Owns how turns look: questions as plain text, answers as Markdown, what became of each in the model's memory, and what
-// a screen reader hears. Knows of a Talk only its turns, and calls back for a retry.
+// Owns how turns look: questions as plain text, answers as Markdown, what became of each in the model's memory, and
+// what a screen reader hears. Knows of a Talk only its turns, and calls back for a retry.
 
 import { button, byId, element } from "./dom.js";
 import { showMarkdown } from "./markdown.js";
@@ -15,10 +15,13 @@ const OUTCOMES = {
   cut: "The answer reached the server's length limit.",
   stopped: "Stopped.",
 };
+const UNANSWERED = "Without an answer this is not part of the conversation.";
 
 export class Transcript {
   constructor(modelName, onretry) {
-    Object.assign(this, { modelName, onretry, list: byId("turns"), scroller: byId("transcript"), spoken: 0, asked: null });
+    Object.assign(this, { modelName, onretry, list: byId("turns"), scroller: byId("transcript") });
+    this.spoken = 0; // paragraphs of the newest answer that a screen reader was given
+    this.asked = null; // the frame in which an answer will be drawn
     byId("newest").onclick = () => this.toNewest();
     this.scroller.addEventListener("scroll", () => this.offerNewest(), { passive: true });
   }
@@ -84,7 +87,8 @@ export class Transcript {
     const writing = turn.outcome === "writing";
     const answer = element("div", { class: "answer" });
     showMarkdown(answer, turn.answer);
-    return element("li", { class: writing && turn.answer === "" ? "turn reading" : "turn", "aria-busy": writing ? "true" : null },
+    const reading = writing && turn.answer === "";
+    return element("li", { class: reading ? "turn reading" : "turn", "aria-busy": writing ? "true" : null },
       element("h2", { class: "who" }, "You"), element("p", { class: "question" }, turn.question),
       element("h2", { class: "who" }, this.modelName), answer,
       element("p", { class: "waiting", "aria-hidden": "true" }, "reading …"),
@@ -93,14 +97,13 @@ export class Transcript {
 
   /** What stands below an answer. */
   after(turn, last) {
-    const said = [];
-    if (turn.error) said.push(element("p", { class: "failed" }, turn.error));
-    else if (OUTCOMES[turn.outcome]) said.push(element("p", { class: "outcome" }, OUTCOMES[turn.outcome]));
-    if (turn.answer === "") said.push(element("p", { class: "outcome" }, "Without an answer this is not part of the conversation."));
-    const buttons = [];
-    if (turn.answer !== "" && navigator.clipboard) buttons.push(button("Copy", (event) => copy(event.target, turn.answer)));
-    if (last) buttons.push(button("Retry", () => this.onretry(), { class: "retry" }));
-    return [...said, element("p", { class: "tools" }, ...buttons, element("span", {}, costs(turn)), element("span", { class: "fate" }))];
+    const said = [turn.error ?? OUTCOMES[turn.outcome], turn.answer === "" && UNANSWERED].filter(Boolean);
+    const tools = element("p", { class: "tools" });
+    const canCopy = turn.answer !== "" && navigator.clipboard; // browsers have none where the page comes by plain http
+    if (canCopy) tools.append(button("Copy", (event) => copy(event.target, turn.answer)));
+    if (last) tools.append(button("Retry", () => this.onretry(), { class: "retry" }));
+    tools.append(element("span", {}, costs(turn)), element("span", { class: "fate" }));
+    return [...said.map((text) => element("p", { class: turn.outcome }, text)), tools];
   }
 
   /** Say of each turn whether the model still sees it. */
@@ -144,8 +147,10 @@ function costs({ usage, seconds }) {
   const known = usage.prompt_tokens_details?.cached_tokens ?? 0;
   const written = usage.completion_tokens;
   const speed = seconds && written > 1 ? Math.round((written - 1) / Math.max(0.001, seconds.all - seconds.first)) : 0;
-  return [`read ${tokens(usage.prompt_tokens - known)}`, known > 0 && `${grouped(known)} read before`, `wrote ${grouped(written)}`,
-    speed > 0 && `${grouped(speed)} tokens/s`].filter(Boolean).join(" · ");
+  const said = [`read ${tokens(usage.prompt_tokens - known)}`, `wrote ${grouped(written)}`];
+  if (known > 0) said.splice(1, 0, `${grouped(known)} read before`);
+  if (speed > 0) said.push(`${grouped(speed)} tokens/s`);
+  return said.join(" · ");
 }
 
 async function copy(button, text) {
