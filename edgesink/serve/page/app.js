@@ -22,9 +22,9 @@ class App {
     this.info = await this.client.info().catch((error) => {
       throw new ServerError(`${error.message} Reload the page to try again.`);
     });
-    byId("model").textContent = this.info.model;
+    byId("model").textContent = this.info.name;
     this.talks = new Map(); // id -> Talk, of those that are open or being written
-    this.transcript = new Transcript(this.info.model, () => this.run(this.talk.retry()));
+    this.transcript = new Transcript(this.info.name, () => this.run(this.talk.retry()));
     this.composer = new Composer((text) => this.run(this.talk.send(text)), () => this.talk.stop());
     this.side = new Conversations({
       choose: (id) => this.run(this.choose(id)),
@@ -52,6 +52,7 @@ class App {
   async open(record) {
     this.talk = this.talks.get(record.id)?.writing ? this.talks.get(record.id) : await this.load(record);
     localStorage.setItem(LAST, record.id);
+    byId("system").replaceChildren(); // an editor of another conversation
     this.transcript.open(this.talk.turns);
     this.side.drawer(false, false);
     this.show();
@@ -60,7 +61,7 @@ class App {
 
   async load(record) {
     const talk = new Talk(record, await this.store.turns(record.id), this.store, this.client);
-    for (const type of ["begun", "grown", "ended", "conversation"]) {
+    for (const type of ["begun", "grown", "moved", "ended", "conversation"]) {
       talk.addEventListener(type, (event) => this.heard(talk, event));
     }
     this.talks.set(record.id, talk);
@@ -69,23 +70,27 @@ class App {
 
   /** Something happened in a conversation; it is drawn if that one is open. */
   heard(talk, { type, turn }) {
-    if (type !== "grown") this.run(this.list());
-    if (talk !== this.talk) return;
-    if (type === "begun") this.transcript.begin(talk.turns);
-    if (type === "grown") this.transcript.grow(turn);
-    if (type === "ended") this.transcript.end(talk.turns, turn);
-    if (type === "grown" && !turn.ring) return;
-    this.show();
+    const isOpen = talk === this.talk;
+    if (type === "grown") return isOpen && this.transcript.grow(turn);
+    if (type === "moved") return isOpen && this.draw();
+    if (type === "begun" && isOpen) this.transcript.begin(talk.turns);
+    if (type === "ended" && isOpen) this.transcript.end(talk.turns, turn);
+    if (isOpen) this.show();
+    return this.run(this.list());
   }
 
   /** What is not the transcript: title, system prompt, button, ring. */
   show() {
-    const { record, turns, writing, ring } = this.talk;
+    const { record, turns, writing } = this.talk;
     byId("title").textContent = record.title;
     document.title = `${record.title} · edgesink`;
     if (!byId("system-text")) showSystem(record.system, turns.length > 0, (text) => this.run(this.setSystem(text)));
     this.composer.show(writing);
-    drawRing(ring ?? { position: 0, capacity: this.info.capacity }, this.info.state_bytes);
+    this.draw();
+  }
+
+  draw() {
+    drawRing(this.talk.ring ?? { capacity: this.info.capacity }, this.info.state_bytes);
   }
 
   async list() {

@@ -11,7 +11,7 @@ export class Client {
     this.askKey = askKey;
   }
 
-  /** {model, capacity, max_sinks, state_bytes} */
+  /** {name, capacity, state_bytes, …} of the model. */
   info() {
     return this.json("edgesink/info");
   }
@@ -21,7 +21,7 @@ export class Client {
     return this.json(`edgesink/ring/${encodeURIComponent(conversation)}`);
   }
 
-  /** The pieces of an answer as they come: {text, ring, usage, finish}, each of them only where it is there. */
+  /** The pieces of an answer as they come: {text, ring, usage, finish}. `text` may be empty, the others missing. */
   async *answer(messages, signal) {
     const body = JSON.stringify({ messages, stream: true, stream_options: { include_usage: true } });
     const headers = { "Content-Type": "application/json" };

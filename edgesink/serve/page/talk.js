@@ -8,6 +8,7 @@
 import { ServerError } from "./client.js";
 
 const SAVE_EVERY_MS = 500; // while an answer is written
+const LOOK_EVERY_MS = 300; // at the ring meanwhile
 
 export class Talk extends EventTarget {
   constructor(record, turns, store, client) {
@@ -63,6 +64,7 @@ export class Talk extends EventTarget {
     this.turns[turn.index] = turn;
     this.abort = new AbortController();
     this.tell("begun", turn);
+    const watch = setInterval(() => this.look(turn), LOOK_EVERY_MS);
     try {
       const title = this.record.named || turn.index > 0 ? this.record.title : titled(turn.question);
       await this.keep({ title, updated: Date.now() });
@@ -72,11 +74,12 @@ export class Talk extends EventTarget {
       if (turn.outcome === "failed") turn.error = error.message;
       if (!["AbortError", "QuotaExceededError"].includes(error.name) && !(error instanceof ServerError)) throw error;
     } finally {
+      clearInterval(watch);
+      if (turn.answer === "") delete turn.ring; // the server drops what it has only read
       this.abort = null;
       this.tell("ended", turn);
       await this.store.saveTurn(turn);
     }
-    if (turn.outcome === "stopped") await this.look(turn);
   }
 
   async write(turn, signal) {
@@ -86,7 +89,7 @@ export class Talk extends EventTarget {
     for await (const { text, ring, usage, finish } of this.client.answer(this.history(turn), signal)) {
       first ??= text ? performance.now() : undefined;
       turn.answer += text;
-      turn.ring = ring ?? turn.ring;
+      if (ring) this.move(turn, ring);
       turn.usage = usage ?? turn.usage;
       if (finish) turn.outcome = finish === "length" ? "cut" : "done";
       const now = performance.now();
@@ -110,15 +113,16 @@ export class Talk extends EventTarget {
     return [...system, ...said, { role: "user", content: turn.question }];
   }
 
-  /** Ask the server where the stream stands after a stop. */
+  /** Ask where the stream of a turn stands, once the server has said which one it is. */
   async look(turn) {
-    const conversation = this.ring?.conversation;
-    if (conversation === undefined) return;
-    const ring = await this.client.ring(conversation).catch(() => undefined);
-    if (ring === undefined || this.writing) return;
+    if (!turn.ring) return;
+    const ring = await this.client.ring(turn.ring.conversation).catch(() => undefined);
+    if (ring && turn.outcome === "writing") this.move(turn, ring);
+  }
+
+  move(turn, ring) {
     turn.ring = ring;
-    await this.store.saveTurn(turn);
-    this.tell("ended", turn);
+    this.tell("moved", turn);
   }
 
   tell(type, turn) {
