@@ -34,17 +34,29 @@ class Backend(Protocol):
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Overwrite the state."""
 
+    def another(self) -> Backend:
+        """The same weights over a state of its own; the two are run one at a time."""
+
 
 class OnnxBackend:
     """ONNX Runtime on the CPU, or on a GPU with the state resident there."""
 
     def __init__(self, bundle: Path, manifest: Manifest, options: RunOptions) -> None:
-        self._graph = BoundGraph(bundle, manifest, options)
-        self.name, self.state_bytes = self._graph.name, self._graph.state.bytes
-        logits = np.zeros((1, manifest.vocab), np.float32)
-        self._graph.share_output(names.LOGITS, logits)
+        self._bind(BoundGraph(bundle, manifest, options), manifest.vocab)
+
+    def _bind(self, graph: BoundGraph, vocab: int) -> None:
+        self._graph = graph
+        self.name, self.state_bytes = graph.name, graph.state.bytes
+        logits = np.zeros((1, vocab), np.float32)
+        graph.share_output(names.LOGITS, logits)
         self.logits = logits[0]
-        self.feed = self._graph.run
+        self.feed = graph.run
+
+    def another(self) -> OnnxBackend:
+        """See `Backend.another`."""
+        other = object.__new__(OnnxBackend)
+        other._bind(self._graph.another(), len(self.logits))
+        return other
 
     def state(self) -> dict[str, np.ndarray]:
         """See `Backend.state`."""

@@ -8,6 +8,7 @@ caller's business. Knows token ids and positions, not text and not sampling.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -88,8 +89,19 @@ class BoundGraph:
         session = _open_session(bundle, manifest, options, self._kernels, derive)
         _check_vocabulary(session, manifest)
         self.name = _runner_name(options.device, self._kernels)
-        self._binding, self._run = session.io_binding(), session.run_with_iobinding
-        self.state = RingState(session, self._binding, manifest, options.device)
+        self._session, self._manifest, self._device = session, manifest, options.device
+        self._bind()
+
+    def another(self) -> BoundGraph:
+        """The same graph and weights over a state of its own; the two are run one at a time."""
+        other = copy(self)
+        other._bind()
+        return other
+
+    def _bind(self) -> None:
+        """Buffers of its own, and the session bound to them."""
+        self._binding, self._run = self._session.io_binding(), self._session.run_with_iobinding
+        self.state = RingState(self._session, self._binding, self._manifest, self._device)
         self._shared: dict[str, Any] = {}
         self._position, self._sinks = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self.share_input(names.POSITION, self._position)

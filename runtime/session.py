@@ -113,6 +113,12 @@ class Stream:
             self._backend.load_state({name: np.zeros_like(array) for name, array in self._backend.state().items()})
         self.position, self._is_broken = 0, False
 
+    def another(self) -> Stream:
+        """A new stream on the same weights, with a state of its own (`state_bytes`); feed one of them at a time."""
+        other = Stream(self.bundle, self.manifest, self._backend.another(), self.sinks)
+        other.__dict__["tokenizer"] = self.tokenizer
+        return other
+
     def save(self, path: str | Path) -> None:
         """Write the stream to a session file, whole or not at all."""
         from edgesink.runtime.session_file import write_session

@@ -18,8 +18,10 @@ MAY_IMPORT = {
     "edgesink.verify": {"edgesink", "edgesink.mil", "edgesink.export", "edgesink.runtime"},
     "edgesink.evaluate": {"edgesink", "edgesink.export", "edgesink.runtime"},
     "edgesink.bench": {"edgesink", "edgesink.runtime"},
+    "edgesink.serve": {"edgesink", "edgesink.runtime"},
     "edgesink.cli": {
         "edgesink", "edgesink.export", "edgesink.runtime", "edgesink.verify", "edgesink.evaluate", "edgesink.bench",
+        "edgesink.serve",
     },
 }  # fmt: skip
 """Room -> the other rooms that its modules may import, inside functions too. A room is a folder, without those in it

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from edgesink.cli import advise, attention, bench, export, inspect, perplexity, recall, talk, timing, verify
+from edgesink.cli import advise, attention, bench, export, inspect, perplexity, recall, serve, talk, timing, verify
 from edgesink.cli.output import leave, say, take_any_encoding
 from edgesink.errors import EdgesinkError
 from edgesink.files import place_errors
@@ -60,6 +60,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     export.export,
     talk.chat,
     talk.generate,
+    serve.serve,
     inspect.inspect,
     inspect.models,
     verify.verify,

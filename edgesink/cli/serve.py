@@ -1,0 +1,54 @@
+"""The command `serve`: an OpenAI-compatible server for one model."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from edgesink.cli.options import KernelsOption, MappedOption, Model, ProviderOption, Threads
+from edgesink.cli.output import on_terminal, say
+from edgesink.models import DEFAULT_MODEL
+from edgesink.packages import require
+
+PACKAGES = ("starlette", "uvicorn", "llguidance", "prometheus_client")
+
+
+def serve(
+    model: Model = DEFAULT_MODEL,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any but a loopback address needs an API key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on. 0 takes a free one.")] = 8080,
+    api_key: Annotated[
+        str | None, typer.Option(help="Key that clients must send. Default: the environment variable EDGESINK_API_KEY.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model for clients. Default: the last part of MODEL.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Host name that clients may call this server by. Repeat the option. Default: local names."),
+    ] = None,
+    streams: Annotated[int, typer.Option(help="Number of conversations kept in memory, each with its own state.")] = 8,
+    threads: Threads = None,
+    provider: ProviderOption = "cpu",
+    kernels: KernelsOption = None,
+    mapped: MappedOption = None,
+) -> None:
+    """Serve a model with an OpenAI-compatible API and a web page.
+
+    Conversations have no length limit: a client that sends its whole history again costs only what is new in it.
+    """
+    require(PACKAGES, "serve", "edgesink serve")
+    import edgesink
+    from edgesink.bundles import find_bundle
+    from edgesink.model_name import understand
+    from edgesink.serve.server import serve as run
+    from edgesink.serve.settings import Limits, Settings
+
+    key = api_key if api_key is not None else os.environ.get("EDGESINK_API_KEY") or None
+    settings = Settings("", host, port, key, None, tuple(allow_host or ()), Limits(streams=streams))
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, None, kernels, mapped)
+    run(stream, settings.named(name or understand(model).short), say)

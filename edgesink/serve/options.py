@@ -1,0 +1,45 @@
+"""How an answer is to be, as the fields that all endpoints share say it, over the model's own defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgesink.errors import BadOption
+from edgesink.runtime.sampling import SamplingSpec
+from edgesink.serve.answering import Wanted
+from edgesink.serve.api_error import ApiError
+from edgesink.serve.fields import Fields
+
+SAMPLING = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"})
+STOPS = 16  # strings; OpenAI takes 4
+MASK64 = (1 << 64) - 1
+
+
+def wanted(fields: Fields, defaults: SamplingSpec, most_tokens: int, names: tuple[str, ...]) -> Wanted:
+    """What is asked for.
+
+    Args:
+        defaults: where a field is missing.
+        most_tokens: of an answer, whatever is asked for.
+        names: the fields that limit the answer's tokens, the first that is there counts.
+    """
+    asked = [fields.whole(name, 1, 1 << 31) for name in names]
+    limit = next((count for count in asked if count is not None), most_tokens)
+    stop = fields.texts("stop", STOPS)
+    if "" in stop:
+        raise ApiError("stop has an empty string.", param="stop")
+    return Wanted(_sampling(fields, defaults), min(limit, most_tokens), stop)
+
+
+def _sampling(fields: Fields, defaults: SamplingSpec) -> SamplingSpec:
+    seed = fields.whole("seed", -(1 << 63), MASK64)
+    given = {
+        "temperature": fields.number("temperature", 0, 2), "top_p": fields.number("top_p", 0, 1),
+        "min_p": fields.number("min_p", 0, 1), "top_k": fields.whole("top_k", 0, 1 << 31),
+        "repetition_penalty": fields.number("repetition_penalty", 1e-6, 1e6),
+        "seed": None if seed is None else seed & MASK64,
+    }  # fmt: skip
+    try:
+        return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
+    except BadOption as error:
+        raise ApiError(str(error), param=error.found.partition(" ")[0]) from None

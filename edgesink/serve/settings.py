@@ -1,0 +1,78 @@
+"""What a server is told when it starts: where it listens, who may ask, and how much of everything there may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgesink.errors import BadOption
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much there may be of what a client could ask without end."""
+
+    streams: int = 8  # conversations in memory, each with a state of its own
+    saved: int = 256  # conversations on disk
+    waiting: int = 64  # requests that wait for their turn; one more is refused
+    answer_tokens: int = 4096  # of one answer
+    request_seconds: float = 600.0  # from the arrival of a request to the end of its answer
+    body_bytes: int = 8 << 20  # of a request
+    messages: int = 100_000  # of a request
+    stop_seconds: float = 10.0  # to finish what runs, after which it is cancelled
+
+    def __post_init__(self) -> None:
+        least = {"saved": 0, "waiting": 0}
+        for name, value in self.__dict__.items():
+            if not value >= least.get(name, 1e-3):
+                raise BadOption(f"{name.replace('_', ' ')} = {value}", f"{least.get(name, 'more than 0')}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one server."""
+
+    model: str  # the name under which clients ask for it
+    host: str = "127.0.0.1"
+    port: int = 8080  # 0 takes a free one
+    api_key: str | None = None  # None: whoever reaches the port may ask
+    folder: Path | None = None  # of conversations that left memory; None drops them
+    hosts: tuple[str, ...] = ()  # names by which clients may call this server, besides those of this machine itself
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.api_key is not None and (len(self.api_key) < 8 or not self.api_key.isascii()):
+            raise BadOption("an API key that is short or not ASCII", "8 characters or more")
+        if not 0 <= self.port <= 65535:
+            raise BadOption(f"port {self.port}", "0 to 65535")
+        if not self.is_loopback and self.api_key is None:
+            raise BadOption(
+                f"listening on {self.host} without an API key",
+                "one, as other machines could reach the server",
+                "set --api-key or EDGESINK_API_KEY, or listen on 127.0.0.1",
+            )
+
+    def named(self, model: str) -> Settings:
+        """The same for another name of the model."""
+        return dataclasses.replace(self, model=model)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def allowed_hosts(self) -> frozenset[str] | None:
+        """Names that the Host header may have; None for all, which are as good where a key is asked for."""
+        if not self.is_loopback and not self.hosts:
+            return None
+        return frozenset(name.lower() for name in (*LOCAL_NAMES, self.host, *self.hosts))
