@@ -47,7 +47,6 @@ def person(context, address):
 def test_a_conversation_goes_on_past_the_window_and_the_page_says_what_is_forgotten(person):
     assert person.numbers == {"Pinned": 0, "Seen": 0, "Forgotten": 0}
     person.talk("What is the capital of France?", "And of Italy?", "Name three colours.", "Name three animals.")
-    person.talk("What is two plus two?")
     numbers = person.numbers
     ring = person.page.request.get(f"{person.address}edgesink/ring/{person.page.evaluate(CONVERSATION)}").json()
     assert ring["capacity"] == 128
@@ -72,7 +71,7 @@ CONVERSATION = """async () => {
 def test_a_message_of_markup_is_shown_as_text(person):
     person.talk(f"{SCRIPT} {ATTRIBUTES}")
     assert person.questions == [f"{SCRIPT} {ATTRIBUTES}"]
-    assert person.page.title().startswith("<script>document.title")
+    assert person.page.title().startswith("<script>document.title")  # and not "taken"
     assert person.conversations[0].startswith("<script>document.title")
     person.page.get_by_role("button", name="Add a system prompt").click()
     person.page.get_by_label("System prompt", exact=True).fill(SCRIPT)
@@ -93,7 +92,7 @@ def test_an_answer_of_markup_is_shown_as_text_and_its_markdown_as_markdown(perso
         }""",
         f"{SCRIPT}\n\n{ATTRIBUTES}\n\n[good](https://example.org/) <b onclick='alert(1)'>b</b>",
     )
-    person.page.reload()
+    person.reload()
     person.page.locator(".answer a").wait_for()
     answer = person.page.locator(".answer")
     assert answer.locator("p").all_text_contents() == [
@@ -145,7 +144,7 @@ def test_retry_answers_the_last_question_again(person):
 def test_a_reload_keeps_the_conversation_and_the_next_turn_reads_only_what_is_new(person):
     person.talk("What is the capital of France?", "Name three colours.")
     before = person.questions, person.answers, person.fates, person.numbers, person.conversations
-    person.page.reload()
+    person.reload()
     person.page.locator(".turn").nth(1).wait_for()
     assert (person.questions, person.answers, person.fates, person.numbers, person.conversations) == before
     person.talk("And three animals.")
@@ -160,7 +159,7 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_its_beginning(person):
     person.ask(LONG)
     person.wait_for_text()
     person.page.wait_for_timeout(700)  # it is saved twice a second
-    person.page.reload()
+    person.reload()
     person.page.locator(".turn").wait_for()
     assert person.questions == [LONG]
     assert len(person.answers[0]) > 20
@@ -186,6 +185,7 @@ def test_conversations_are_made_renamed_chosen_and_deleted(person):
     page = person.page
     person.talk("First question")
     page.get_by_role("button", name="New conversation").click()
+    page.get_by_role("heading", name="New conversation", level=1).wait_for()
     assert person.questions == []
     person.talk("Second question")
     assert person.conversations == ["Second question", "First question"]
@@ -243,7 +243,7 @@ def test_the_colours_follow_the_system_until_one_chooses(browser, address, schem
     assert shown() == ground[scheme]
     person.page.get_by_role("button", name=f"Switch to {other} colours").click()
     assert shown() == ground[other]
-    person.page.reload()
+    person.reload()
     assert shown() == ground[other]
     context.close()
 

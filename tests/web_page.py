@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -65,7 +66,16 @@ class Person:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", lambda line: self.complaints.append(line.text) if line.type == "error" else None)
         page.goto(address)
-        page.wait_for_function("document.getElementById('memory-words').textContent !== ''")
+        self.wait_for_page()
+
+    def wait_for_page(self) -> None:
+        """Until it knows its server and has opened a conversation. (Waiting for a function would need `eval`, which the
+        page forbids.)"""
+        self.page.locator("#memory-words", has_text=re.compile(".")).wait_for(state="attached")
+
+    def reload(self) -> None:
+        self.page.reload()
+        self.wait_for_page()
 
     def shorten_answers(self, tokens: int) -> None:
         """Answers of at most `tokens`: a small model may go on and on."""
@@ -83,7 +93,7 @@ class Person:
     def wait(self) -> None:
         """Until the answer has ended and is kept."""
         self.page.get_by_role("button", name="Send").wait_for(timeout=ANSWER_MS)
-        self.page.wait_for_function("document.querySelector('.turn:last-child .tools') !== null")
+        self.page.locator(".turn:last-child .tools").wait_for()
 
     def talk(self, *questions: str) -> None:
         for text in questions:
@@ -92,9 +102,7 @@ class Person:
 
     def wait_for_text(self) -> None:
         """Until the newest answer has begun."""
-        self.page.wait_for_function(
-            "document.querySelector('.turn:last-child .answer').textContent.length > 20", timeout=ANSWER_MS
-        )
+        self.page.locator(".turn:last-child .answer", has_text=re.compile(".{20}")).wait_for(timeout=ANSWER_MS)
 
     @property
     def questions(self) -> list[str]:

@@ -39,6 +39,13 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The conversation is found or made; what is new to it will be read."""
+
+    status: dict[str, Any]  # of the conversation
+
+
+@dataclass(frozen=True)
 class Delta:
     """Some more of the answer."""
 
@@ -55,7 +62,7 @@ class Finished:
     status: dict[str, Any]  # of the conversation
 
 
-Event = Delta | Finished | Exception
+Event = Begun | Delta | Finished | Exception
 Emit = Callable[[Event], None]
 
 
@@ -70,6 +77,7 @@ def reply(
         stream.reset(writer.pins(history.system) or stream.manifest.stream.sinks)
     else:
         cached = stream.position
+    emit(Begun(conversation.status()))
     ids = [*conversation.unfed, *writer.ids(history, read)]
     conversation.unfed = ()
     yield from feed(stream, ids[:-1])

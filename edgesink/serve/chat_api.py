@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgesink.serve.answering import Delta, Event, Finished, Usage, Wanted, reply
+from edgesink.serve.answering import Begun, Delta, Event, Finished, Usage, Wanted, reply
 from edgesink.serve.fields import Fields
 from edgesink.serve.history import History
 from edgesink.serve.messages import history_of
@@ -86,7 +86,9 @@ class ChatWriter:
         """The answer as server-sent events."""
         yield self._chunk({"role": "assistant", "content": ""})
         async for event in events:
-            if isinstance(event, Delta) and event.text:
+            if isinstance(event, Begun):
+                yield self._chunk({}, edgesink=event.status)  # clients may look at its ring meanwhile
+            elif isinstance(event, Delta) and event.text:
                 yield self._chunk({"content": event.text})
             elif isinstance(event, Finished):
                 usage = usage_json(event.usage)
