@@ -6,10 +6,10 @@ import { showMarkdown } from "./markdown.js";
 import { fates, grouped, tokens } from "./memory.js";
 
 const FATES = {
-  pinned: "pinned: the model always sees it",
-  seen: "the model sees it",
-  partly: "the model sees the end of it",
-  forgotten: "forgotten by the model",
+  pinned: "pinned",
+  seen: "seen",
+  partly: "partly forgotten",
+  forgotten: "forgotten",
 };
 const OUTCOMES = {
   cut: "The answer reached the server's length limit.",
@@ -89,7 +89,8 @@ export class Transcript {
     showMarkdown(answer, turn.answer);
     const reading = writing && turn.answer === "";
     return element("li", { class: reading ? "turn reading" : "turn", "aria-busy": writing ? "true" : null },
-      element("h2", { class: "who" }, "You"), element("p", { class: "question" }, turn.question),
+      element("h2", { class: "who" }, "You"), element("p", { class: "fate" }),
+      element("p", { class: "question" }, turn.question),
       element("h2", { class: "who" }, this.modelName), answer,
       element("p", { class: "waiting", "aria-hidden": "true" }, "reading …"),
       element("div", { class: "after" }, ...(writing ? [] : this.after(turn, last))));
@@ -102,7 +103,7 @@ export class Transcript {
     const canCopy = turn.answer !== "" && navigator.clipboard; // browsers have none where the page comes by plain http
     if (canCopy) tools.append(button("Copy", (event) => copy(event.target, turn.answer)));
     if (last) tools.append(button("Retry", () => this.onretry(), { class: "retry" }));
-    tools.append(element("span", {}, costs(turn)), element("span", { class: "fate" }));
+    tools.append(costs(turn));
     return [...said.map((text) => element("p", { class: turn.outcome }, text)), tools];
   }
 
@@ -111,8 +112,7 @@ export class Transcript {
     fates(turns).forEach((fate, i) => {
       const item = this.list.children[i];
       item.dataset.fate = fate;
-      const label = item.querySelector(".fate");
-      if (label) label.textContent = FATES[fate] ?? "";
+      item.querySelector(".fate").textContent = FATES[fate] ?? "";
     });
   }
 
