@@ -3,7 +3,7 @@
     python scripts/page_screenshots.py [BUNDLE]
 
 Without BUNDLE the default model is exported with a window of 508 tokens and 4 sinks, so that a few turns fill it. Needs
-Chromium (apt-get install chromium). Each run writes other answers: the model samples them.
+Chromium (apt-get install chromium).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def exported(out: Path) -> Path:
 
 
 def hold_conversation(person: Person) -> None:
-    person.shorten_answers(120)
+    person.shorten_answers(120, temperature=0)  # the same answers in every run
     person.talk("Hello! Who are you?")
     person.page.get_by_role("button", name="New conversation").click()
     person.page.get_by_role("button", name="Add a system prompt").click()

@@ -289,9 +289,9 @@ def test_a_screen_reader_hears_each_finished_paragraph_once(person):
                    .observe(document.getElementById("announcer"), { childList: true }) }"""
     )
     person.talk("What is the capital of France?")
-    heard = [text.strip() for text in person.page.evaluate("window.heard")]
-    blocks = person.page.locator(".answer > *").all_text_contents()
-    assert heard[: len(blocks)] == [text.strip() for text in blocks]
+    heard, shown = person.page.evaluate("window.heard"), person.page.locator(".answer > *").all_text_contents()
+    assert "".join("".join(heard).split()).startswith("".join("".join(shown).split()))  # then: why it ended, if early
+    assert len(heard) in (len(shown), len(shown) + 1)
     assert person.page.locator("#announcer").get_attribute("aria-live") == "polite"
 
 

@@ -131,10 +131,10 @@ def test_the_blocks_that_are_finished_keep_their_elements_while_an_answer_grows(
             const place = document.createElement("div");
             showMarkdown(place, "one\\n\\ntw");
             const [one, two] = place.children;
-            const count = showMarkdown(place, "one\\n\\ntwo\\n\\n- three");
-            return [count, place.children[0] === one, place.children[1] === two, place.textContent];
+            showMarkdown(place, "one\\n\\ntwo\\n\\n- three");
+            return [place.children[0] === one, place.children[1] === two, place.textContent];
         }"""
-    ) == [3, True, False, "onetwothree"]
+    ) == [True, False, "onetwothree"]
 
 
 def memory(page, call: str):
@@ -253,3 +253,25 @@ ANSWER = """async ([bytes, size]) => {
     }
     return found;
 }"""
+
+
+def test_a_block_is_announced_once_when_two_more_have_begun_and_all_of_them_at_the_end(page):
+    assert page.evaluate(
+        """async () => {
+            const { showMarkdown } = await import("/markdown.js");
+            const { Announcer } = await import("/announcer.js");
+            const place = document.createElement("div");
+            const announcer = new Announcer();
+            const heard = () => [...document.getElementById("announcer").children].map((line) => line.textContent);
+            const found = [];
+            announcer.begin();
+            const more = ["1. one", "\\n\\n2", ". two\\n\\nthree", "\\n\\nfour"];
+            for (const text of more.map((_, i) => more.slice(0, i + 1).join(""))) {
+                showMarkdown(place, text);
+                announcer.hear(place.children, false);
+                found.push(heard());
+            }
+            announcer.hear(place.children, true);
+            return [...found, heard()];
+        }"""
+    ) == [[], [], [], ["one two "], ["one two ", "three ", "four "]]

@@ -77,13 +77,14 @@ class Person:
         self.page.reload()
         self.wait_for_page()
 
-    def shorten_answers(self, tokens: int) -> None:
-        """Answers of at most `tokens`: a small model may go on and on."""
+    def shorten_answers(self, tokens: int, **options: float) -> None:
+        """Answers of at most `tokens`: a small model may go on and on. `options` are sent with each request too."""
 
-        def limited(route: Route) -> None:
-            route.continue_(post_data=json.dumps({**(route.request.post_data_json or {}), "max_tokens": tokens}))
+        def changed(route: Route) -> None:
+            asked = route.request.post_data_json or {}
+            route.continue_(post_data=json.dumps({**asked, "max_tokens": tokens, **options}))
 
-        self.page.route("**/v1/chat/completions", limited)
+        self.page.route("**/v1/chat/completions", changed)
 
     def ask(self, text: str) -> None:
         self.page.get_by_label("Message", exact=True).fill(text)

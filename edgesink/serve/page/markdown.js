@@ -14,7 +14,7 @@ const BEGINS_LIST = /^\s*(?:[-*+]|1[.)])\s+\S/; // within a paragraph: "1986. A 
 const TABLE = /^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
 const DEEPEST = 8; // quotes and lists within each other; what is deeper is a paragraph
 
-/** Make `container` show `text`; a block whose source is unchanged keeps its node. Returns the number of blocks. */
+/** Make `container` show `text`, a child a block; a block whose source is unchanged keeps its node. */
 export function showMarkdown(container, text) {
   const found = blocks(text);
   const shown = [...container.children];
@@ -26,7 +26,6 @@ export function showMarkdown(container, text) {
     else container.append(made);
   });
   shown.slice(found.length).forEach((old) => old.remove());
-  return found.length;
 }
 
 /** The sources of the blocks of a text, in order. */

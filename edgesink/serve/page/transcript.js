@@ -1,6 +1,7 @@
-// Owns how turns look: questions as plain text, answers as Markdown, what became of each in the model's memory, and
-// what a screen reader hears. Knows of a Talk only its turns, and calls back for a retry.
+// Owns how turns look: questions as plain text, answers as Markdown, and what became of each in the model's memory.
+// Knows of a Talk only its turns, and calls back for a retry.
 
+import { Announcer } from "./announcer.js";
 import { button, byId, element } from "./dom.js";
 import { showMarkdown } from "./markdown.js";
 import { fates, grouped, tokens } from "./memory.js";
@@ -20,7 +21,7 @@ const UNANSWERED = "Without an answer this is not part of the conversation.";
 export class Transcript {
   constructor(modelName, onretry) {
     Object.assign(this, { modelName, onretry, list: byId("turns"), scroller: byId("transcript") });
-    this.spoken = 0; // paragraphs of the newest answer that a screen reader was given
+    this.announcer = new Announcer();
     this.asked = null; // the frame in which an answer will be drawn
     byId("newest").onclick = () => this.toNewest();
     this.scroller.addEventListener("scroll", () => this.offerNewest(), { passive: true });
@@ -31,21 +32,19 @@ export class Transcript {
     cancelAnimationFrame(this.asked);
     this.asked = null;
     byId("welcome").hidden = turns.length > 0;
-    byId("announcer").replaceChildren();
     this.list.replaceChildren(...turns.map((turn) => this.made(turn, turn === turns.at(-1))));
-    this.spoken = this.list.lastElementChild?.querySelector(".answer").children.length ?? 0;
+    this.announcer.begin(this.list.lastElementChild?.querySelector(".answer").children.length);
     this.mark(turns);
-    this.toNewest();
+    this.toNewestOnceDrawn();
   }
 
   /** A turn that began: the newest one, or the newest one again. */
   begin(turns) {
     byId("welcome").hidden = true;
-    this.spoken = 0;
+    this.announcer.begin();
     this.list.querySelectorAll(".retry").forEach((old) => old.remove());
     this.list.children[turns.length - 1]?.remove();
     this.list.append(this.made(turns.at(-1), true));
-    byId("announcer").replaceChildren();
     this.toNewest();
   }
 
@@ -62,9 +61,10 @@ export class Transcript {
     const item = this.list.children[turn.index];
     if (!item) return;
     const follow = this.atNewest();
-    const count = showMarkdown(item.querySelector(".answer"), turn.answer);
+    const answer = item.querySelector(".answer");
+    showMarkdown(answer, turn.answer);
     item.classList.toggle("reading", turn.outcome === "writing" && turn.answer === "");
-    this.speak(item, turn.outcome === "writing" ? count - 1 : count); // the last paragraph may still grow
+    this.announcer.hear(answer.children, turn.outcome !== "writing");
     if (follow) this.toNewest();
     else this.offerNewest();
   }
@@ -79,7 +79,7 @@ export class Transcript {
     item.querySelector(".after").replaceChildren(...this.after(turn, turn === turns.at(-1)));
     item.removeAttribute("aria-busy");
     this.mark(turns);
-    if (turn.outcome !== "done") this.say(turn.error ?? OUTCOMES[turn.outcome]);
+    if (turn.outcome !== "done") this.announcer.say(turn.error ?? OUTCOMES[turn.outcome]);
     if (follow) this.toNewest();
   }
 
@@ -116,16 +116,6 @@ export class Transcript {
     });
   }
 
-  /** Let a screen reader say the paragraphs that are finished, each once, after what it is saying now. */
-  speak(item, finished) {
-    const found = item.querySelector(".answer").children;
-    for (; this.spoken < finished; this.spoken++) this.say(found[this.spoken].textContent);
-  }
-
-  say(text) {
-    byId("announcer").append(element("span", {}, `${text} `));
-  }
-
   atNewest() {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;
     return scrollHeight - scrollTop - clientHeight < 60;
@@ -134,6 +124,12 @@ export class Transcript {
   toNewest() {
     this.scroller.scrollTop = this.scroller.scrollHeight;
     this.offerNewest();
+  }
+
+  /** To the end of a conversation that was just put in: its height is an estimate until its end has been drawn. */
+  toNewestOnceDrawn() {
+    this.toNewest();
+    requestAnimationFrame(() => requestAnimationFrame(() => this.toNewest()));
   }
 
   offerNewest() {
