@@ -34,6 +34,12 @@ class Backend(Protocol):
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Overwrite the state."""
 
+    def copy_state(self) -> dict[str, np.ndarray]:
+        """A copy of the state, which `put_back` takes; of a young stream smaller than the state."""
+
+    def put_back(self, copy: dict[str, np.ndarray]) -> None:
+        """Overwrite the state with a copy of it, or of another stream's of the same bundle."""
+
     def another(self) -> Backend:
         """The same weights over a state of its own; the two are run one at a time."""
 
@@ -51,6 +57,14 @@ class OnnxBackend:
         graph.share_output(names.LOGITS, logits)
         self.logits = logits[0]
         self.feed = graph.run
+
+    def copy_state(self) -> dict[str, np.ndarray]:
+        """See `Backend.copy_state`."""
+        return self._graph.state.copy()
+
+    def put_back(self, copy: dict[str, np.ndarray]) -> None:
+        """See `Backend.put_back`."""
+        self._graph.state.put_back(copy)
 
     def another(self) -> OnnxBackend:
         """See `Backend.another`."""

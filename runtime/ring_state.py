@@ -57,9 +57,18 @@ class RingState:
         return {name: array for ring in self._rings for name, array in ring.arrays().items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        """Overwrite every buffer, all rows."""
+        """Overwrite every buffer, all rows; an array that `arrays` gave and that is the buffer itself is there."""
         for ring in self._rings:
             ring.load(state)
+
+    def copy(self) -> dict[str, np.ndarray]:
+        """A copy of the rows that are laid out, [1, K, rows, D] each."""
+        return {name: array for ring in self._rings for name, array in ring.copy().items()}
+
+    def put_back(self, copy: dict[str, np.ndarray]) -> None:
+        """Lay out the rows that a copy has, and what it holds."""
+        for ring in self._rings:
+            ring.put_back(copy)
 
 
 def _check_graph(inputs: Mapping[str, Any], manifest: Manifest) -> None:
@@ -114,7 +123,18 @@ class ViewState:
         """See `RingState.load`."""
         self._bind(self._most)
         for name, value in self._values.items():
-            value.update_inplace(np.ascontiguousarray(state[name]))
+            if not np.may_share_memory(state[name], self._memory[name]):
+                value.update_inplace(np.ascontiguousarray(state[name]))
+
+    def copy(self) -> dict[str, np.ndarray]:
+        """See `RingState.copy`."""
+        return {name: value.numpy().copy() for name, value in self._values.items()}
+
+    def put_back(self, copy: dict[str, np.ndarray]) -> None:
+        """See `RingState.put_back`."""
+        self._bind(next(copy[name].shape[2] for name in self._values))
+        for name, value in self._values.items():
+            value.update_inplace(copy[name])
 
     def _grow(self, rows: int) -> None:
         """More rows for every head, what they hold moved to where it belongs, the last head first."""

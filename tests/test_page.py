@@ -1,6 +1,7 @@
 """The web page of `edgesink serve` in a real browser, with the real server and SmolLM2-135M behind it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ web_page = pytest.importorskip("web_page", reason="playwright is not installed: 
 
 pytestmark = pytest.mark.skipif(web_page.CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
-STREAM = StreamSpec.fitted(window=124)  # 4 + 124: two short turns fill it
+STREAM = StreamSpec(4, 508, 64, 64)  # a long message and two short turns fill it
 SCRIPT = "<script>document.title = 'taken'</script>"
 ATTRIBUTES = '<img src=x onerror="alert(1)"> **bold** [link](javascript:alert(1))'
 LONG = "Write a very long story about a lighthouse, with many chapters."
@@ -46,15 +47,15 @@ def person(context, address):
 
 def test_a_conversation_goes_on_past_the_window_and_the_page_says_what_is_forgotten(person):
     assert person.numbers == {"Pinned": 0, "Seen": 0, "Forgotten": 0}
-    person.talk("What is the capital of France?", "And of Italy?", "Name three colours.", "Name three animals.")
+    opening = (Path(__file__).parent / "data" / "persuasion_opening.txt").read_text(encoding="utf-8")
+    person.talk(f"Read this: {opening[:2200]}", "What is the capital of France?", "And of Italy?")
     numbers = person.numbers
     ring = person.page.request.get(f"{person.address}edgesink/ring/{person.page.evaluate(CONVERSATION)}").json()
-    assert ring["capacity"] == 128
-    assert ring["position"] > 128
+    assert ring["capacity"] == 512
+    assert ring["position"] > 512
     assert numbers["Forgotten"] == ring["evicted"] == ring["position"] - numbers["Seen"] - numbers["Pinned"]
-    assert numbers["Seen"] + numbers["Pinned"] <= 128
-    assert person.fates[0] == "forgotten"
-    assert person.fates[-1] == "seen"
+    assert numbers["Seen"] + numbers["Pinned"] <= 512
+    assert person.fates == ["partly", "seen", "seen"]
     words = f"the newest {numbers['Seen']}; {numbers['Forgotten']} are forgotten."
     assert person.page.get_by_role("img", name=words).is_visible()  # the ring, as a screen reader has it
     assert words in person.page.locator("#memory-words").inner_text()

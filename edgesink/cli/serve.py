@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from edgesink.cli.options import KernelsOption, MappedOption, Model, ProviderOpt
 from edgesink.cli.output import on_terminal, say
 from edgesink.models import DEFAULT_MODEL
 from edgesink.packages import require
+from edgesink.paths import cache_folder
 
 PACKAGES = ("starlette", "uvicorn", "llguidance", "prometheus_client")
 
@@ -32,6 +34,11 @@ def serve(
         typer.Option(help="Host name that clients may call this server by. Repeat the option. Default: local names."),
     ] = None,
     streams: Annotated[int, typer.Option(help="Number of conversations kept in memory, each with its own state.")] = 8,
+    saved: Annotated[
+        int, typer.Option(help="Number of conversations kept on disk when they leave memory. 0 keeps none.")
+    ] = 256,
+    max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens of one answer.")] = 4096,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a request is ended with what it has.")] = 600.0,
     threads: Threads = None,
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
@@ -49,6 +56,8 @@ def serve(
     from edgesink.serve.settings import Limits, Settings
 
     key = api_key if api_key is not None else os.environ.get("EDGESINK_API_KEY") or None
-    settings = Settings("", host, port, key, None, tuple(allow_host or ()), Limits(streams=streams))
+    limits = Limits(streams=streams, saved=saved, answer_tokens=max_tokens, request_seconds=timeout)
+    settings = Settings("", host, port, key, None, tuple(allow_host or ()), limits)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, None, kernels, mapped)
-    run(stream, settings.named(name or understand(model).short), say)
+    folder = cache_folder("conversations") / stream.manifest.fingerprint[:16] if saved else None
+    run(stream, dataclasses.replace(settings, model=name or understand(model).short, folder=folder), say)

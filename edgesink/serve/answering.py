@@ -1,23 +1,25 @@
 """One answer: reads what is new, then says token after token, in steps between which others take theirs.
 
-Owns what happens to the conversation however the answer ends: by itself, by a stop string or a limit, by a client that
+Owns what becomes of the conversation however the answer ends: by itself, by a stop string or a limit, by a client that
 left, or by an error. Knows no JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
-from edgesink.runtime.generate import generate
-from edgesink.runtime.sampling import Sampler, SamplingSpec
+from edgesink.runtime.generate import Token, generate
+from edgesink.runtime.sampling import SamplingSpec
 from edgesink.runtime.session import Stream
+from edgesink.serve.choosing import Chance, Chooser
 from edgesink.serve.conversations import Conversation
-from edgesink.serve.history import History, TurnWriter, key_after
+from edgesink.serve.prompts import Prompt
 from edgesink.serve.scheduler import TooLate
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length"]
+Steps = Generator[None, None, None]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Wanted:
     sampling: SamplingSpec
     max_tokens: int
     stop: tuple[str, ...] = ()
+    chances: int | None = None  # tokens that might have been said in the place of each, to be told with their chances
+    matcher: Callable[[], Any] | None = None  # makes what keeps the answer in a grammar
+    marks: Mapping[int, str] = field(default_factory=dict)  # special tokens that count as text, how they are spelled
 
 
 @dataclass(frozen=True)
@@ -47,83 +52,110 @@ class Begun:
 
 @dataclass(frozen=True)
 class Delta:
-    """Some more of the answer."""
+    """One more token of the answer, or its last text."""
 
     text: str
-    ids: tuple[int, ...] = ()
+    chance: Chance | None = None
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Its end."""
+    """The end of an answer."""
 
     reason: FinishReason
     usage: Usage
     status: dict[str, Any]  # of the conversation
+    key: str  # by which it is found again
 
 
 Event = Begun | Delta | Finished | Exception
 Emit = Callable[[Event], None]
 
 
-def reply(
-    conversation: Conversation, history: History, read: int, writer: TurnWriter, wanted: Wanted, emit: Emit
-) -> Iterator[None]:
-    """Answer the last message of a history of which the conversation has read so many exchanges."""
-    key = history.keys()[-1]
+def reply(conversation: Conversation, read: int, prompt: Prompt, wanted: Wanted, emit: Emit) -> Steps:
+    """Go on from a prompt, of which the conversation has read so much already."""
     stream = conversation.stream
-    cached = 0
-    if read == 0 and not conversation.unfed:
-        stream.reset(writer.pins(history.system) or stream.manifest.stream.sinks)
-    else:
-        cached = stream.position
+    before, last = prompt.ids(read)
+    if not (conversation.unfed or before or last):  # all has been read, and there are no logits of it any more
+        read, (before, last) = 0, prompt.ids(0)
+    cached = stream.position if read else 0
+    if not read:
+        stream.reset(prompt.sinks())
+        conversation.unfed, conversation.before = (), None
     emit(Begun(conversation.status()))
-    ids = [*conversation.unfed, *writer.ids(history, read)]
-    conversation.unfed = ()
-    yield from feed(stream, ids[:-1])
-    said: list[str] = []
+    yield from _read(conversation, before)
+    if key := prompt.key_between():
+        conversation.remember(key)
+    try:
+        last = [*conversation.unfed, *last]
+        conversation.unfed = ()
+        yield from feed(stream, last[:-1])
+    except BaseException:  # the message was not read to its end: it was not read
+        if conversation.before is not None:
+            conversation.go_back(conversation.before)
+        raise
+    yield from _say(conversation, last[-1:], prompt, wanted, cached, emit)
 
-    def closed(unfed: tuple[int, ...]) -> None:
-        conversation.unfed = unfed
-        conversation.key = key_after(key, history.users[-1], "".join(said))
 
-    yield from say(conversation, ids[-1:], wanted, cached, emit, said, closed)
+def _read(conversation: Conversation, ids: Sequence[int]) -> Steps:
+    """Read what was said before the last message, where that is not known yet."""
+    if ids:
+        ids = [*conversation.unfed, *ids]
+        conversation.unfed = ()
+        yield from feed(conversation.stream, ids)
 
 
-def feed(stream: Stream, ids: Sequence[int]) -> Iterator[None]:
+def feed(stream: Stream, ids: Sequence[int]) -> Steps:
     """Feed ids, a step a chunk."""
     start, chunk = 0, stream.manifest.stream.chunk
     while start < len(ids):
-        size = chunk - len(stream.manifest.prefix) if stream.position == 0 else chunk
+        size = max(1, chunk - len(stream.manifest.prefix)) if stream.position == 0 else chunk
         stream.feed(ids[start : start + size])
         start += size
         yield
 
 
-def say(
-    conversation: Conversation, ids: Sequence[int], wanted: Wanted, cached: int, emit: Emit, said: list[str],
-    closed: Callable[[tuple[int, ...]], None], sampler: Sampler | None = None,
-) -> Iterator[None]:  # fmt: skip
-    """Feed the last ids of a prompt and emit what the model says; `said` gets its texts.
-
-    `closed` is called with the ids that are still to be fed, however the answer ends.
-    """
+def _say(
+    conversation: Conversation, ids: Sequence[int], prompt: Prompt, wanted: Wanted, cached: int, emit: Emit
+) -> Steps:
+    """Feed the last id of a prompt and emit what the model says."""
     stream = conversation.stream
-    prompt, count, reason = stream.position + len(ids), 0, "length"
-    unfed: tuple[int, ...] = tuple(ids)
-    tokens = generate(stream, ids, wanted.sampling, wanted.max_tokens, wanted.stop, sampler)
+    size = stream.position + len(ids)
+    answer = _Answer(tuple(ids))
+    chooser = Chooser(wanted.sampling, wanted.matcher() if wanted.matcher else None, wanted.chances)
+    tokens = cast(
+        Generator[Token, None, None],
+        generate(stream, ids, wanted.sampling, wanted.max_tokens, wanted.stop, chooser),
+    )
     try:
         for token in tokens:
-            count += 1
-            is_end = token.id in stream.manifest.eos_ids
-            unfed = () if is_end else (token.id,)
-            reason = "stop" if is_end or count < wanted.max_tokens else "length"
-            said.append(token.text)
-            emit(Delta(token.text, (token.id,)))
+            text = answer.add(token, wanted, token.id in stream.manifest.eos_ids)
+            emit(Delta(text, None if answer.ended else chooser.chance))
             yield
+        reason: FinishReason = "stop" if answer.ended or len(answer.ids) < wanted.max_tokens else "length"
     except TooLate:
         reason = "length"
     finally:
-        tokens.close()  # type: ignore[attr-defined]
-        closed(unfed)
-    emit(Finished(reason, Usage(prompt, cached, count), conversation.status()))  # type: ignore[arg-type]
+        tokens.close()
+        conversation.unfed = answer.unfed
+        conversation.key = prompt.key_after("".join(answer.texts), answer.ids[: len(answer.ids) - answer.ended])
+    emit(Finished(reason, Usage(size, cached, len(answer.ids)), conversation.status(), conversation.key))
+
+
+class _Answer:
+    """What was said so far."""
+
+    def __init__(self, unfed: tuple[int, ...]) -> None:
+        self.unfed = unfed  # ids that are not in the stream
+        self.texts: list[str] = []
+        self.ids: list[int] = []
+        self.ended = False
+
+    def add(self, token: Token, wanted: Wanted, is_end: bool) -> str:
+        """One more token; its text."""
+        self.ended = is_end
+        self.unfed = () if is_end else (token.id,)
+        text = wanted.marks.get(token.id, "") + token.text
+        self.texts.append(text)
+        self.ids.append(token.id)
+        return text

@@ -1,7 +1,7 @@
 """What a request says was said: a system prompt, messages of the user and the answers between them, as plain text.
 
 Owns the key of a conversation, a hash of all that was said up to an answer, and the ids of what is still to be read.
-Knows no JSON: roles and tools have become text before (`chat_api`, `dialects`).
+Knows no JSON: roles and tools have become text before (`messages`, `tools`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edgesink.errors import BadBundle
 from edgesink.manifest import Manifest
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.turn_encoder import TurnEncoder
-from edgesink.turns import Part, Turns, around_message, write
+from edgesink.turns import Part, around_message, write
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,28 @@ class History:
     system: str | None
     users: tuple[str, ...]  # one more than answers
     answers: tuple[str, ...]
+    base: str | None = None  # the key of a conversation that all of this comes behind
 
     def keys(self) -> list[str]:
         """For every number of exchanges, 0 … len(answers), the key of a conversation that has read so many."""
-        keys = [_hash("system" if self.system is None else f"system {self.system}")]
+        keys = [self.base or first_key(self.system)]
         for user, answer in zip(self.users, self.answers, strict=False):
             keys.append(key_after(keys[-1], user, answer))
         return keys
 
 
+def first_key(system: str | None) -> str:
+    """The key of a conversation that has read its system prompt only."""
+    return hash_of("chat" if system is None else f"chat {hash_of(system)}")
+
+
 def key_after(key: str, user: str, answer: str) -> str:
     """The key after one more exchange. White space around an answer may get lost on its way to a client and back."""
-    return _hash(f"{key} {_hash(user)} {_hash(answer.strip())}")
+    return hash_of(f"{key} {hash_of(user)} {hash_of(answer.strip())}")
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """SHA-256 in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -57,9 +64,9 @@ class TurnWriter:
         self._encoder = TurnEncoder(tokenizer.inner, self._turns.ids)
 
     @property
-    def turns(self) -> Turns:
-        """As the manifest has them."""
-        return self._turns
+    def takes_system(self) -> bool:
+        """Whether a conversation may have a system prompt."""
+        return self._turns.with_system is not None
 
     def check(self, history: History) -> None:
         """BadOption for a system prompt or a message that the model's turns cannot hold."""
@@ -67,29 +74,50 @@ class TurnWriter:
         for user in history.users:
             self._turns.check_message(user)
 
-    def ids(self, history: History, read: int) -> list[int]:
+    def ids(self, history: History, read: int | None) -> tuple[list[int], list[int]]:
         """What is to be fed for an answer to the last message where `read` exchanges have been.
 
+        Args:
+            read: None: nothing. 0: what stands before the first message, or the conversation that all comes behind.
+        Returns:
+            the ids before the last message, and those from there on; all in the second where they cannot be told apart.
+            Before the first message they end where another message could as well come.
         Raises:
             BadOption: a message of which the tokenizer makes a control token.
         """
-        script, now = self._turns.script(history.system), datetime.now()
-        parts: list[Part] = []
-        for place in range(read, len(history.users)):
-            if place > read:
-                parts.append(history.answers[place - 1])
-            pieces = script.first if place == 0 else script.later
-            parts += write(pieces, history.system, history.users[place], now)
-        return self._encoder.encode(_joined(parts), goes_on=read > 0)
+        parts = [self._exchange(history, place) for place in range(read or 0, len(history.users))]
+        if history.base is None and not read:
+            head, rest = self._cut_head(history, parts[0])
+            parts = [*([head] if read is None else []), rest, *parts[1:]]
+        before, last = _joined([part for one in parts[:-1] for part in one]), parts[-1]
+        if before and isinstance(before[-1], str) and isinstance(last[0], str):
+            before, last = [], _joined([*before, *last])
+        goes_on = bool(read) or history.base is not None
+        first = self._encoder.encode(before, goes_on) if before else []
+        return first, self._encoder.encode(last, goes_on or bool(first))
 
-    def pins(self, system: str | None) -> int | None:
-        """Sinks that hold all before the first message; None where they are too many, or there is nothing to pin."""
-        script = self._turns.script(system)
+    def _exchange(self, history: History, place: int) -> list[Part]:
+        """A message, and the answer to it where there is one."""
+        script = self._turns.script(history.system)
+        pieces = script.first if place == 0 and history.base is None else script.later
+        parts = write(pieces, history.system, history.users[place], datetime.now())
+        return _joined([*parts, *history.answers[place : place + 1]])
+
+    def _cut_head(self, history: History, first: list[Part]) -> tuple[list[Part], list[Part]]:
+        """The first exchange cut at the last control token before the user's message."""
+        before, _ = around_message(self._turns.script(history.system).first)
+        written = write(before, history.system, "", datetime.now())
+        at = max((place for place, part in enumerate(written) if isinstance(part, int)), default=0)
+        return first[:at], first[at:]
+
+    def sinks(self, system: str | None) -> int:
+        """Pinned tokens of a new conversation: all before the first message, if that has a system prompt and fits."""
+        stream, script = self._manifest.stream, self._turns.script(system)
         if system is None or script.repeats_system:
-            return None
+            return stream.sinks
         before, _ = around_message(script.first)
         size = len(self._manifest.prefix) + len(self._encoder.encode(write(before, system, "", datetime.now())))
-        return size if size <= self._manifest.stream.max_sinks else None
+        return size if size <= stream.max_sinks else stream.sinks
 
 
 def _joined(parts: Sequence[Part]) -> list[Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from edgesink.errors import BadOption
 from edgesink.runtime.sampling import SamplingSpec
@@ -15,16 +16,19 @@ STOPS = 16  # strings; OpenAI takes 4
 MASK64 = (1 << 64) - 1
 
 
-def wanted(fields: Fields, defaults: SamplingSpec, most_tokens: int, names: tuple[str, ...]) -> Wanted:
+def wanted(
+    fields: Fields, defaults: SamplingSpec, most_tokens: int, names: tuple[str, ...], usual_tokens: int | None = None
+) -> Wanted:
     """What is asked for.
 
     Args:
         defaults: where a field is missing.
         most_tokens: of an answer, whatever is asked for.
         names: the fields that limit the answer's tokens, the first that is there counts.
+        usual_tokens: of an answer, where none is; None is `most_tokens`.
     """
     asked = [fields.whole(name, 1, 1 << 31) for name in names]
-    limit = next((count for count in asked if count is not None), most_tokens)
+    limit = next((count for count in asked if count is not None), usual_tokens or most_tokens)
     stop = fields.texts("stop", STOPS)
     if "" in stop:
         raise ApiError("stop has an empty string.", param="stop")
@@ -33,7 +37,7 @@ def wanted(fields: Fields, defaults: SamplingSpec, most_tokens: int, names: tupl
 
 def _sampling(fields: Fields, defaults: SamplingSpec) -> SamplingSpec:
     seed = fields.whole("seed", -(1 << 63), MASK64)
-    given = {
+    given: dict[str, Any] = {
         "temperature": fields.number("temperature", 0, 2), "top_p": fields.number("top_p", 0, 1),
         "min_p": fields.number("min_p", 0, 1), "top_k": fields.whole("top_k", 0, 1 << 31),
         "repetition_penalty": fields.number("repetition_penalty", 1e-6, 1e6),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -14,37 +15,41 @@ from edgesink.serve.app import make_app
 from edgesink.serve.service import Service
 from edgesink.serve.settings import Settings
 
+MOST_CONNECTIONS = 256
+IDLE_SECONDS = 30  # of a connection
+HEAD_BYTES = 64 << 10  # of a request, without its body
+
 
 def serve(stream: Stream, settings: Settings, say: Callable[[str], None]) -> None:
     """Serve until a signal ends it (SIGINT, SIGTERM).
 
     Raises:
-        BadPlace: the address cannot be listened on.
+        BadPlace: the address cannot be listened on, or the folder of conversations not be made.
     """
-    listener = _listen(settings)
-    host, port = listener.getsockname()[:2]
-    service = Service(stream, settings)
-    config = uvicorn.Config(
-        make_app(service), log_level="warning", access_log=False, server_header=False, lifespan="off",
-        timeout_graceful_shutdown=max(1, round(settings.limits.stop_seconds)), h11_max_incomplete_event_size=64 << 10,
-        timeout_keep_alive=30,
-    )  # fmt: skip
-    say(f"{settings.model} on http://{f'[{host}]' if ':' in host else host}:{port} (OpenAI's API at /v1; Ctrl-C stops)")
-    try:
-        asyncio.run(_Server(config, service, settings.limits.stop_seconds).serve([listener]))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        listener.close()
-        service.close()
+    with listen(settings) as listener:
+        service = Service(stream, settings)
+        host, port = listener.getsockname()[:2]
+        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        say(f"{settings.model} on {place} (a page to talk; OpenAI's API at {place}/v1; Ctrl-C stops)")
+        try:
+            with suppress(KeyboardInterrupt):  # of the signal that ended it, sent to ourselves again
+                asyncio.run(EndingServer(service).serve([listener]))
+        finally:
+            service.close()
 
 
-class _Server(uvicorn.Server):
+class EndingServer(uvicorn.Server):
     """Ends the answers that run before it closes their connections."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, seconds: float) -> None:
+    def __init__(self, service: Service) -> None:
+        seconds = service.settings.limits.stop_seconds
+        config = uvicorn.Config(
+            make_app(service), log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none",
+            http="h11", h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=IDLE_SECONDS,
+            limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=max(1, round(seconds) + 5),
+        )  # fmt: skip
         super().__init__(config)
-        self._service, self._seconds = service, seconds
+        self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
@@ -53,12 +58,12 @@ class _Server(uvicorn.Server):
         await ending
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
+    """A socket at the address; BadPlace if there can be none."""
     host = settings.host.strip("[]")
     try:
         family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, settings.port), family=family, backlog=128)
     except OSError as error:
-        raise BadPlace(
-            f"{settings.host}:{settings.port} cannot be listened on ({reason(error)})", "", "choose another --port"
-        ) from None
+        why = f"{settings.host}:{settings.port} cannot be listened on ({reason(error)})"
+        raise BadPlace(why, "", "choose another --port") from None

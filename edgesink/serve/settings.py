@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ class Limits:
     answer_tokens: int = 4096  # of one answer
     request_seconds: float = 600.0  # from the arrival of a request to the end of its answer
     body_bytes: int = 8 << 20  # of a request
+    body_seconds: float = 60.0  # for it to arrive
     messages: int = 100_000  # of a request
     stop_seconds: float = 10.0  # to finish what runs, after which it is cancelled
 
@@ -55,10 +55,6 @@ class Settings:
                 "one, as other machines could reach the server",
                 "set --api-key or EDGESINK_API_KEY, or listen on 127.0.0.1",
             )
-
-    def named(self, model: str) -> Settings:
-        """The same for another name of the model."""
-        return dataclasses.replace(self, model=model)
 
     @property
     def is_loopback(self) -> bool:

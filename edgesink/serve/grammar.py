@@ -1,0 +1,78 @@
+"""Keeps answers in a grammar, through llguidance: a JSON schema, or calls of tools within text.
+
+Owns the library's twin of the tokenizer, which takes seconds to make and is made when it is first needed.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from edgesink.manifest import Manifest
+from edgesink.runtime.tokenizer import Tokenizer
+from edgesink.serve.api_error import ApiError
+
+STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""How JSON is written: as models mostly do, and with no white space in which a small model could lose itself."""
+
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+
+
+class Grammars:
+    """Grammars over the tokens of one model."""
+
+    def __init__(self, manifest: Manifest, tokenizer: Tokenizer) -> None:
+        self._manifest, self._source = manifest, tokenizer
+        self._lock = threading.Lock()
+
+    def matcher_of(self, grammar: str, param: str) -> Callable[[], Any]:
+        """Makes matchers of a grammar in llguidance's form, each at its beginning.
+
+        Raises:
+            ApiError: the library does not understand it, or does not do all of it; `param` is the field it came in.
+        """
+        from llguidance import LLMatcher
+
+        with self._lock:
+            twin = self._tokenizer
+        first = LLMatcher(twin, grammar, log_level=0)
+        if first.is_error():
+            why = (first.get_error().strip().splitlines() or ["it is not understood"])[0]
+            raise ApiError(f"{param} is not supported: {why[:300]}", param=param)
+        return first.deep_copy
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """What a token is in a text."""
+        with self._lock:
+            found: bytes = self._tokenizer.decode_bytes([token_id])
+        return found
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from llguidance import LLTokenizer
+
+        manifest = self._manifest
+        end = manifest.turns.end_id if manifest.turns else None
+        if end is None or end not in manifest.eos_ids:
+            end = manifest.eos_ids[0] if manifest.eos_ids else None
+        if end is None:
+            raise ApiError(
+                "This model has no token that ends an answer, so it keeps no grammar.", param="response_format"
+            )
+        return LLTokenizer(self._source.inner.to_str(), n_vocab=manifest.vocab, eos_token=end)
+
+
+def schema_grammar(schema: Mapping[str, Any]) -> str:
+    """The grammar of JSON texts of a schema."""
+    from llguidance import LLMatcher
+
+    grammar: str = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=STYLE)
+    return grammar
+
+
+def styled(schema: Mapping[str, Any]) -> str:
+    """A schema as text, to stand in a larger grammar."""
+    return json.dumps({**schema, "x-guidance": STYLE})

@@ -1,0 +1,151 @@
+"""What an answer goes on from: a history of messages, or a bare text or its ids.
+
+Each kind says which conversations have read its beginning, what is still to be fed to them, and how they are found
+again once an answer was given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from edgesink.manifest import Manifest
+from edgesink.runtime.tokenizer import Tokenizer
+from edgesink.serve.history import History, TurnWriter, hash_of, key_after
+
+
+class Prompt(Protocol):
+    """What an answer goes on from."""
+
+    def place(self, key: str) -> int | None:
+        """How much of it (in a measure of its own, 0 is nothing) a conversation with this key has read, if it has."""
+
+    def sinks(self) -> int:
+        """Pinned tokens, where it begins a conversation."""
+
+    def ids(self, read: int) -> tuple[list[int], list[int]]:
+        """What is still to be fed, in two parts; between them the conversation has the key `key_between`."""
+
+    def key_between(self) -> str:
+        """See `ids`."""
+
+    def key_after(self, text: str, ids: Sequence[int]) -> str:
+        """The key of a conversation that has read all of it and said this."""
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A history of messages."""
+
+    history: History
+    writer: TurnWriter
+    canonical: Callable[[str], str] = str  # an answer as a client will send it back, made text again
+
+    def __post_init__(self) -> None:
+        places = {key: place for place, key in enumerate(self.history.keys(), start=1)}
+        object.__setattr__(self, "_places", places)
+
+    def place(self, key: str) -> int | None:
+        """See `Prompt.place`; exchanges, and 1 for what stands before the first."""
+        found: int | None = self._places.get(key)  # type: ignore[attr-defined]
+        return found
+
+    def sinks(self) -> int:
+        """See `Prompt.sinks`."""
+        return self.writer.sinks(self.history.system)
+
+    def ids(self, read: int) -> tuple[list[int], list[int]]:
+        """See `Prompt.ids`."""
+        return self.writer.ids(self.history, read - 1 if read else None)
+
+    def key_between(self) -> str:
+        """See `Prompt.key_between`."""
+        return next(reversed(self._places))  # type: ignore[attr-defined]
+
+    def key_after(self, text: str, ids: Sequence[int]) -> str:
+        """See `Prompt.key_after`."""
+        return key_after(self.key_between(), self.history.users[-1], self.canonical(text))
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    """A bare text; special tokens in it count as such. What was said is compared as text, not by its ids."""
+
+    text: str
+    tokenizer: Tokenizer
+    manifest: Manifest
+
+    def place(self, key: str) -> int | None:
+        """See `Prompt.place`; in characters."""
+        size = _size(key, "text")
+        return size if size is not None and size <= len(self.text) and key == text_key(self.text[:size]) else None
+
+    def sinks(self) -> int:
+        """See `Prompt.sinks`."""
+        return self.manifest.stream.sinks
+
+    def ids(self, read: int) -> tuple[list[int], list[int]]:
+        """See `Prompt.ids`."""
+        if not read:
+            return [], self.tokenizer.encode(self.text, special=True)
+        if read == len(self.text):
+            return [], []
+        before, whole = (self.tokenizer.encode(text) for text in ("\n", f"\n{self.text[read:]}"))
+        goes_on = whole[: len(before)] == before  # so that no space is put in front, as there is before a whole text
+        return [], whole[len(before) :] if goes_on else self.tokenizer.encode(self.text[read:])
+
+    def key_between(self) -> str:
+        """See `Prompt.key_between`."""
+        return ""
+
+    def key_after(self, text: str, ids: Sequence[int]) -> str:
+        """See `Prompt.key_after`."""
+        return text_key(self.text + text)
+
+
+@dataclass(frozen=True)
+class IdsPrompt:
+    """Ids of a text."""
+
+    given: tuple[int, ...]
+    manifest: Manifest
+
+    def place(self, key: str) -> int | None:
+        """See `Prompt.place`; in ids."""
+        size = _size(key, "ids")
+        return size if size is not None and size <= len(self.given) and key == ids_key(self.given[:size]) else None
+
+    def sinks(self) -> int:
+        """See `Prompt.sinks`."""
+        return self.manifest.stream.sinks
+
+    def ids(self, read: int) -> tuple[list[int], list[int]]:
+        """See `Prompt.ids`."""
+        return [], list(self.given[read:])
+
+    def key_between(self) -> str:
+        """See `Prompt.key_between`."""
+        return ""
+
+    def key_after(self, text: str, ids: Sequence[int]) -> str:
+        """See `Prompt.key_after`."""
+        return ids_key((*self.given, *ids))
+
+
+def text_key(text: str) -> str:
+    """The key of a conversation that has read this text: its characters and their hash."""
+    return f"text-{len(text)}-{hash_of(text)}"
+
+
+def ids_key(ids: Sequence[int]) -> str:
+    """The key of a conversation that has read these ids."""
+    return f"ids-{len(ids)}-{hashlib.sha256(np.array(ids, np.int64).tobytes()).hexdigest()}"
+
+
+def _size(key: str, kind: str) -> int | None:
+    name, _, rest = key.partition("-")
+    return int(rest.partition("-")[0]) if name == kind else None

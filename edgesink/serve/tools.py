@@ -1,0 +1,236 @@
+"""Tools that a client offers: told to the model, called by it within a grammar, and read out of its answer.
+
+Owns the way between OpenAI's JSON and a dialect's text, in both directions: what a client sends back is written as the
+model wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgesink.serve.api_error import ApiError
+from edgesink.serve.dialects import Dialect
+from edgesink.serve.grammar import styled
+
+MOST = 128  # tools of a request
+DEFINITIONS = frozenset({"$defs", "definitions"})  # of a JSON schema, which its references name from the top
+
+Choice = Literal["auto", "none", "required"]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]  # a JSON schema
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of one."""
+
+    name: str
+    arguments: str  # JSON
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """The tools of a request in a model's dialect."""
+
+    tools: tuple[Tool, ...]
+    choice: Choice
+    parallel: bool  # several calls in an answer
+    dialect: Dialect
+
+    @property
+    def system(self) -> str:
+        """What the model is told."""
+        lines = "\n".join(_tool_json(tool) for tool in self.tools)
+        return self.dialect.system.replace("TOOLS", lines)
+
+    def grammar(self, token_id: int | None) -> str:
+        """Of an answer; `token_id` is the dialect's control token."""
+        call = _call_schema(self.tools, self.dialect)
+        if self.dialect.is_list:
+            defined = {name: call.pop(name) for name in DEFINITIONS.intersection(call)}
+            call = {"type": "array", "items": call, "minItems": 1, "maxItems": 8 if self.parallel else 1, **defined}
+        body = f"%json {styled(call)}"
+        begin, end = json.dumps(self.dialect.begin), json.dumps(self.dialect.end)
+        text = "TEXT: /(.|\\n)*/\n"
+        if token_id is not None:
+            one = f'<[{token_id}]> " "? call'
+            start = one if self.choice == "required" else f"TEXT | {one}"
+            return f"%llguidance {{}}\nstart: {start}\n{text}call: {body}\n"
+        if not self.dialect.begin:
+            start = "call" if self.choice == "required" else "call | OTHER"
+            return f"%llguidance {{}}\nstart: {start}\nOTHER: /[^{{](.|\\n)*/\ncall: {body}\n"
+        one = f"{begin} call {end}"
+        if self.choice == "required":
+            return f"%llguidance {{}}\nstart: {one}\ncall: {body}\n"
+        trigger, rest = json.dumps(self.dialect.begin.rstrip()), self.dialect.begin[len(self.dialect.begin.rstrip()) :]
+        several = "tool* last" if self.parallel else "tool | last"
+        return (
+            f"%llguidance {{}}\nstart: {several}\nlast: TEXT\n{text}trigger[lazy]: TEXT {trigger}\n"
+            f"tool: trigger {json.dumps(rest)} call {end}\ncall: {body}\n"
+        )
+
+    def split(self, answer: str) -> tuple[str, list[Call]]:
+        """The text of an answer and its calls, as far as it can be read as such."""
+        return split(answer, self.dialect)
+
+
+def split(answer: str, dialect: Dialect) -> tuple[str, list[Call]]:
+    """See `Toolbox.split`."""
+    trigger = dialect.begin.rstrip()
+    if not trigger:
+        calls = _calls(answer, dialect) if answer.lstrip().startswith("{") else None
+        return ("", calls) if calls else (answer, [])
+    text, *pieces = answer.split(trigger)
+    found: list[Call] = []
+    for piece in pieces:
+        body, _, behind = piece.partition(dialect.end.strip()) if dialect.end else (piece, "", "")
+        calls = _calls(body, dialect)
+        if calls is None:  # cut short, or something else
+            text += trigger + piece
+        else:
+            found += calls
+            text += behind
+    return (text.strip() if found else text), found
+
+
+def written(text: str, calls: Sequence[Call], dialect: Dialect) -> str:
+    """An answer of text and calls as the model writes it."""
+    if not calls:
+        return text
+    objects = [
+        json.dumps({"name": call.name, dialect.arguments: _parsed(call.arguments)}, ensure_ascii=False)
+        for call in calls
+    ]
+    bodies = [f"[{', '.join(objects)}]"] if dialect.is_list else objects
+    marked = "\n".join(f"{dialect.begin}{body}{dialect.end}" for body in bodies)
+    return f"{text.strip()}\n{marked}" if text.strip() else marked
+
+
+def canonical(answer: str, dialect: Dialect) -> str:
+    """An answer as it will be written when a client sends it back."""
+    return written(*split(answer, dialect), dialect)
+
+
+def read_tools(raw: Any, choice: Any, parallel: bool, dialect: Dialect, nested: bool = True) -> Toolbox | None:
+    """The tools of a request; None if there are none to be used. `nested`: a function stands in its own object."""
+    if raw is None or raw == []:
+        if choice not in (None, "none", "auto"):
+            raise ApiError("tool_choice without tools.", param="tool_choice")
+        return None
+    if not isinstance(raw, list) or len(raw) > MOST:
+        raise ApiError(f"tools is not a list of at most {MOST} tools.", param="tools")
+    tools = tuple(_tool(item, number, nested) for number, item in enumerate(raw))
+    if choice == "none":
+        return None
+    if isinstance(choice, dict):
+        named = choice.get("function", {}) if nested else choice
+        name = named.get("name") if isinstance(named, dict) else None
+        tools = tuple(tool for tool in tools if tool.name == name)
+        if choice.get("type") != "function" or not tools:
+            raise ApiError("tool_choice names no tool of the request.", param="tool_choice")
+        return Toolbox(tools, "required", False, dialect)
+    if choice not in (None, "auto", "required"):
+        raise ApiError("tool_choice is not auto, none, required or a function.", param="tool_choice")
+    return Toolbox(tools, "required" if choice == "required" else "auto", parallel, dialect)
+
+
+def _tool(item: Any, number: int, nested: bool) -> Tool:
+    where = f"tools[{number}]"
+    if not isinstance(item, dict) or item.get("type") != "function":
+        raise ApiError(f"{where} is not of type function, the only one supported.", param=where)
+    function = item.get("function") if nested else item
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or not name or len(name) > 64:
+        raise ApiError(f"{where} has no function with a name of 1 to 64 characters.", param=where)
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    description = function.get("description") or ""
+    if not isinstance(parameters, dict) or not isinstance(description, str):
+        raise ApiError(f"{where} has parameters or a description of a wrong type.", param=where)
+    return Tool(name, description, parameters)
+
+
+def _tool_json(tool: Tool) -> str:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return json.dumps({"type": "function", "function": function}, ensure_ascii=False)
+
+
+def _call_schema(tools: Sequence[Tool], dialect: Dialect) -> dict[str, Any]:
+    """The JSON schema of a call of one of the tools; what their own schemas define stands at its top."""
+    calls, defined = [], dict[str, dict[str, Any]]()
+    for tool in tools:
+        parameters = dict(tool.parameters)
+        for place in DEFINITIONS.intersection(parameters):
+            for name, schema in dict(parameters.pop(place)).items():
+                if defined.setdefault(place, {}).setdefault(name, schema) != schema:
+                    raise ApiError(f"Two tools define {name[:60]!r} differently.", param="tools")
+        call = {"name": {"const": tool.name}, dialect.arguments: parameters}
+        calls.append({"type": "object", "properties": call, "required": list(call), "additionalProperties": False})
+    return {**(calls[0] if len(calls) == 1 else {"anyOf": calls}), **defined}
+
+
+def _calls(body: str, dialect: Dialect) -> list[Call] | None:
+    """The calls of a JSON text; None if it is no such."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    found = []
+    for item in data if isinstance(data, list) else [data]:
+        arguments = item.get(dialect.arguments) if isinstance(item, dict) else None
+        if not isinstance(arguments, dict) or not isinstance(item.get("name"), str):
+            return None
+        found.append(Call(item["name"], json.dumps(arguments, ensure_ascii=False)))
+    return found or None
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+class CallFilter:
+    """Lets the text of an answer through as it comes, and holds back what is or may become a call."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect, self._trigger = dialect, dialect.begin.rstrip()
+        self._all, self._shown = "", 0
+
+    def push(self, text: str) -> str:
+        """What may be shown after some more text."""
+        self._all += text
+        return self._show(self._certain())
+
+    def finish(self) -> tuple[str, list[Call]]:
+        """The rest of the text, and the calls."""
+        text, calls = split(self._all, self._dialect)
+        if not calls:
+            return self._show(len(self._all)), []
+        shown = self._all[: self._shown].strip()
+        return text.removeprefix(shown) if text.startswith(shown) else "", calls
+
+    def _certain(self) -> int:
+        """Characters that cannot be of a call."""
+        if not self._trigger:
+            begun = self._all.lstrip()
+            return 0 if not begun or begun.startswith("{") else len(self._all)
+        at = self._all.find(self._trigger)
+        if at >= 0:
+            return at
+        ends = (size for size in range(1, len(self._trigger)) if self._all.endswith(self._trigger[:size]))
+        return len(self._all) - max(ends, default=0)
+
+    def _show(self, until: int) -> str:
+        shown, self._shown = self._all[self._shown : until], max(self._shown, until)
+        return shown
