@@ -44,6 +44,13 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The conversation is found or made; what is new to it will be read."""
+
+    status: dict[str, Any]  # of the conversation
+
+
+@dataclass(frozen=True)
 class Delta:
     """One more token of the answer, or its last text."""
 
@@ -61,7 +68,7 @@ class Finished:
     key: str  # by which it is found again
 
 
-Event = Delta | Finished | Exception
+Event = Begun | Delta | Finished | Exception
 Emit = Callable[[Event], None]
 
 
@@ -75,6 +82,7 @@ def reply(conversation: Conversation, read: int, prompt: Prompt, wanted: Wanted,
     if not read:
         stream.reset(prompt.sinks())
         conversation.unfed, conversation.before = (), None
+    emit(Begun(conversation.status()))
     yield from _read(conversation, before)
     if key := prompt.key_between():
         conversation.remember(key)

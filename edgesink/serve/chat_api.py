@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgesink.serve.answering import Delta, Event, Finished, Wanted
+from edgesink.serve.answering import Begun, Delta, Event, Finished, Wanted
 from edgesink.serve.api_error import ApiError
 from edgesink.serve.fields import Fields
 from edgesink.serve.formats import format_grammar
@@ -117,7 +117,9 @@ class ChatAnswer:
         """The answer as server-sent events."""
         yield self._chunk({"role": "assistant", "content": ""})
         async for event in events:
-            if isinstance(event, Delta):
+            if isinstance(event, Begun):
+                yield self._chunk({}, edgesink=event.status)  # clients may look at its ring meanwhile
+            elif isinstance(event, Delta):
                 text, chances = self._shown(event), chances_json(self._service, event)
                 if text or chances:
                     yield self._chunk({"content": text}, chances=chances)
