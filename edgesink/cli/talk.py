@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgesink.cli.options import (
+    DraftsOption,
     Json,
     KernelsOption,
     MappedOption,
@@ -53,6 +54,7 @@ def chat(
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    drafts: DraftsOption = "auto",
 ) -> None:
     """Chat with a model in a conversation without a length limit.
 
@@ -68,6 +70,7 @@ def chat(
     if session:
         check_file_goal(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
+    stream.drafts = drafts
     talk = Chat(stream, system, sampling, pin_system)
     if session and os.path.lexists(session):
         resume(talk, session, "--pin-system" if pin_system else "--sinks" if sinks is not None else None)
@@ -96,6 +99,7 @@ def generate(
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    drafts: DraftsOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Continue a text."""
@@ -110,7 +114,7 @@ def generate(
     ids = stream.tokenizer.encode(prompt if prompt is not None else read_prompt(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to continue")
-    tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or ())
+    tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or (), drafts)
     if as_json:
         made = list(tokens)
         text = "".join(token.text for token in made)
