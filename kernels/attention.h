@@ -1,6 +1,7 @@
 // Attention over the sink + window ring, in the words of simd.h: rows are visited in the order of their tokens, a tile
 // at a time, with the softmax carried along (Milakov and Gimelshein 2018), so nothing is as long as the ring and rows
-// that no query sees are never read.
+// that no query sees are never read. A few tokens are attended to one by one: what a token sees is then summed in the
+// same order whether it comes alone or behind others, and its context has the same bits.
 #pragma once
 
 #include <math.h>
@@ -13,6 +14,7 @@ enum {
     TILE_ROWS = 64,
     SPAN_ROWS = 128,   // of one token's task, at least
     MOST_SPANS = 16,   // that one token's rows are cut into, at most
+    MOST_APART = 16,   // tokens that are attended to one by one
     MOST_FEW = 8,      // queries that share rows without a transposed tile
     TASK_QUERIES = 96, // of a chunk
     FEW = 3,           // queries that are worked on at once along a row
@@ -50,7 +52,7 @@ static Plan plan(const Attention *a) {
     return p;
 }
 
-static size_t attention_scratch_bytes(const Attention *a) {
+static size_t together_scratch_bytes(const Attention *a) {
     const Plan p = plan(a);
     return (size_t)(a->kv_heads * p.queries * (2 * a->head_dim + p.spans * (a->head_dim + 2))) * sizeof(float);
 }
@@ -75,7 +77,7 @@ static const float *normed(const Attention *a, const float *x, const float *norm
     return memory;
 }
 
-static void attention_write(const Attention *a, int64_t t) {
+static void together_write(const Attention *a, int64_t t) {
     const Plan p = plan(a);
     const int64_t dim = a->head_dim, pairs = dim / 2, width = (a->heads + 2 * a->kv_heads) * dim;
     const float *cosine = a->cosine + t * pairs, *sine = a->sine + t * pairs;
@@ -262,12 +264,12 @@ static void soften(float *scores, int64_t from, int64_t to, float *partial, int6
 
 // ---- tasks
 
-static int64_t attention_tasks(const Attention *a) {
+static int64_t together_tasks(const Attention *a) {
     const Plan p = plan(a);
     return a->kv_heads * p.query_parts * p.spans;
 }
 
-static int attention_task(const Attention *a, int64_t task) {
+static int together_task(const Attention *a, int64_t task) {
     const Plan p = plan(a);
     const int64_t dim = a->head_dim, stride = p.spans * (dim + 2), window = a->capacity - a->sinks;
     const int64_t span = task % p.spans, part = task / p.spans % p.query_parts, head = task / p.spans / p.query_parts;
@@ -322,7 +324,7 @@ static int attention_task(const Attention *a, int64_t task) {
     return 1;
 }
 
-static void attention_merge(const Attention *a) {
+static void together_merge(const Attention *a) {
     const Plan p = plan(a);
     const int64_t dim = a->head_dim;
     for (int64_t head = 0; head < a->heads; head++)
@@ -340,4 +342,63 @@ static void attention_merge(const Attention *a) {
             }
             for (int64_t d = 0; d < dim; d++) context[d] /= total;
         }
+}
+
+// ---- tokens together, or each as if it were alone
+
+static int is_apart(const Attention *a) { return a->tokens > 1 && a->tokens <= MOST_APART; }
+
+// One token of a call, in scratch memory of its own; that of the last token is the largest, as it sees most.
+static Attention one_of(const Attention *a, int64_t t) {
+    const int64_t pairs = a->head_dim / 2, phases = t * pairs;
+    Attention one = *a;
+    one.tokens = 1, one.position += t, one.scratch = NULL;
+    one.qkv += t * (a->heads + 2 * a->kv_heads) * a->head_dim;
+    one.cosine += phases, one.sine += phases, one.sink_cosine += phases, one.sink_sine += phases;
+    one.context += t * a->heads * a->head_dim;
+    if (!a->scratch) return one;
+    Attention last = *a;
+    last.tokens = 1, last.position += a->tokens - 1, last.scratch = NULL;
+    one.scratch = (char *)a->scratch + (size_t)t * together_scratch_bytes(&last);
+    return one;
+}
+
+static size_t attention_scratch_bytes(const Attention *a) {
+    if (!is_apart(a)) return together_scratch_bytes(a);
+    Attention last = *a;
+    last.tokens = 1, last.position += a->tokens - 1;
+    return (size_t)a->tokens * together_scratch_bytes(&last);
+}
+
+static void attention_write(const Attention *a, int64_t t) {
+    if (!is_apart(a)) {
+        together_write(a, t);
+        return;
+    }
+    const Attention one = one_of(a, t);
+    together_write(&one, 0);
+}
+
+static int64_t attention_tasks(const Attention *a) {
+    if (!is_apart(a)) return together_tasks(a);
+    const Attention last = one_of(a, a->tokens - 1);
+    return a->tokens * together_tasks(&last);
+}
+
+static int attention_task(const Attention *a, int64_t task) {
+    if (!is_apart(a)) return together_task(a, task);
+    const int64_t each = attention_tasks(a) / a->tokens;
+    const Attention one = one_of(a, task / each);
+    return task % each < together_tasks(&one) ? together_task(&one, task % each) : 1;  // an earlier token has fewer
+}
+
+static void attention_merge(const Attention *a) {
+    if (!is_apart(a)) {
+        together_merge(a);
+        return;
+    }
+    for (int64_t t = 0; t < a->tokens; t++) {
+        const Attention one = one_of(a, t);
+        together_merge(&one);
+    }
 }

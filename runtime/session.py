@@ -175,8 +175,8 @@ class Stream:
             drafts: whether that may be; None takes `drafts`. A bundle of one row of logits never does it.
 
         Returns:
-            float32 [V], the logits after the id, until the next call; of a pass of several tokens they may differ from
-            those of single ones by as much as they do between chunks.
+            float32 [V], the logits after the id, until the next call. On our kernels they are to the bit those of
+            `step`; on ONNX Runtime's own operators they differ by as much as between chunks.
         """
         mode = self.drafts if drafts is None else drafts
         if mode == "on" and self.most_rows == 1:

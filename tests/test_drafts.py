@@ -14,7 +14,7 @@ from edgesink.runtime import drafts as drafts_module
 from edgesink.runtime import kernels
 from edgesink.runtime.chat import Chat
 from edgesink.runtime.drafts import Drafter, Odds
-from edgesink.runtime.pass_costs import PassCosts
+from edgesink.runtime.pass_costs import SIZES, PassCosts
 from edgesink.runtime.past import LONGEST, Guess, Past
 from edgesink.runtime.sampling import SamplingSpec, make_sampler
 from edgesink.spec import StreamSpec
@@ -416,6 +416,28 @@ def test_a_number_of_rows_that_no_bundle_has_is_refused(bundle, tmp_path, rows):
         Manifest.from_json(json.dumps(data))
 
 
+@pytest.fixture(scope="module")
+def on_kernels(two_views, tmp_path_factory):
+    """Two rings, chunks longer than a pass, eight bits."""
+    wide = dataclasses.replace(two_views, window=24)
+    return wide.bundle(tmp_path_factory.mktemp("kernels") / "bundle", StreamSpec(4, 60, 8, 20), "int8")
+
+
+@pytest.mark.parametrize("place", [0, 3, 30, 63, 75, 200])
+def test_a_pass_on_the_kernels_has_the_bits_of_single_steps(on_kernels, instructions, place):
+    """Up to the longest pass that drafts run: so not even two tokens that are all but equally likely change places."""
+    one, all_ = load(on_kernels), load(on_kernels)
+    ids = np.random.default_rng(0).integers(2, 258, 400)
+    for stream in (one, all_):
+        if place:
+            stream.prefill(ids[:place])
+    for size in SIZES:
+        start = one.position
+        expected = np.array([one.step(token) for token in ids[start : start + size]])
+        assert np.array_equal(all_.feed_all(ids[start : start + size], size), expected), size
+    assert np.array_equal(one.step(9), all_.step(9))
+
+
 @pytest.mark.skipif(not kernels.available_kernels(), reason="no kernels on this machine")
 def test_a_real_model_says_the_same_in_fewer_passes(smollm2_bundles, english):
     bundle = smollm2_bundles("int4", StreamSpec.fitted(window=28))
@@ -424,5 +446,6 @@ def test_a_real_model_says_the_same_in_fewer_passes(smollm2_bundles, english):
         prompt = [*english[start : start + 12]] * 2
         expected = [token.id for token in plain.generate(prompt, 40, drafts="off")]
         assert [token.id for token in drafted.generate(prompt, 40, drafts="on")] == expected
+        assert np.array_equal(plain.step(9), drafted.step(9)), "to the bit"
     counts = drafted.drafter.counts
     assert counts.passes < counts.tokens - 20

@@ -74,6 +74,16 @@ def bench(
         str, typer.Option(help="Also time decode steps this many tokens into a stream, for example 2000,100000.")
     ] = "",
     positions: Annotated[str, typer.Option(hidden=True, help="Former name of --depths.")] = "",
+    workload: Annotated[
+        str,
+        typer.Option(
+            help="Time answers to these requests instead, with drafts and without, comma-separated: prose, "
+            "code-edit, quotes. Each answer has at most --steps tokens."
+        ),
+    ] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure the most important figures in less than two minutes.")
+    ] = False,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +91,11 @@ def bench(
 
     Other engines are timed in turns with edgesink where they are installed.
     """
+    from edgesink.cli.workloads import time_quickly, time_workloads
+
+    if quick:
+        time_quickly(model, precision, as_json)
+        return
     from edgesink.bench.peers import PeerOptions, contenders
     from edgesink.bench.report import BenchReport
     from edgesink.bench.rounds import Contender, Setting, compare
@@ -94,6 +109,9 @@ def bench(
         )
     if text and 0 < perplexity <= max(sizes):
         raise BadOption(f"--perplexity {perplexity}", f"more tokens than the window of {max(sizes)}, or 0")
+    if workload:
+        time_workloads(model, split_list(workload), sizes, counts, precision, steps, rounds, as_json)
+        return
     options = PeerOptions(
         split_list(against), _named(peer_model), _named(peer_python), split_list(quants), split_list(evictions)
     )

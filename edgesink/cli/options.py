@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgesink.errors import BadOption
-from edgesink.spec import Device, Provider
+from edgesink.spec import Device, Drafts, Provider
 from edgesink.targets import Precision
 
 CHECKPOINT = "a short name (see `edgesink models`), a hub id (owner/name), a checkpoint folder or a .gguf file"
@@ -46,6 +46,13 @@ MappedOption = Annotated[
         "--mapped/--read",
         help="With kernels: leave the weights in their file and let the system keep what it can in memory, or read "
         "them. Default: mapped from one gigabyte on, and where memory is short.",
+    ),
+]
+DraftsOption = Annotated[
+    Drafts,
+    typer.Option(
+        help="Guess several tokens at once from what was said before, and keep those that the model would choose: "
+        "auto (where it is faster), on or off. The answer stays the same."
     ),
 ]
 Sinks = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgesink.cli.options import (
+    DraftsOption,
     Json,
     KernelsOption,
     MappedOption,
@@ -61,6 +62,7 @@ def chat(
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    drafts: DraftsOption = "auto",
     plain: Annotated[
         bool, typer.Option("--plain", help="Print answers as plain text, and read messages without a line editor.")
     ] = False,
@@ -82,6 +84,7 @@ def chat(
     if session is not None:
         check_session(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
+    stream.drafts = drafts
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
     talk = Chat(stream, system, sampling, _pins(pin_system, sinks))
     if talk.unpinned and system is not None:
@@ -119,6 +122,7 @@ def generate(
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    drafts: DraftsOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Continue a text."""
@@ -136,7 +140,7 @@ def generate(
     ids = stream.tokenizer.encode(prompt if prompt is not None else read_all(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to continue")
-    tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or ())
+    tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or (), drafts)
     if as_json:
         made = list(tokens)
         text = "".join(token.text for token in made)
