@@ -86,6 +86,14 @@ class Ring:
         """How many of the tokens 0 … position-1 the newest of them no longer sees."""
         return max(0, position - self.capacity)
 
+    def oldest_return(self, furthest: int) -> int:
+        """The lowest position that a stream which reached `furthest` may go back to, as if it had not gone on.
+
+        Token furthest-1 overwrote token furthest-1-slots. The first query after going back to n looks for none before
+        n-window+1, so n may be furthest-(slots-window+1) = furthest-chunk; one less, and a key that it wants is gone.
+        """
+        return max(0, furthest - (self.slots - self.window + 1))
+
     def chunks(self, length: int) -> Iterator[int]:
         """Sizes of the pieces that a run of `length` tokens is fed in."""
         while length > 0:

@@ -57,7 +57,7 @@ class RingState:
         return {name: array for ring in self._rings for name, array in ring.arrays().items()}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        """Overwrite every buffer, all rows."""
+        """Overwrite every buffer, all rows; an array that `arrays` gave and that is the buffer itself is there."""
         for ring in self._rings:
             ring.load(state)
 
@@ -114,7 +114,8 @@ class ViewState:
         """See `RingState.load`."""
         self._bind(self._most)
         for name, value in self._values.items():
-            value.update_inplace(np.ascontiguousarray(state[name]))
+            if not np.may_share_memory(state[name], self._memory[name]):
+                value.update_inplace(np.ascontiguousarray(state[name]))
 
     def _grow(self, rows: int) -> None:
         """More rows for every head, what they hold moved to where it belongs, the last head first."""

@@ -22,6 +22,7 @@ from edgesink.spec import Provider
 
 if TYPE_CHECKING:
     from edgesink.runtime.generate import Token
+    from edgesink.runtime.pinned import PinnedRows
     from edgesink.runtime.tokenizer import Tokenizer
 
 
@@ -38,6 +39,7 @@ class Stream:
         self._backend = backend
         self._ring: Ring = manifest.stream.ring(sinks)
         self.position = 0
+        self._furthest = 0  # tokens that may have been written, those that were taken back included
         self._is_broken = False  # the state may hold what is not a number
 
     @cached_property
@@ -66,6 +68,14 @@ class Stream:
     def evicted(self) -> int:
         """Tokens of this stream that the newest one no longer sees."""
         return self._ring.evicted(self.position)
+
+    @property
+    def rewindable(self) -> int:
+        """Tokens that `rewind` can take back now, 0 … chunk: the last ones fed, as long as no key is missed for it."""
+        stream, furthest = self.manifest.stream, max(self._furthest, self.position)
+        rings = [stream.layer_ring(view, self.sinks) for view in self.manifest.views]
+        oldest = max(len(self.manifest.prefix), *(ring.oldest_return(furthest) for ring in rings))
+        return max(0, self.position - oldest)
 
     @property
     def runner(self) -> str:
@@ -100,18 +110,65 @@ class Stream:
             array = np.concatenate([np.array(self.manifest.prefix, np.int64), array])
         start = 0
         for size in self._ring.chunks(len(array)):
+            self._furthest = max(self._furthest, self.position + size)  # a run that stops may have written them all
             self._backend.feed(array[start : start + size], self.position, self._ring.sinks)
             start += size
             self.position += size
         self._check_logits()
         return self._backend.logits
 
+    def rewind(self, tokens: int) -> None:
+        """Take back the last `tokens` tokens, 0 … `rewindable`, exactly as if they had never been fed.
+
+        There are no logits then: feed the next token. Up to a chunk can be taken back, counted from the furthest that
+        the stream has come, in one step or several; after `restore`, what was fed since, and never the model's own
+        sink token.
+
+        Raises:
+            BadOption: more, or fewer than 0; the stream is as it was.
+        """
+        if not 0 <= tokens <= self.rewindable:
+            raise BadOption(
+                f"rewinding by {tokens} of {self.position} tokens",
+                f"0 to {self.rewindable}, those before them having been overwritten or being where the stream began",
+                "save the stream before tokens that may be taken back, or reset it",
+            )
+        self.position -= tokens
+
+    def repin(self, ids: Sequence[int] | np.ndarray) -> PinnedRows:
+        """Put other first tokens in the place of the pinned ones, exactly `sinks` many; nothing else changes.
+
+        Their keys and values are bit for bit those of a stream that began with `ids`. For a while the state is held
+        twice. A model's own sink token stays the first of them.
+
+        Returns:
+            what stood there, for `put_pinned_rows`.
+        Raises:
+            BadOption: another number of ids, or a stream that has not yet so many tokens; the stream is as it was.
+            RunFailed, BadNumbers: as `prefill`; the stream is as it was.
+        """
+        from edgesink.runtime.pinned import repin
+
+        return repin(self._backend, self.manifest, self._checked(ids), self.position, self.sinks)
+
+    def pinned_rows(self) -> PinnedRows:
+        """A copy of the keys and values of the pinned tokens; BadOption before they have all been fed."""
+        from edgesink.runtime.pinned import pinned_rows
+
+        return pinned_rows(self._backend, self.manifest, self.position, self.sinks)
+
+    def put_pinned_rows(self, rows: PinnedRows) -> None:
+        """Put back what `repin` or `pinned_rows` gave; BadOption if it is of another bundle or number of sinks."""
+        from edgesink.runtime.pinned import put_pinned_rows
+
+        put_pinned_rows(self._backend, self.manifest, rows, self.position, self.sinks)
+
     def reset(self, sinks: int | None = None) -> None:
         """Start a new stream; `sinks` None keeps the number. What the buffers held before is never seen."""
         self._ring = self.manifest.stream.ring(self.sinks if sinks is None else sinks)
         if self._is_broken:  # rows that are masked count nothing times what they hold, which of NaN is NaN
             self._backend.load_state({name: np.zeros_like(array) for name, array in self._backend.state().items()})
-        self.position, self._is_broken = 0, False
+        self.position, self._furthest, self._is_broken = 0, 0, False
 
     def save(self, path: str | Path) -> None:
         """Write the stream to a session file, whole or not at all."""
@@ -127,6 +184,7 @@ class Stream:
         ring = self.manifest.stream.ring(saved.sinks)
         self._backend.load_state(saved.state)
         self._ring, self.position, self._is_broken = ring, saved.position, False
+        self._furthest = self.position + ring.chunk  # how far it had come is not in the file: at most so far
 
     def generate(
         self,
