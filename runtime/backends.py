@@ -31,6 +31,9 @@ class Backend(Protocol):
     def state(self) -> dict[str, np.ndarray]:
         """The state by name, [1, K, rows, D] each; on the CPU the very memory of the graph."""
 
+    def rows(self, name: str) -> np.ndarray:
+        """One state with the rows that are laid out now, [1, K, rows, D], to be read before the next run."""
+
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Overwrite the state."""
 
@@ -49,6 +52,10 @@ class OnnxBackend:
     def state(self) -> dict[str, np.ndarray]:
         """See `Backend.state`."""
         return self._graph.state.arrays()
+
+    def rows(self, name: str) -> np.ndarray:
+        """See `Backend.rows`."""
+        return self._graph.state.rows(name)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """See `Backend.load_state`."""

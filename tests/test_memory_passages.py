@@ -1,5 +1,7 @@
 """What was said is cut into passages, and what is an instruction for good is told from what is not."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from edgesink.memory.passages import MOST, Cut, cut
 from edgesink.memory.sample_talk import notes, small_talk
 from edgesink.memory.standing import is_standing
+from edgesink.memory.words import COMMON
 
 
 def ends(text, size=4):
@@ -63,7 +66,7 @@ def test_no_character_that_is_not_white_space_is_lost(text, size):
     found = cut(text, ends(text, size))
     kept = "".join(text[piece.start : piece.end] for piece in found)
     assert "".join(kept.split()) == "".join(text.split())
-    assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end <= b.start for a, b in itertools.pairwise(found))
     positions = np.array([(piece.first, piece.last) for piece in found]).ravel()
     assert (np.diff(positions) >= -1).all(), "a token across a cut belongs to both"
 
@@ -71,8 +74,8 @@ def test_no_character_that_is_not_white_space_is_lost(text, size):
 @pytest.mark.parametrize(
     "sentence",
     [
-        "From now on, answer in French.", "Please always use metric units.", "Never mention my ex-wife.", "Call me Sam.",
-        "Okay, from now on you are a pirate.", "Whenever I say 'go', tell me a joke.", "Answer briefly from now on.",
+        "From now on, answer in French.", "Please always use metric units.", "Never mention my ex-wife.",
+        "Call me Sam.", "Okay, from now on you are a pirate.", "Whenever I say 'go', tell me a joke.", "Answer briefly from now on.",
     ],
 )  # fmt: skip
 def test_standing_instructions_are_recognised(sentence):
@@ -96,17 +99,12 @@ def test_neither_notes_nor_small_talk_are_instructions():
 
 
 def test_the_notes_are_enough_and_a_paraphrase_shares_no_word_that_matters():
-    small = set(
-        "a an the of to in on at is are was were be do does did i me my we our us it its he she his her that this which "
-        "what who whom whose how when where should must will would can for with by from and or so before after up one "
-        "first ever not no need many much have has had get gave as than each per any there here they you somebody".split()
-    )
     assert len(notes("calibrate")) == 40
     assert len(notes("evaluate")) == 64
     assert len(small_talk()) == 100
     for note in (*notes("calibrate"), *notes("evaluate")):
         said, asked = (
-            {word.strip(".,?'").lower() for word in text.split()} - small for text in (note.text, note.other)
+            {word.strip(".,?'").lower() for word in text.split()} - COMMON for text in (note.text, note.other)
         )
         assert said & asked == set(), note
         assert note.is_answered(note.text), note

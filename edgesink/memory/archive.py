@@ -162,7 +162,7 @@ class Archive:
             ids = []
             for passage in passages:
                 cursor = connection.execute(
-                    "INSERT INTO passage (stream, first, last, role, said, standing, text) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    f"INSERT INTO passage ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         stream, passage.first, passage.last, role, archive_file.now(), int(passage.standing),
                         passage.text,
@@ -258,8 +258,8 @@ class Archive:
         with self._writing() as connection:
             row = connection.execute("SELECT coalesce(sum(length(tokens) + length(codes)), 0) FROM vectors").fetchone()
             if int(row[0]) > max(wanted, self.most_bytes // 2):
-                _drop(connection, wanted, "SELECT passage, length(tokens) + length(codes) FROM vectors ORDER BY passage",
-                      _delete_vectors)  # fmt: skip
+                query = "SELECT passage, length(tokens) + length(codes) FROM vectors ORDER BY passage"
+                _drop(connection, wanted, query, _delete_vectors)
                 return
             query = (
                 "SELECT id, length(text) * 2 + 100 + coalesce((SELECT length(tokens) + length(codes) FROM vectors "

@@ -81,7 +81,8 @@ def open_file(path: Path, make: bool = True) -> sqlite3.Connection:
             _check_header(path, connection)
             for setting in (
                 "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON",
-                f"cache_size = -{CACHE_KIB}", "temp_store = MEMORY", "journal_size_limit = 1048576", "wal_autocheckpoint = 256",
+                f"cache_size = -{CACHE_KIB}", "temp_store = MEMORY", "journal_size_limit = 1048576",
+                "wal_autocheckpoint = 256",
             ):  # fmt: skip
                 connection.execute(f"PRAGMA {setting}")
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:

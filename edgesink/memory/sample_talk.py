@@ -26,8 +26,8 @@ PLACES = (
 )  # fmt: skip
 THINGS = (
     "a newspaper", "some apples", "a jacket", "a long letter", "the old radio", "two tickets", "a wooden chair",
-    "some soup", "a map", "the blue bag", "a birthday card", "a loaf of bread", "the printer", "a novel", "some flowers",
-    "the vacuum cleaner", "a puzzle", "a bottle of wine", "the keyboard", "a pair of gloves",
+    "some soup", "a map", "the blue bag", "a birthday card", "a loaf of bread", "the printer", "a novel",
+    "some flowers", "the vacuum cleaner", "a puzzle", "a bottle of wine", "the keyboard", "a pair of gloves",
 )  # fmt: skip
 FEELINGS = ("tired", "happy", "a little sad", "curious", "hungry", "nervous", "relieved", "bored", "proud", "calm")
 WEATHER = ("rain", "snow", "fog", "wind", "sunshine", "thunder", "heat", "frost")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 
 _BEGINNINGS = (
-    r"from now on\b", r"from this point on\b", r"from today on\b", r"going forward\b", r"in the future,", r"as of now\b",
-    r"for the rest of (this|our|the) (conversation|chat|talk)\b", r"(please )?always\b", r"(please )?never (?!mind\b)\w",
+    r"from now on\b", r"from this point on\b", r"from today on\b", r"going forward\b", r"in the future,",
+    r"as of now\b", r"for the rest of (this|our|the) (conversation|chat|talk)\b", r"(please )?always\b",
+    r"(please )?never (?!mind\b)\w",
     r"(please )?(do not|don't) ever\b", r"(please )?(call|address) me\b", r"whenever i\b.*,", r"every time i\b.*,",
     r"(please )?remember to always\b", r"i want you to always\b", r"you (must|should) (always|never)\b",
 )  # fmt: skip
