@@ -1,6 +1,6 @@
 """Language models that talk endlessly on the device in your hand, in constant memory.
 
-The runtime is imported when `load` or `Stream` is first asked for, so the shared words (`edgesink.ring`,
+The runtime is imported when `load`, `Chat` or `Stream` is first asked for, so the shared words (`edgesink.ring`,
 `edgesink.spec` …) stay free of it.
 """
 
@@ -12,11 +12,12 @@ from edgesink.errors import EdgesinkError
 from edgesink.version import __version__
 
 if TYPE_CHECKING:
+    from edgesink.runtime.chat import Chat
     from edgesink.runtime.session import Stream, load
 
-__all__ = ["EdgesinkError", "Stream", "__version__", "load"]
+__all__ = ["Chat", "EdgesinkError", "Stream", "__version__", "load"]
 
-_LAZY = {"Stream": "edgesink.runtime.session", "load": "edgesink.runtime.session"}
+_LAZY = {"Chat": "edgesink.runtime.chat", "Stream": "edgesink.runtime.session", "load": "edgesink.runtime.session"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ class Backend(Protocol):
 
     logits: np.ndarray  # float32 [V], after the last id fed; overwritten by the next run
     name: str  # what runs it, for people
+    in_memory: bool  # `state` gives the very memory of the graph, not a copy
     state_bytes: int  # of keys and values, from the first token to the last
 
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
@@ -43,6 +44,7 @@ class OnnxBackend:
 
     def __init__(self, bundle: Path, manifest: Manifest, options: RunOptions) -> None:
         self._graph = BoundGraph(bundle, manifest, options)
+        self.in_memory = options.device == "cpu"
         self.name, self.state_bytes = self._graph.name, self._graph.state.bytes
         logits = np.zeros((1, manifest.vocab), np.float32)
         self._graph.share_output(names.LOGITS, logits)

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.manifest import Manifest
-from edgesink.runtime.sampling import SamplingSpec, make_sampler
+from edgesink.runtime.sampling import SamplingSpec, SplitMix64, make_sampler
 from edgesink.runtime.tokenizer import Detokenizer, Tokenizer
 
 
@@ -48,16 +48,18 @@ def generate(
     sampling: SamplingSpec,
     max_new_tokens: int | None = None,
     stop: Sequence[str] = (),
+    generator: SplitMix64 | None = None,
 ) -> Iterator[Token]:
     """Feed `ids`, then yield one token at a time until an end id, a stop string or `max_new_tokens`.
 
     A token is fed when the next one is asked for, so the last token yielded is not in the stream: neither an end id,
     nor the token at which the caller stopped asking. Feed it first to go on from there. An end id has no text. The
-    repetition penalty is for ids of the answer, so that words of the prompt may be said.
+    repetition penalty is for ids of the answer, so that words of the prompt may be said. `generator` draws on where it
+    stands, for answers that are one random sequence; None starts with the seed of `sampling`.
     """
     if max_new_tokens is not None and max_new_tokens < 0:
         raise BadOption(f"max_new_tokens = {max_new_tokens}", "0 or more")
-    sample = make_sampler(sampling)
+    sample = make_sampler(sampling, generator)
     recent: deque[int] = deque(maxlen=max(1, sampling.repetition_window))
     end_ids = frozenset(stream.manifest.eos_ids)
     text = StopFilter(Detokenizer(stream.tokenizer), stop)

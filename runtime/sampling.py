@@ -91,15 +91,22 @@ class SplitMix64:
         return ((z ^ (z >> 31)) >> 11) * 2.0**-53
 
 
-def make_sampler(spec: SamplingSpec) -> Sampler:
+def seeded(seed: int | None) -> SplitMix64:
+    """A generator with this seed, or a fresh one."""
+    return SplitMix64(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if seed is None else seed)
+
+
+def make_sampler(spec: SamplingSpec, generator: SplitMix64 | None = None) -> Sampler:
     """The sampler that `spec` describes; one for each stream, as it holds the generator's state.
+
+    Args:
+        generator: draws on with this one, whatever the seed of `spec`; None: a new one with that seed.
 
     BadNumbers where the largest logit is not a finite number; -inf is no chance.
     """
     if spec.temperature == 0:
         return lambda logits, recent: _largest_of(_penalised(logits, recent, spec))
-    seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if spec.seed is None else spec.seed
-    generator = SplitMix64(seed)
+    generator = generator or seeded(spec.seed)
 
     def sample(logits: np.ndarray, recent: Sequence[int]) -> int:
         logits = _penalised(logits, recent, spec).astype(np.float64)  # [V]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgesink.runtime.generate import Token
     from edgesink.runtime.pinned import PinnedRows
     from edgesink.runtime.tokenizer import Tokenizer
+    from edgesink.runtime.undo import Journal
 
 
 class Stream:
@@ -33,6 +34,7 @@ class Stream:
     Attributes:
         manifest: what the bundle says of itself.
         position: tokens fed since the stream started, the model's sink token included: it goes in front of the first.
+        journal: keeps what is overwritten, for whoever wants to go back; None keeps nothing.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest, backend: Backend, sinks: int | None = None) -> None:
@@ -40,6 +42,7 @@ class Stream:
         self._backend = backend
         self._ring: Ring = manifest.stream.ring(sinks)
         self.position = 0
+        self.journal: Journal | None = None
         self._furthest = 0  # tokens that may have been written, those that were taken back included
         self._is_broken = False  # the state may hold what is not a number
 
@@ -84,6 +87,11 @@ class Stream:
         return self._backend.name
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether the state lies in this process's memory, not on a GPU."""
+        return self._backend.in_memory
+
+    @property
     def state_bytes(self) -> int:
         """Bytes held for keys and values, the same from the first token to the last."""
         return self._backend.state_bytes
@@ -111,6 +119,8 @@ class Stream:
             array = np.concatenate([np.array(self.manifest.prefix, np.int64), array])
         start = 0
         for size in self._ring.chunks(len(array)):
+            if self.journal is not None:
+                self.journal.before(self.position, size, self.sinks)
             self._furthest = max(self._furthest, self.position + size)  # a run that stops may have written them all
             self._backend.feed(array[start : start + size], self.position, self._ring.sinks)
             start += size
@@ -194,6 +204,31 @@ class Stream:
         if self._is_broken:  # rows that are masked count nothing times what they hold, which of NaN is NaN
             self._backend.load_state({name: np.zeros_like(array) for name, array in self._backend.state().items()})
         self.position, self._furthest, self._is_broken = 0, 0, False
+        if self.journal is not None:
+            self.journal.clear()
+
+    def keep_journal(self, most_bytes: int | None = None) -> Journal:
+        """Keep from now on what is overwritten, at most so many bytes (None: as many as the state has).
+
+        The journal is also the stream's `journal`; after `checkpoint(position)` there, `go_back` leads to it.
+
+        Raises:
+            BadOption: the state lies on a GPU.
+        """
+        if not self.is_in_memory:
+            raise BadOption("a journal of a state on a GPU", "a stream on the CPU")
+        from edgesink.runtime.undo import Journal
+
+        most_bytes = self.state_bytes if most_bytes is None else most_bytes
+        self.journal = Journal(self.manifest, self._backend.state, most_bytes)
+        return self.journal
+
+    def go_back(self) -> None:
+        """Go back to the last checkpoint of the journal, exactly as if nothing had been fed since."""
+        if self.journal is None or not self.journal.positions:
+            raise BadOption("going back in a stream", "a checkpoint of its journal", "make one before feeding")
+        self.position = self.journal.back()
+        self._furthest = self.position + self._ring.chunk  # at most so far had it come by then
 
     def save(self, path: str | Path) -> None:
         """Write the stream to a session file, whole or not at all."""
@@ -210,6 +245,8 @@ class Stream:
         self._backend.load_state(saved.state)
         self._ring, self.position, self._is_broken = ring, saved.position, False
         self._furthest = self.position + ring.chunk  # how far it had come is not in the file: at most so far
+        if self.journal is not None:
+            self.journal.clear()
 
     def generate(
         self,

@@ -117,10 +117,10 @@ def test_a_message_cannot_forge_a_turn(bundle):
 
 def test_a_pinned_system_prompt_becomes_the_sinks(bundle):
     stream = load(bundle)
-    Chat(stream, system="Be brief", pin_system=True)
+    Chat(stream, system="Be brief", pin="system")
     assert stream.sinks == len(b"system: Be brief") + 2 + len(b"user: ") + 1
-    with pytest.raises(BadOption, match="0 to 64"):
-        Chat(stream, system="Be brief. " * 20, pin_system=True)
+    with pytest.raises(BadOption, match=r"217 tokens .* at most 64"):
+        Chat(stream, system="Be brief. " * 20, pin="system")
 
 
 def test_a_message_that_is_empty_or_half_a_character_is_no_accident(bundle):

@@ -73,7 +73,7 @@ def test_perplexity_does_not_drift_over_twenty_thousand_tokens(checkpoint, tmp_p
 def test_qwen_chats_for_fifty_turns(checkpoint, tmp_path):
     export(checkpoint(QWEN), tmp_path / "bundle", "onnx", StreamSpec.fitted(window=508), "int4")
     stream = edgesink.load(tmp_path / "bundle")
-    chat = Chat(stream, "You answer briefly.", SamplingSpec(), pin_system=True)
+    chat = Chat(stream, "You answer briefly.", SamplingSpec(), pin="system")
     answers = ["".join(t.text for t in chat.answer(QUESTIONS[n % 4], max_new_tokens=60)) for n in range(50)]
     assert stream.evicted > 0
     for turn, expected in ((0, "number of"), (3, "5"), (44, "number of"), (47, "5")):

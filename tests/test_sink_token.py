@@ -75,7 +75,7 @@ def test_a_session_taken_up_again_is_not_primed_again(bundle, tmp_path):
 def test_a_pinned_system_prompt_has_the_sink_token_in_front(bundle, toy, tmp_path):
     export(toy.path, tmp_path / "roomy", "onnx", StreamSpec(4, 60, 40, 8), "fp32", sink_token=SINK)
     stream = load(tmp_path / "roomy")
-    chat = Chat(stream, "no", pin_system=True)
+    chat = Chat(stream, "no", pin="system")
     prompt = "<begin>system: no<end>"
     assert stream.sinks == 1 + len(stream.tokenizer.encode(prompt + "<begin>user: "))
     list(chat.answer("hi", max_new_tokens=1))

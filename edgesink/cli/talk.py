@@ -68,7 +68,7 @@ def chat(
     if session:
         check_file_goal(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
-    talk = Chat(stream, system, sampling, pin_system)
+    talk = Chat(stream, system, sampling, "system" if pin_system else "none")
     if session and os.path.lexists(session):
         resume(talk, session, "--pin-system" if pin_system else "--sinks" if sinks is not None else None)
     with kept(talk, session):
