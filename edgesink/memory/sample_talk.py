@@ -72,7 +72,7 @@ class Note:
 @cache
 def notes(part: Part) -> tuple[Note, ...]:
     """The notes for one purpose, 40 to calibrate and 64 to evaluate."""
-    rows = [line.split("\t") for line in _lines("notes.tsv")]
+    rows = _rows("notes.tsv")
     return tuple(
         Note(_PART[kind], text, own, other, tuple(answers.split("|")))
         for kind, text, own, other, answers in rows
@@ -80,10 +80,39 @@ def notes(part: Part) -> tuple[Note, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Change:
+    """Something that was told twice, differently."""
+
+    old: str
+    new: str
+    question: str
+    answer: str
+    stale: str  # what was right before; "-" where the new telling says it as well
+
+
+@cache
+def changes() -> tuple[Change, ...]:
+    """Facts that change."""
+    return tuple(Change(*fields) for kind, *fields in _rows("changes.tsv") if kind == "update")
+
+
+@cache
+def never_said() -> tuple[str, ...]:
+    """Questions that sound like the others, about what nobody told."""
+    return tuple(fields[2] for kind, *fields in _rows("changes.tsv") if kind == "never")
+
+
 @cache
 def small_talk() -> tuple[str, ...]:
     """A hundred messages to which nothing that was told belongs."""
     return tuple(_lines("smalltalk.txt"))
+
+
+@cache
+def asides(kind: Literal["small", "ask"]) -> tuple[str, ...]:
+    """To calibrate with: messages to which nothing that was told belongs, or requests for something that was."""
+    return tuple(text for kind_, text in _rows("asides.tsv") if kind_ == kind)
 
 
 def chatter(seed: int = 0) -> Iterator[str]:
@@ -96,6 +125,10 @@ def chatter(seed: int = 0) -> Iterator[str]:
             who=who, other=other, where=draw.choice(PLACES), what=draw.choice(THINGS), how=draw.choice(FEELINGS),
             sky=draw.choice(WEATHER),
         )  # fmt: skip
+
+
+def _rows(name: str) -> list[list[str]]:
+    return [line.split("\t") for line in _lines(name)]
 
 
 def _lines(name: str) -> list[str]:

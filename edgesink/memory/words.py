@@ -10,21 +10,21 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 COMMON = frozenset(
     """
-    a about after again all already also always am an and another any anybody anyone anything are as ask at away back be
-    because been before being both but by can come could did do does doing done each either else ever every everybody
-    everyone everything few find first for from gave get give go goes going gone got had has have having he her here hers
-    him his how i if in into is it its itself just keep know last later least let like long made make many may maybe me
-    might mine more most much must my name need never next no nobody none nor not nothing now of off on once one only or
-    other our ours out over own per please put rather really same say says see shall she should since so some somebody
-    someone something soon still such take tell than that the their theirs them then there these they thing things think
-    this those though thought through till to today told too under until up upon us use used very want wanted was way we
-    well went were what when where whether which while who whom whose why will with without would year yes yet you your
-    yours
+    a about after again all already also always am an and another any anybody anyone anything are as ask at away
+    back be because been before being both but by can come could did do does doing done each either else ever every
+    everybody everyone everything few find first for from gave get give go goes going gone got had has have having
+    he her here hers him his how i if in into is it its itself just keep know last later least let like long made
+    make many may maybe me might mine more most much must my name need never next no nobody none nor not nothing now
+    of off on once one only or other our ours out over own per please put rather really same say says see shall she
+    should since so some somebody someone something soon still such take tell than that the their theirs them then
+    there these they thing things think this those though thought through till to today told too under until up upon
+    us use used very want wanted was way we well went were what when where whether which while who whom whose why
+    will with without would year yes yet you your yours
     """.split()  # noqa: SIM905 - as a text it can be read
 )
 BOUND = 200  # passages: a word that is in more is not counted further
@@ -41,8 +41,13 @@ class Hit:
 
 def content_words(text: str) -> list[str]:
     """The words of a text that say what it is about, each once, in order, in lower case."""
-    found = (match.group().lower().replace("’", "'").removesuffix("'s") for match in _WORD.finditer(text))
-    return list(dict.fromkeys(word for word in found if word not in COMMON and (len(word) > 1 or word.isdigit())))
+    return list(dict.fromkeys(word for _, _, word in word_spans(text) if word not in COMMON))
+
+
+def word_spans(text: str) -> Iterator[tuple[int, int, str]]:
+    """Where the words of a text begin and end, and how they are looked for: in lower case, without an 's."""
+    for match in _WORD.finditer(text):
+        yield match.start(), match.end(), match.group().lower().replace("’", "'").removesuffix("'s")
 
 
 def weights(connection: sqlite3.Connection, words: Sequence[str]) -> dict[str, float]:
