@@ -23,6 +23,7 @@ from edgesink import strict_json
 from edgesink.errors import AGAIN, BadBundle, EdgesinkError, reason
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
+from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
 from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
@@ -43,6 +44,7 @@ GRAPHS: dict[Target, tuple[str, ...]] = {"onnx": (ONNX_GRAPH, ONNX_DATA)}
 """Files without which a bundle cannot run; what Core ML and Core AI have are folders."""
 
 STATE_ITEM_BYTES: dict[StateDtype, int] = {"float32": 4, "float16": 2}
+LATER = {"later": True}  # metadata of a field that files of this format lack which an older edgesink wrote
 LARGEST_FLOAT = sys.float_info.max
 LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
 
@@ -128,6 +130,7 @@ class Manifest:
     parts: int = 1  # packages that the layers are cut into, to be run one behind the other
     sink_token_id: int | None = None  # what the model saw in front of everything: every stream begins with it
     step_weight_bytes: int | None = None  # of weights that one step reads; None where they were not counted
+    sampling: SamplingDefaults | None = dataclasses.field(default=None, metadata=LATER)  # None: its makers say nothing
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -339,7 +342,8 @@ def _decode_dataclass(kind: type[T], data: Any, where: str) -> T:
     hints = typing.get_type_hints(kind)
     if unknown := sorted(data.keys() - hints.keys()):
         raise BadBundle(f"{where} has an unknown field {unknown[0]!r}", "", "update edgesink or export again")
-    if missing := sorted(hints.keys() - data.keys()):
+    later = {field.name for field in dataclasses.fields(kind) if field.metadata == LATER}  # type: ignore[arg-type]
+    if missing := sorted(hints.keys() - data.keys() - later):
         raise BadBundle(f"{where} lacks {missing[0]!r}", "", AGAIN)
     values = {name: decode(hints[name], item, f"{where}: {name}") for name, item in data.items()}
     try:

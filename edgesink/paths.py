@@ -1,4 +1,4 @@
-"""Where edgesink keeps what it can make again."""
+"""Where edgesink keeps what it can make again, and what it cannot."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def cache_folder(kind: str) -> Path:
     if base:
         return expanded(base) / kind
     return Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache")) / "edgesink" / kind
+
+
+def state_folder() -> Path:
+    """Where edgesink keeps what only this user made, below EDGESINK_STATE or the user's own; it may not exist."""
+    base = os.environ.get("EDGESINK_STATE")
+    if base:
+        return expanded(base)
+    return Path(os.environ.get("XDG_STATE_HOME") or expanded("~/.local/state")) / "edgesink"
 
 
 def expanded(text: str | Path) -> Path:

@@ -142,6 +142,7 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
         vocabulary_bits=recipe.vocabulary_bits,
         parts=recipe.parts,
         sink_token_id=checkpoint.sink_token_id if recipe.sink_token is None else recipe.sink_token,
+        sampling=checkpoint.sampling,
     )
 
 

@@ -6,7 +6,7 @@ its state are the backend's. Knows ids, not text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,8 @@ class Stream:
     Attributes:
         manifest: what the bundle says of itself.
         position: tokens fed since the stream started, the model's sink token included: it goes in front of the first.
+        on_chunk: called behind every chunk of up to `manifest.stream.chunk` tokens; what it raises ends the feeding
+            there, and the stream goes on from `position`.
         journal: keeps what is overwritten, for whoever wants to go back; None keeps nothing.
     """
 
@@ -43,6 +45,7 @@ class Stream:
         self._ring: Ring = manifest.stream.ring(sinks)
         self.position = 0
         self.journal: Journal | None = None
+        self.on_chunk: Callable[[], object] | None = None
         self._furthest = 0  # tokens that may have been written, those that were taken back included
         self._is_broken = False  # the state may hold what is not a number
 
@@ -125,6 +128,8 @@ class Stream:
             self._backend.feed(array[start : start + size], self.position, self._ring.sinks)
             start += size
             self.position += size
+            if self.on_chunk is not None:
+                self.on_chunk()
         self._check_logits()
         return self._backend.logits
 

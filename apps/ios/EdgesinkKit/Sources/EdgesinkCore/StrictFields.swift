@@ -4,14 +4,15 @@ struct StrictFields {
     private let fields: [String: JSON]
     private let place: String
 
-    init(_ json: JSON, _ place: String, _ names: [String]) throws {
+    /// `later`: names that a file may lack which an older edgesink wrote.
+    init(_ json: JSON, _ place: String, _ names: [String], later: [String] = []) throws {
         guard let object = json.object else {
             throw EdgesinkError(
                 .badBundle, "\(place) is \(json.shown)", expected: "an object", remedy: Manifest.again)
         }
         self.place = place
         fields = Dictionary(object.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
-        if let unknown = fields.keys.filter({ !names.contains($0) }).min() {
+        if let unknown = fields.keys.filter({ !names.contains($0) && !later.contains($0) }).min() {
             throw EdgesinkError(
                 .badBundle, "\(place) has an unknown field '\(unknown)'", remedy: "update edgesink or export again")
         }
