@@ -75,7 +75,8 @@ def test_no_character_that_is_not_white_space_is_lost(text, size):
     "sentence",
     [
         "From now on, answer in French.", "Please always use metric units.", "Never mention my ex-wife.",
-        "Call me Sam.", "Okay, from now on you are a pirate.", "Whenever I say 'go', tell me a joke.", "Answer briefly from now on.",
+        "Call me Sam.", "Okay, from now on you are a pirate.",
+        "Whenever I say 'go', tell me a joke.", "Answer briefly from now on.",
     ],
 )  # fmt: skip
 def test_standing_instructions_are_recognised(sentence):

@@ -14,7 +14,20 @@ from typing import Annotated
 
 import typer
 
-from edgesink.cli import advise, attention, bench, export, inspect, perplexity, recall, talk, timing, verify
+from edgesink.cli import (
+    advise,
+    attention,
+    bench,
+    export,
+    inspect,
+    memory,
+    memory_eval,
+    perplexity,
+    recall,
+    talk,
+    timing,
+    verify,
+)  # fmt: skip
 from edgesink.cli.output import leave, say, take_any_encoding
 from edgesink.errors import EdgesinkError
 from edgesink.files import place_errors
@@ -28,6 +41,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 eval_app = typer.Typer(help="Measure a model with attention sinks on your own text.", no_args_is_help=True)
+
+memory_app = typer.Typer(
+    help="Look into what a conversation remembers beyond its window, and forget it.", no_args_is_help=True
+)
 
 
 def main() -> None:
@@ -67,10 +84,15 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     attention.attn,
     advise.advise,
 )
-EVAL_COMMANDS: tuple[Callable[..., None], ...] = (perplexity.ppl, timing.latency, timing.endurance, recall.recall)
+EVAL_COMMANDS: tuple[Callable[..., None], ...] = (
+    perplexity.ppl, timing.latency, timing.endurance, recall.recall, memory_eval.memory,
+)  # fmt: skip
 
 for command in COMMANDS:
     app.command()(command)
 for command in EVAL_COMMANDS:
     eval_app.command()(command)
 app.add_typer(eval_app, name="eval")
+for name, command in memory.COMMANDS.items():
+    memory_app.command(name)(command)
+app.add_typer(memory_app, name="memory")

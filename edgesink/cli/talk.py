@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,6 +30,8 @@ from edgesink.files import check_file_goal
 from edgesink.models import DEFAULT_MODEL
 from edgesink.sampling_defaults import CHAT_SAMPLING
 
+RecallWay = Literal["quoted", "pinned"]
+
 if TYPE_CHECKING:
     from edgesink.runtime.chat import Pin
 
@@ -50,6 +52,14 @@ def chat(
         Path | None,
         typer.Option(help="Session file: resume from it if it exists, and save the conversation to it at the end."),
     ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="Memory file: what was said beyond the window comes back. Default: nothing comes back."),
+    ] = None,
+    recall: Annotated[
+        RecallWay,
+        typer.Option(help="With --memory: quote what comes back in the message, or put it into pinned tokens."),
+    ] = "quoted",
     sinks: Sinks = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -74,6 +84,7 @@ def chat(
     from edgesink.bundles import find_bundle
     from edgesink.cli.chat.keeping import kept, resume
     from edgesink.cli.chat.loop import answer_once, converse
+    from edgesink.cli.memory import open_memory
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
 
@@ -83,7 +94,7 @@ def chat(
         check_file_goal(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
-    talk = Chat(stream, system, sampling, _pins(pin_system, sinks))
+    talk = Chat(stream, system, sampling, _pins(pin_system, sinks), open_memory(memory, recall) if memory else None)
     if talk.unpinned and system is not None:
         say(f"(the system prompt will be forgotten like anything else: {talk.unpinned})")
     if session and os.path.lexists(session):

@@ -18,6 +18,7 @@ import numpy as np
 from edgesink.errors import BadMemory, BadOption, EdgesinkError
 from edgesink.memory import archive_file, calibration
 from edgesink.memory.archive import MOST_BYTES, Archive, NewPassage, Passage, Role
+from edgesink.memory.asking import ask
 from edgesink.memory.calibration import Calibration
 from edgesink.memory.passages import cut
 from edgesink.memory.recalling import BUDGET, PinnedFor, Way, pinned_ids, quotation
@@ -182,7 +183,8 @@ class Memory:
         """Look for what belongs to a message, and bring it back; the message as it is to be fed."""
         began, stream = time.perf_counter(), chat.stream
         seen_from = max(0, chat.next_turn(message).end - stream.window)
-        asked = self._ask(chat, message)
+        made = self._calibration
+        asked = ask(stream, made, message, chat.next_turn(message)) if made else Asked(message)
         can_pin = self._can_pin(stream)
         found = search(self.archive, asked, self._calibration, self._stream, seen_from, PINNED if can_pin else QUOTED)
         wishes = [one for one in self.archive.standing() if one.stream != self._stream or (one.first or -1) < seen_from]
@@ -237,25 +239,6 @@ class Memory:
     def _can_pin(self, stream: Stream) -> bool:
         room = stream.sinks - len(self._first)
         return bool(self.way == "pinned" and self._stream and room >= FEWEST_ROWS and stream.position >= stream.sinks)
-
-    def _ask(self, chat: Chat, message: str) -> Asked:
-        """Feed the end of a message, read its value rows, and take it back."""
-        stream, made = chat.stream, self._calibration
-        if made is None:
-            return Asked(message)
-        unfed = chat.next_turn(message)
-        ids = unfed.turn[: unfed.before + unfed.message_size][-stream.manifest.stream.chunk :]
-        size, begins = min(len(ids), unfed.message_size), stream.position == 0
-        stream.feed(ids)
-        end = stream.position
-        rows, gate_rows = (
-            stream.values(layer, end - size, end) for layer in (made.numbers.layer, made.numbers.gate_layer)
-        )
-        if begins:
-            stream.reset()
-        else:
-            stream.rewind(len(ids))
-        return Asked(message, Spoken.of(stream.tokenizer, ids[len(ids) - size :]), rows, gate_rows)
 
     # ---- after it
 
