@@ -42,9 +42,7 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(help="Measure a model with attention sinks on your own text.", no_args_is_help=True)
 
-memory_app = typer.Typer(
-    help="Look into what a conversation remembers beyond its window, and forget it.", no_args_is_help=True
-)
+memory_app = typer.Typer(help="Show, forget or export what a conversation remembers.", no_args_is_help=True)
 
 
 def main() -> None:

@@ -79,7 +79,10 @@ def list_(
 
 def forget(
     file: MemoryFile,
-    numbers: Annotated[list[int] | None, typer.Argument(help="Numbers of passages, as `list` shows them.")] = None,
+    numbers: Annotated[
+        list[int] | None,
+        typer.Argument(help="Numbers of passages, from `memory list`. Default: with --all, every one."),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Forget every passage.")] = False,
 ) -> None:
     """Remove passages from a memory for good.

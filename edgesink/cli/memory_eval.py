@@ -37,9 +37,9 @@ def memory(
 ) -> None:
     """Measure what comes back from beyond the window.
 
-    Facts are mentioned in a long conversation, and asked for at its end: lines as in StreamEval, notes in their own words
-    and in others, facts that changed, and what was never said. Small talk must bring nothing back, and what comes back
-    for no reason must not harm.
+    Facts are mentioned in a long conversation, and asked for at its end: lines as in StreamEval, notes in their own
+    words and in others, facts that changed, and what was never said. Small talk must bring nothing back, and what
+    comes back for no reason must not harm.
     """
     import edgesink
     from edgesink.evaluate.memory import Arm, false_recalls, guard, measure, plan, scores
