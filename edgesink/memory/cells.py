@@ -9,10 +9,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 PACK = 512  # passages
+TOGETHER = 32  # packs that are searched at once
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ def read_codes(connection: sqlite3.Connection, space: int) -> Iterator[Codes]:
         )
 
 
+def joined(packs: Iterator[Codes]) -> Iterator[Codes]:
+    """The same in fewer pieces: what is done for each of them costs more than the few megabytes that they are."""
+    while some := list(islice(packs, TOGETHER)):
+        yield Codes(*(np.concatenate([getattr(one, name) for one in some]) for name in ("passages", "counts", "codes")))
+
+
 def drop_from_packs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     """Take passages out of the packs that have them."""
     if not ids:
@@ -94,20 +102,24 @@ def drop_from_packs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
         )
 
 
-def likely(codes: Codes, scores: np.ndarray, is_near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def likely(codes: Codes, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Passages that have a cell near a word of the question, and a bound of how well they fit.
 
     Args:
         codes: of passages.
-        scores: float32 [q, cells], what a token in a cell counts for each token of the question, 0 where it is far.
-        is_near: bool [cells], whether it counts for any.
+        scores: uint8 [q, cells], what a token in a cell counts for each token of the question, 0 where it is far.
     Returns:
-        places in `codes.passages` int64 [n], and the sum over the question of the best cell float32 [n].
+        places in `codes.passages` int64 [n], and the sum over the question of the best cell int64 [n].
     """
-    hits = np.flatnonzero(is_near[codes.codes])
-    if not len(hits):
-        return np.zeros(0, np.int64), np.zeros(0, np.float32)
-    owner = np.repeat(np.arange(len(codes.counts)), codes.counts)[hits]
-    begins = np.flatnonzero(np.diff(owner, prepend=-1))
-    best = np.maximum.reduceat(scores[:, codes.codes[hits]], begins, axis=1)  # [q, n]
-    return owner[begins], best.sum(axis=0)
+    is_near = scores.any(axis=0)[codes.codes]
+    starts = np.cumsum(codes.counts, dtype=np.int64) - codes.counts
+    hits = np.add.reduceat(is_near, starts, dtype=np.int64)  # of each passage
+    places = np.flatnonzero(hits)
+    if not len(places):
+        return places, places
+    near = codes.codes[is_near]
+    begins = np.cumsum(hits[places]) - hits[places]
+    total = np.zeros(len(places), np.int64)
+    for row in scores:
+        total += np.maximum.reduceat(row[near], begins)
+    return places, total

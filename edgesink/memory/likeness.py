@@ -13,11 +13,11 @@ from collections.abc import Callable
 import numpy as np
 
 from edgesink.memory.calibration import FULL, Calibration
-from edgesink.memory.cells import likely, read_codes
+from edgesink.memory.cells import joined, likely, read_codes
 from edgesink.memory.words import Hit
 
-NEAR_CELLS = 24  # of a question's token
-EXACT = 300  # passages that are compared exactly
+NEAR_CELLS = 16  # of a question's token
+EXACT = 200  # passages that are compared exactly
 
 
 def search_likeness(
@@ -61,10 +61,10 @@ def _rough(
     near = min(NEAR_CELLS, scores.shape[1])
     least = np.partition(scores, -near, axis=1)[:, -near, None]
     scores = np.where(scores >= least, np.maximum(scores, 0), 0) * weights[:, None]
-    is_near = (scores > 0).any(axis=0)
+    rough = np.ceil(scores * (255 / max(float(scores.max()), 1e-9))).astype(np.uint8)
     found, values = [], []
-    for codes in read_codes(connection, space):
-        places, score = likely(codes, scores, is_near)
+    for codes in joined(read_codes(connection, space)):
+        places, score = likely(codes, rough)
         found.append(codes.passages[places])
         values.append(score)
     if not found:

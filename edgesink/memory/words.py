@@ -28,6 +28,7 @@ COMMON = frozenset(
     """.split()  # noqa: SIM905 - as a text it can be read
 )
 BOUND = 200  # passages: a word that is in more is not counted further
+SPREAD = 4.0  # a word that is e^4 times as frequent as the rarest of a message is not looked for
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -74,7 +75,8 @@ def search_words(
     """
     if not rarity:
         return []
-    query = " OR ".join(_quoted(word) for word in rarity)
+    least = max(rarity.values()) - SPREAD  # of a frequent word every passage would have to be ranked
+    query = " OR ".join(_quoted(word) for word, rare in rarity.items() if rare >= least)
     rows = connection.execute(
         "SELECT rowid FROM word WHERE word MATCH ? ORDER BY rank LIMIT ?", (query, count + len(hidden))
     ).fetchall()
