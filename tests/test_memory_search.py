@@ -148,17 +148,17 @@ def test_the_gate_and_the_least_likeness_keep_silent(archive):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
 def test_a_bounded_archive_keeps_memory_flat(tmp_path):
-    """20,000 passages of 40 tokens in a file of 4 MiB: what this process holds does not grow with them."""
+    """10,000 passages of 40 tokens in a file of 4 MiB: what this process holds does not grow with them."""
     archive, made = Archive(tmp_path / "small.memory", most_bytes=4 << 20), made_up()
     stream, talk, draw = archive.begin_stream("print"), chatter(3), np.random.default_rng(0)
     resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096  # noqa: E731
     tokens, codes = made.packed(draw.normal(size=(20, WIDTH)).astype(np.float32))
-    for turn in range(100):
+    for turn in range(50):
         texts = [" ".join(islice(talk, 2)) for _ in range(200)]
         archive.add(stream, "user", [NewPassage(0, 40, text, tokens=tokens, codes=codes) for text in texts], made.name)
-        if turn == 30:
+        if turn == 20:
             before = resident()
     assert archive.bytes <= 4 << 20
-    assert archive.count < 20_000, "the bound was reached"
+    assert archive.count < 10_000, "the bound was reached"
     assert resident() - before < 2 << 20
     archive.close()

@@ -58,7 +58,8 @@ def memory(
     with tempfile.TemporaryDirectory() as folder, Bar() as bar:
         kept = Memory(Path(folder) / "memory", "pinned" if "pinned" in arms else "quoted")
         chat = Chat(stream, memory=kept, pin="fit")
-        answered = measure(chat, kept, plan(back, each), arms, lambda done, whole: bar.show("memory", done, whole))
+        told = plan(back, each)
+        answered = list(measure(chat, kept, told, arms, lambda done, whole: bar.show("memory", done, whole)))
         bar.close()
         kept.way = "quoted"
         false = false_recalls(chat, kept)

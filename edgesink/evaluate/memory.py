@@ -122,8 +122,8 @@ def measure(
     told: Sequence[Told],
     arms: Sequence[Arm],
     report: Callable[[int, int], None] = lambda done, whole: None,
-) -> list[Answered]:
-    """Tell everything, then ask.
+) -> Iterator[Answered]:
+    """Tell everything, then ask; gives each answer as it comes.
 
     Args:
         chat: at its beginning, with `memory`, and a journal that can take an exchange back.
@@ -147,13 +147,13 @@ def measure(
     while chat.stream.position < end:
         tell(chat, " ".join(islice(talk, SENTENCES)))
         report(chat.stream.position, whole)
-    answered = []
+    done = end
     for question in questions:
         for arm in arms:
-            answered.append(_ask(chat, memory, question, arm))
-            report(end + len(answered) * LONGEST_ANSWER, whole)
+            yield _ask(chat, memory, question, arm)
+            done += LONGEST_ANSWER
+            report(done, whole)
     chat.memory = memory
-    return answered
 
 
 def tell(chat: Chat, message: str) -> None:
