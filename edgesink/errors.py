@@ -60,6 +60,10 @@ class BadSession(EdgesinkError):
     """A session file is damaged or belongs to another bundle."""
 
 
+class BadMemory(EdgesinkError):
+    """An archive of what was said is damaged, of a later version, or busy."""
+
+
 class MissingPackage(EdgesinkError):
     """An optional dependency is needed for what was asked."""
 

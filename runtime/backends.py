@@ -43,6 +43,9 @@ class Backend(Protocol):
     def written(self, position: int) -> dict[str, np.ndarray]:
         """The rows of the state that `position` tokens have written: [1, K, min(position, rows), D] each."""
 
+    def rows(self, name: str) -> np.ndarray:
+        """One state with the rows that are laid out now, [1, K, rows, D], to be read before the next run."""
+
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Overwrite the state."""
 
@@ -110,6 +113,10 @@ class OnnxBackend:
     def written(self, position: int) -> dict[str, np.ndarray]:
         """See `Backend.written`."""
         return self._graph.state.written(position)
+
+    def rows(self, name: str) -> np.ndarray:
+        """See `Backend.rows`."""
+        return self._graph.state.rows(name)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """See `Backend.load_state`."""

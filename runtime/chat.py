@@ -218,10 +218,14 @@ class Chat:
         Raises:
             BadOption: as `answer`.
         """
-        self._feed.check_message(message)
-        unfed = self._feed.next(self._unfed, message, self.stream.position)
+        unfed = self.next_turn(message)
         begin = max(unfed.message_start, self.stream.sinks)
         return unfed.message_size, min(unfed.message_size, max(0, unfed.end - self.stream.window - begin))
+
+    def next_turn(self, message: str) -> Unfed:
+        """What would be fed next to get an answer to a message, and where it would stand; BadOption as `answer`."""
+        self._feed.check_message(message)
+        return self._feed.next(self._unfed, message, self.stream.position)
 
     def answer(self, message: str, max_new_tokens: int | None = None) -> Iterator[Token]:
         """Feed a message and yield the answer. Stop asking, and the next message goes on from what was said.
@@ -232,8 +236,7 @@ class Chat:
         self._feed.check_message(message)
         self._finish(self._open)
         with self.memory.around(self, message) if self.memory else nullcontext(message) as written:
-            self._feed.check_message(written)
-            unfed = self._feed.next(self._unfed, written, self.stream.position)
+            unfed = self.next_turn(written)
             going = self._begin(message, unfed)
             ids, sampling = (*unfed.answer, *unfed.turn), self._sampling
             # who gives a seed wants the same answer every time: when tokens are run several a pass depends on the clock

@@ -60,6 +60,10 @@ class RingState:
         """The rows of every buffer that a stream of `position` tokens has written; on the CPU the graph's memory."""
         return {name: array for ring in self._rings for name, array in ring.written(position).items()}
 
+    def rows(self, name: str) -> np.ndarray:
+        """One buffer as it is laid out now, [1, K, rows, D]; on the CPU the very memory of the graph."""
+        return next(found for ring in self._rings if (found := ring.laid_out(name)) is not None)
+
     def load(self, state: dict[str, np.ndarray]) -> None:
         """Overwrite every buffer, all rows; an array that `arrays` gave and that is the buffer itself is there."""
         for ring in self._rings:
@@ -126,6 +130,11 @@ class ViewState:
     def written(self, position: int) -> dict[str, np.ndarray]:
         """See `RingState.written`."""
         return {name: value.numpy()[:, :, :position] for name, value in self._values.items()}
+
+    def laid_out(self, name: str) -> np.ndarray | None:
+        """See `RingState.rows`; None if it is a buffer of another ring."""
+        found: np.ndarray | None = self._values[name].numpy() if name in self._values else None
+        return found
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         """See `RingState.load`."""

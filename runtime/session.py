@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgesink import names
 from edgesink.errors import BROKEN, BadBundle, BadNumbers, BadOption
 from edgesink.manifest import Manifest
 from edgesink.ring import Ring
@@ -99,7 +100,7 @@ class Stream:
     @property
     def rewindable(self) -> int:
         """Tokens that `rewind` can take back now, 0 … chunk: the last ones fed, as long as no key is missed for it."""
-        stream, furthest = self.manifest.stream, max(self._furthest, self.position)
+        stream, furthest = self.manifest.stream, self._written
         rings = [stream.layer_ring(view, self.sinks) for view in self.manifest.views]
         oldest = max(len(self.manifest.prefix), *(ring.oldest_return(furthest) for ring in rings))
         return max(0, self.position - oldest)
@@ -138,6 +139,30 @@ class Stream:
     def feed(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """`prefill` without the copy: the array returned is overwritten by the next call."""
         return self._feed(self._begun(self._checked(ids)))[0]
+
+    def values(self, layer: int, first: int, last: int) -> np.ndarray:
+        """What a layer holds as values of the tokens first … last-1 of the stream, float32 [last - first, K D].
+
+        Raises:
+            BadOption: no such layer, or tokens that its ring does not hold any more, or not yet.
+        """
+        name = names.value(layer)
+        found = next((state for state in self.manifest.states if state.name == name), None)
+        if found is None:
+            raise BadOption(f"the values of layer {layer}", "a layer of the model")
+        ring = self.manifest.stream.layer_ring(self.manifest.views[found.view], self.sinks)
+        oldest = max(0, self._written - ring.slots)
+        is_held = last <= ring.sinks or max(first, ring.sinks) >= oldest
+        if not 0 <= first < last <= self.position or not is_held:
+            raise BadOption(f"the values of tokens {first} to {last - 1}", f"tokens {oldest} to {self.position - 1}")
+        slots = [ring.slot(token) for token in range(first, last)]
+        rows = self._backend.rows(name)[0][:, slots]  # [K, n, D]
+        return rows.transpose(1, 0, 2).reshape(last - first, -1).astype(np.float32)
+
+    @property
+    def _written(self) -> int:
+        """How far the stream has come, with what was taken back since."""
+        return max(self._furthest, self.position)
 
     def rewind(self, tokens: int) -> None:
         """Take back the last `tokens` tokens, 0 … `rewindable`, exactly as if they had never been fed.

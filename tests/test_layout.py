@@ -16,12 +16,14 @@ MAY_IMPORT = {
     "edgesink.runtime": {"edgesink"},
     "edgesink.mil": {"edgesink"},
     "edgesink.verify": {"edgesink", "edgesink.mil", "edgesink.export", "edgesink.runtime"},
-    "edgesink.evaluate": {"edgesink", "edgesink.export", "edgesink.runtime"},
+    "edgesink.memory": {"edgesink", "edgesink.runtime"},
+    "edgesink.evaluate": {"edgesink", "edgesink.export", "edgesink.runtime", "edgesink.memory"},
     "edgesink.bench": {"edgesink", "edgesink.runtime"},
     "edgesink.serve": {"edgesink", "edgesink.runtime"},
     "edgesink.cli": {
         "edgesink", "edgesink.export", "edgesink.runtime", "edgesink.verify", "edgesink.evaluate", "edgesink.bench",
         "edgesink.serve",
+        "edgesink.memory",
     },
 }  # fmt: skip
 """Room -> the other rooms that its modules may import, inside functions too. A room is a folder, without those in it

@@ -20,6 +20,8 @@ from edgesink.cli import (
     bench,
     export,
     inspect,
+    memory,
+    memory_eval,
     perplexity,
     recall,
     serve,
@@ -42,6 +44,8 @@ app = typer.Typer(
 )
 sessions_app = typer.Typer(help="Manage the conversations that `edgesink chat --session` keeps.", no_args_is_help=True)
 eval_app = typer.Typer(help="Measure a model with attention sinks on your own text.", no_args_is_help=True)
+
+memory_app = typer.Typer(help="Show, forget or export what a conversation remembers.", no_args_is_help=True)
 
 
 def main() -> None:
@@ -83,7 +87,13 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     advise.advise,
 )
 SESSION_COMMANDS: tuple[Callable[..., None], ...] = (sessions.list_, sessions.show, sessions.export, sessions.rm)
-EVAL_COMMANDS: tuple[Callable[..., None], ...] = (perplexity.ppl, timing.latency, timing.endurance, recall.recall)
+EVAL_COMMANDS: tuple[Callable[..., None], ...] = (
+    perplexity.ppl,
+    timing.latency,
+    timing.endurance,
+    recall.recall,
+    memory_eval.memory,
+)
 
 for command in COMMANDS:
     app.command()(command)
@@ -93,3 +103,6 @@ for command in SESSION_COMMANDS:
     sessions_app.command(command.__name__.rstrip("_"))(command)
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(eval_app, name="eval")
+for name, command in memory.COMMANDS.items():
+    memory_app.command(name)(command)
+app.add_typer(memory_app, name="memory")

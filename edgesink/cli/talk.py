@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +29,8 @@ from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
 from edgesink.sampling_defaults import CHAT_SAMPLING
 
+RecallWay = Literal["quoted", "pinned"]
+
 if TYPE_CHECKING:
     from edgesink.runtime.chat import Pin
 
@@ -50,6 +53,14 @@ def chat(
             help="Name of a session, or the path of its file: resume it if there is one, and save it after every turn."
         ),
     ] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="Memory file: what was said beyond the window comes back. Default: nothing comes back."),
+    ] = None,
+    recall: Annotated[
+        RecallWay,
+        typer.Option(help="With --memory: quote what comes back in the message, or put it into pinned tokens."),
+    ] = "quoted",
     sinks: Sinks = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -75,6 +86,7 @@ def chat(
     from edgesink.bundles import find_bundle
     from edgesink.cli.chat.loop import answer_once, converse
     from edgesink.cli.keeping import kept
+    from edgesink.cli.memory import open_memory
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
     from edgesink.runtime.sessions import check_session
@@ -86,7 +98,7 @@ def chat(
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     stream.drafts = drafts
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
-    talk = Chat(stream, system, sampling, _pins(pin_system, sinks))
+    talk = Chat(stream, system, sampling, _pins(pin_system, sinks), open_memory(memory, recall) if memory else None)
     if talk.unpinned and system is not None:
         say(f"(the system prompt will be forgotten like anything else: {talk.unpinned})")
     given = {name: value for name, value in (chosen | {"seed": seed, "sinks": sinks}).items() if value is not None}

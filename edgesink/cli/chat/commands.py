@@ -151,7 +151,19 @@ def _sinks(talk: Talk, number: str) -> None:
 
 
 def _memory(talk: Talk, _: str) -> None:
-    say("the memory beyond the window is not on: what is forgotten is gone. What is pinned stays (/sinks)")
+    from edgesink.cli.memory import why
+    from edgesink.memory.memory import Memory
+
+    memory = talk.chat.memory
+    if not isinstance(memory, Memory):
+        say("the memory beyond the window is not on: what is forgotten is gone. --memory FILE turns it on")
+        return
+    if memory.trouble:
+        say(memory.trouble)
+    if not memory.is_off:
+        archive = memory.archive
+        say(f"{archive.count} passages in {archive.path}, {archive.bytes / (1 << 20):.1f} MiB")
+        say(why(memory.recalled) if memory.recalled else "nothing has come back yet")
 
 
 def _quit(talk: Talk, _: str) -> None:
@@ -189,7 +201,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("/set", "[NAME VALUE]", "show how tokens are chosen; change temperature, top_k, top_p, min_p …", _set),
     Command("/stats", "", "what is held, what was forgotten, speed and memory", _stats),
     Command("/sinks", "[N]", "how many first tokens are pinned; with N begin anew with N", _sinks),
-    Command("/memory", "", "what is remembered beyond the window", _memory),
+    Command("/memory", "", "what came back from beyond the window, and why", _memory),
     Command("/quit", "", "leave (or Ctrl-D)", _quit),
 )
 OTHER_NAMES = {"/exit": "/quit", "/status": "/stats", "/?": "/help"}

@@ -1,0 +1,178 @@
+"""The commands `memory …`: look into a memory file, forget what is in it, and calibrate a model for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgesink.cli.options import Json, Model, Threads
+from edgesink.cli.output import Bar, on_terminal, print_json, say
+from edgesink.errors import BadOption
+from edgesink.models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from edgesink.memory.archive import Archive, Passage
+    from edgesink.memory.memory import Memory, Recall
+    from edgesink.memory.recalling import Way
+
+MemoryFile = Annotated[Path, typer.Argument(metavar="FILE", help="The memory that `edgesink chat --memory` wrote.")]
+
+
+def search(
+    file: MemoryFile,
+    message: Annotated[str, typer.Argument(help="What is looked for, as one would ask for it.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model of that conversation, to search by meaning too. Default: search by words only."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of passages to show at most.")] = 4,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Show what would come back for a message."""
+    from edgesink.memory.asking import ask_alone
+    from edgesink.memory.search import Asked
+    from edgesink.memory.search import search as search_in
+
+    archive = _archive(file)
+    asked, made = Asked(message), None
+    if model is not None:
+        import edgesink
+        from edgesink.bundles import find_bundle
+        from edgesink.memory import calibration
+
+        stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads)
+        made = calibration.read(stream.manifest)
+        if made is None:
+            raise BadOption(f"--model {model}", "a model that is calibrated", f"edgesink memory calibrate {model}")
+        asked = ask_alone(stream, made, message)
+    found = search_in(archive, asked, made, 0, 0, count)
+    if as_json:
+        print_json([{"score": one.score, "way": one.way, **_as_data(one.passage)} for one in found])
+        return
+    for one in found:
+        print(f"{one.score:.2f} by {one.way}  {_line(one.passage)}")
+    if not found:
+        say("nothing would come back")
+
+
+def list_(
+    file: MemoryFile,
+    count: Annotated[int, typer.Option(min=1, help="Number of passages to show, the newest last.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show the newest passages of a memory."""
+    archive = _archive(file)
+    passages = archive.newest(count)[::-1]
+    if as_json:
+        print_json({"passages": archive.count, "bytes": archive.bytes, "newest": [*map(_as_data, passages)]})
+        return
+    for passage in passages:
+        print(_line(passage))
+    say(f"({archive.count} passages, {archive.bytes / (1 << 20):.1f} MiB)")
+
+
+def forget(
+    file: MemoryFile,
+    numbers: Annotated[
+        list[int] | None,
+        typer.Argument(help="Numbers of passages, from `memory list`. Default: with --all, every one."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Forget every passage.")] = False,
+) -> None:
+    """Remove passages from a memory for good.
+
+    Their pages in the file are overwritten. Copies that the disk itself or a backup has made are out of reach.
+    """
+    if bool(numbers) == everything:
+        raise BadOption("numbers of passages and --all" if everything else "no numbers of passages", "one of the two")
+    archive = _archive(file)
+    say(f"({archive.forget_all() if everything else archive.forget(numbers or [])} passages are forgotten)")
+
+
+def export(file: MemoryFile) -> None:
+    """Print a memory as JSON, one passage a line."""
+    for passage in _archive(file).export():
+        print(json.dumps(_as_data(passage), ensure_ascii=False))
+
+
+def calibrate(model: Model = DEFAULT_MODEL, threads: Threads = None, as_json: Json = False) -> None:
+    """Find out how a model's own values tell what belongs together.
+
+    Takes some minutes once. Then a memory finds what was said in other words than those of a question. The result is
+    kept in the cache; without it a memory searches by words only.
+    """
+    import edgesink
+    from edgesink.bundles import find_bundle
+    from edgesink.memory import calibration
+    from edgesink.memory.calibrate import calibrate as measure
+
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads)
+    with Bar("message") as bar:
+        made = measure(stream, lambda done, whole: bar.show("calibrate", done, whole))
+    goal = calibration.place_of(stream.manifest)
+    calibration.write(made, goal)
+    if as_json:
+        print_json({"file": str(goal), **dataclasses.asdict(made.numbers)})
+        return
+    print(f"layer     {made.numbers.layer}")
+    print(f"found     {made.numbers.found:.0%} of the paraphrased questions find their note first among 200 passages")
+    print(f"passed    {made.numbers.passed:.0%} of them are found and taken for questions about what was told")
+    say(f"(kept in {goal})")
+
+
+COMMANDS = {"search": search, "list": list_, "forget": forget, "export": export, "calibrate": calibrate}
+
+
+def open_memory(path: Path, way: Way) -> Memory:
+    """The memory of a conversation at a terminal: what comes back is shown before the answer."""
+    from edgesink.memory.memory import Memory
+
+    memory = Memory(path, way, on_recall=lambda recall: say(f"({recall_words(recall)})"))
+    if memory.trouble:
+        say(f"({memory.trouble})")
+    return memory
+
+
+def recall_words(recall: Recall) -> str:
+    """What came back, in one line."""
+    said = [f"“{_short(one.passage.text)}”" for one in recall.found] + [f"“{_short(p.text)}”" for p in recall.wishes]
+    return f"remembered, {recall.way}: {', '.join(said)}"
+
+
+def why(recall: Recall) -> str:
+    """What came back and why, a line for each passage."""
+    lines = [
+        f"{one.score:.2f} by {one.way}  {_line(one.passage)}" for one in recall.found
+    ] + [f"standing instruction  {_line(passage)}" for passage in recall.wishes]  # fmt: skip
+    lines.append(f"{recall.way}; searched in {recall.search_ms:.0f} ms, brought back in {recall.bring_ms:.0f} ms")
+    return "\n".join(lines)
+
+
+def _archive(file: Path) -> Archive:
+    from edgesink.memory.archive import Archive
+
+    return Archive(file, make=False)
+
+
+def _line(passage: Passage) -> str:
+    when = datetime.fromtimestamp(passage.said).strftime("%Y-%m-%d %H:%M")
+    wish = ", from now on" if passage.standing else ""
+    return f"{passage.id:>6}  {when}  {passage.role}{wish}: {' '.join(passage.text.split())}"
+
+
+def _short(text: str, most: int = 60) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _as_data(passage: Passage) -> dict[str, object]:
+    when = datetime.fromtimestamp(passage.said).astimezone().isoformat(timespec="seconds")
+    return {
+        "id": passage.id, "role": passage.role, "said": when, "standing": passage.standing, "text": passage.text,
+    }  # fmt: skip

@@ -1,0 +1,131 @@
+"""How meanings are compared with one model: the layer whose value rows are read, their scale, and two thresholds.
+
+Owns the file of it, in the cache, named by the bundle's fingerprint; and how rows become vectors. `calibrate` measures
+what stands in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from edgesink.errors import BadMemory
+from edgesink.files import atomic_write, place_errors
+from edgesink.manifest import Manifest
+from edgesink.paths import cache_folder
+
+FORMAT = "1"
+FULL = 127  # an int8 vector's largest component, by size
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a calibration says in single numbers."""
+
+    layer: int  # whose value rows are compared
+    gate_layer: int  # whose value rows say whether a message asks for something that was told
+    asks: float  # least of the gate's first number: not small talk, and no question about the world
+    is_question: float  # least of its second: not something that is being told
+    least: float  # 0 … 1, least likeness of a passage to a question
+    found: float  # share of paraphrased questions whose note came first, on the notes that it was made with
+    passed: float  # share of them that both thresholds let through
+
+    def __post_init__(self) -> None:
+        if self.layer < 0 or self.gate_layer < 0 or not all(map(math.isfinite, asdict(self).values())):
+            raise ValueError(f"impossible numbers {self}")
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How meanings are compared. d is K D, the width of a value row."""
+
+    name: str  # changes with the vectors that it makes
+    numbers: Numbers
+    mean: np.ndarray  # float32 [d], of value rows of `layer`
+    scale: np.ndarray  # float32 [d], 1 / their standard deviation
+    centres: np.ndarray  # float32 [cells, d], of length 1
+    gate_mean: np.ndarray  # float32 [d], of value rows of `gate_layer`
+    gate: np.ndarray  # float32 [2, d], directions
+    gate_offset: np.ndarray  # float32 [2]
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Value rows of `layer` [n, d] as vectors of length 1."""
+        return normalised((rows - self.mean) * self.scale)
+
+    def packed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Value rows as they are kept: int8 [n, d], and the cells that they are in, uint16 [m], each once."""
+        vectors = self.vectors(rows)
+        cells = np.unique((vectors @ self.centres.T).argmax(axis=1)).astype(np.uint16)
+        largest = np.abs(vectors).max(axis=1, keepdims=True)
+        return np.round(vectors * (FULL / np.maximum(largest, 1e-9))).astype(np.int8), cells
+
+    def wants(self, rows: np.ndarray) -> np.ndarray:
+        """What the gate says of a message by its value rows of `gate_layer` [n, d]: float32 [2]."""
+        return self.gate @ (rows.mean(axis=0) - self.gate_mean) + self.gate_offset
+
+    def lets_through(self, rows: np.ndarray) -> bool:
+        """Whether a message asks for something that was told."""
+        asks, is_question = self.wants(rows)
+        return bool(asks >= self.numbers.asks and is_question >= self.numbers.is_question)
+
+
+def normalised(vectors: np.ndarray) -> np.ndarray:
+    """Of length 1 along the last axis."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+
+
+def place_of(manifest: Manifest) -> Path:
+    """Where the calibration of a bundle is kept."""
+    return cache_folder("memory") / f"{manifest.fingerprint[:32]}.safetensors"
+
+
+ARRAYS = [field.name for field in fields(Calibration) if field.name not in ("name", "numbers")]
+
+
+def write(calibration: Calibration, path: Path) -> None:
+    """Write a calibration, whole or not at all."""
+    header = {"edgesink_memory": FORMAT, "name": calibration.name, "numbers": json.dumps(asdict(calibration.numbers))}
+    with place_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as aside:
+        save_file({name: np.ascontiguousarray(getattr(calibration, name)) for name in ARRAYS}, aside, header)
+
+
+def read(manifest: Manifest) -> Calibration | None:
+    """That of a bundle; None if there is none yet. BadMemory if it is damaged, or of another version."""
+    path = place_of(manifest)
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            if set(header) != {"edgesink_memory", "name", "numbers"} or header["edgesink_memory"] != FORMAT:
+                raise ValueError("it is of another version")
+            arrays = {name: file.get_tensor(name).astype(np.float32) for name in ARRAYS}
+            numbers = Numbers(**json.loads(header["numbers"]))
+        made = Calibration(header["name"], numbers, **arrays)
+        _check(made, manifest)
+        return made
+    except (SafetensorError, ValueError, TypeError, OSError) as error:
+        raise BadMemory(f"{path} cannot be used ({error})", "", "run `edgesink memory calibrate` again") from None
+
+
+def _check(made: Calibration, manifest: Manifest) -> None:
+    """ValueError unless all arrays are of one width, and finite."""
+    d = len(made.mean)
+    shapes = {"mean": (d,), "scale": (d,), "gate": (2, len(made.gate_mean)), "gate_offset": (2,)}
+    for name, shape in shapes.items():
+        if getattr(made, name).shape != shape:
+            raise ValueError(f"{name} has shape {getattr(made, name).shape}, not {shape}")
+    if made.centres.ndim != 2 or made.centres.shape[1] != d or not 0 < len(made.centres) < 2**16:
+        raise ValueError(f"centres of shape {made.centres.shape}")
+    if not all(np.isfinite(getattr(made, name)).all() for name in ARRAYS):
+        raise ValueError("numbers that are not finite")
+    if max(made.numbers.layer, made.numbers.gate_layer) * 2 >= len(manifest.states):
+        raise ValueError(f"layer {made.numbers.layer} of {len(manifest.states) // 2}")

@@ -1,0 +1,312 @@
+"""A memory of a conversation beyond its window: what is told is kept, and what belongs to a message comes back.
+
+Owns the order of things around an answer, and that no trouble with the archive ends a conversation. What is kept is
+`archive`'s, what is found is `search`'s, and how it comes back is `recalling`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from edgesink.errors import BadMemory, BadOption, EdgesinkError
+from edgesink.memory import archive_file, calibration
+from edgesink.memory.archive import MOST_BYTES, Archive, NewPassage, Passage, Role
+from edgesink.memory.asking import ask
+from edgesink.memory.calibration import Calibration
+from edgesink.memory.passages import cut
+from edgesink.memory.recalling import BUDGET, PinnedFor, Way, pinned_ids, quotation
+from edgesink.memory.search import Asked, Found, search
+from edgesink.memory.spoken import Spoken
+from edgesink.memory.standing import is_standing
+from edgesink.runtime.chat import Chat
+from edgesink.runtime.session import Stream
+from edgesink.runtime.transcript import Turn
+
+T = TypeVar("T")
+
+RESERVE = 128  # pinned rows for what is brought back, where a bundle can pin so many
+FEWEST_ROWS = 32  # with fewer nothing is brought back in pinned rows
+QUOTED = 3  # passages that are quoted at most
+PINNED = 1  # passages that are pinned at most
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What came back for one message, and why."""
+
+    message: str
+    found: tuple[Found, ...]
+    wishes: tuple[Passage, ...]  # standing instructions that came along
+    way: Way | Literal["none"]
+    search_ms: float
+    bring_ms: float
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a message stands in the stream, what is quoted in it included."""
+
+    start: int
+    ids: tuple[int, ...]
+
+
+class Memory:
+    """What a conversation remembers beyond its window, in a file.
+
+    Args:
+        path: of the archive, made if there is none. A damaged one is set aside and a new one is made.
+        way: how passages come back. "pinned" keeps up to 128 pinned rows of a new stream for it, and quotes where the
+            bundle cannot pin so many, or the stream began without.
+        most_bytes: how large the archive may grow.
+        budget: tokens of a message that quotations may take.
+        compare: how meanings are compared: "cached", with the calibration of `edgesink memory calibrate` if there is
+            one; a calibration; or None, by words only.
+        on_recall: called with what came back for a message, before it is answered, if anything did.
+
+    Attributes:
+        recalled: the last thing that came back; None before.
+        is_off: whether it does nothing any more, because something went wrong.
+        trouble: what went wrong, or what became of a damaged file; "" if all is well.
+    Raises:
+        BadMemory: the file is of another program or a later version.
+        BadPlace: it cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        way: Way = "quoted",
+        *,
+        most_bytes: int = MOST_BYTES,
+        budget: int = BUDGET,
+        compare: Calibration | Literal["cached"] | None = "cached",
+        on_recall: Callable[[Recall], object] | None = None,
+    ) -> None:
+        if way not in ("quoted", "pinned"):
+            raise BadOption(f"a memory that brings back {way!r}", "'quoted' or 'pinned'")
+        self.way, self.on_recall, self.budget = way, on_recall, budget
+        self.trouble, self.is_off = "", False
+        self.archive = self._open(Path(path), most_bytes)
+        self.recalled: Recall | None = None
+        self._compare = compare
+        self._calibration: Calibration | None = None
+        self._chat: Chat | None = None
+        self._stream = 0  # its number in the archive; 0: none yet
+        self._first: tuple[int, ...] = ()  # ids that its pinned rows always begin with
+        self._own_sinks = self._reserved = 0  # pinned rows without those for what is brought back, and with them
+        self._reached = 0  # position behind what was remembered last
+        self._place: _Place | None = None
+        self._pinned: PinnedFor | None = None
+        self._shown: dict[int, int] = {}  # passages that were quoted, and where
+
+    def _open(self, path: Path, most_bytes: int) -> Archive:
+        try:
+            return Archive(path, most_bytes)
+        except BadMemory as error:
+            if "damaged" not in error.found:
+                raise
+            aside = archive_file.set_aside(path)
+            self.trouble = f"{error.found}; it is now {aside.name}, and a new memory was begun"
+            return Archive(path, most_bytes)
+
+    def close(self) -> None:
+        """Leave one whole file behind; the memory does nothing any more."""
+        self._put_back()
+        self.archive.close()
+
+    # ---- what a conversation asks (`runtime.chat.Memory`)
+
+    @contextmanager
+    def around(self, chat: Chat, message: str) -> Iterator[str]:
+        """See `runtime.chat.Memory`."""
+        try:
+            yield self._guarded(lambda: self._prepare(chat, message), message)
+        finally:
+            self._put_back()
+
+    def remember(self, turns: tuple[Turn, ...]) -> None:
+        """See `runtime.chat.Memory`."""
+        self._put_back()
+        self._guarded(lambda: self._keep_turns(turns), None)
+
+    def take_back(self, position: int) -> None:
+        """See `runtime.chat.Memory`."""
+        self._guarded(lambda: self._cut(position), None)
+
+    # ---- before an answer
+
+    def _prepare(self, chat: Chat, message: str) -> str:
+        """The message as it is to be fed; what was found stands in it, or in the pinned rows."""
+        self._attach(chat)
+        written = self._bring_back(chat, message)
+        unfed = chat.next_turn(written)
+        ids = unfed.turn[unfed.before : unfed.before + unfed.message_size]
+        self._place = _Place(unfed.message_start, ids)
+        if not self._stream:
+            self._first = (*chat.stream.manifest.prefix, *unfed.turn)[: self._own_sinks]
+            self._stream = self.archive.begin_stream(chat.stream.manifest.fingerprint, self._first)
+        return written
+
+    def _attach(self, chat: Chat) -> None:
+        """Know the stream that is talked in: a new one, one that is taken up again, or the same as before."""
+        stream, manifest = chat.stream, chat.stream.manifest
+        if self._chat is not chat:
+            self._chat, self._stream, self._pinned = chat, 0, PinnedFor(stream)
+            compare = calibration.read(manifest) if self._compare == "cached" else self._compare
+            self._calibration = compare or None
+        if stream.position == 0:
+            self._stream = 0
+            self._shown.clear()
+            self._reserve(stream)
+        elif not self._stream or stream.position < self._reached:
+            self._stream, self._first = self.archive.resume_stream(manifest.fingerprint, stream.position)
+            self._shown.clear()
+        self._reached = stream.position
+
+    def _reserve(self, stream: Stream) -> None:
+        """Rows for what is brought back, behind those that are pinned anyway."""
+        if stream.sinks != self._reserved:
+            self._own_sinks = stream.sinks
+        goal = min(self._own_sinks + RESERVE, stream.manifest.stream.max_sinks)
+        self._reserved = goal if self.way == "pinned" and goal >= self._own_sinks + FEWEST_ROWS else self._own_sinks
+        if stream.sinks != self._reserved:
+            stream.reset(sinks=self._reserved)
+
+    def _bring_back(self, chat: Chat, message: str) -> str:
+        """Look for what belongs to a message, and bring it back; the message as it is to be fed."""
+        began, stream = time.perf_counter(), chat.stream
+        seen_from = max(0, chat.next_turn(message).end - stream.window)
+        made = self._calibration
+        asked = ask(stream, made, message, chat.next_turn(message)) if made else Asked(message)
+        can_pin = self._can_pin(stream)
+        found = search(self.archive, asked, self._calibration, self._stream, seen_from, PINNED if can_pin else QUOTED)
+        wishes = [one for one in self.archive.standing() if one.stream != self._stream or (one.first or -1) < seen_from]
+        is_shown = lambda one: self._shown.get(one.id, -1) >= seen_from  # noqa: E731
+        found = [one for one in found if not one.passage.standing and not is_shown(one.passage)]
+        searched = time.perf_counter()
+        way: Way | Literal["none"] = "none"
+        written = message
+        if can_pin and (found or wishes):
+            passages = [one.passage for one in found]
+            ids = pinned_ids(stream.tokenizer, self._first, wishes, passages, stream.sinks)
+            if ids is not None and self._pinned is not None:
+                self._pinned.pin(ids)
+                way = "pinned"
+        wishes = [one for one in wishes if not is_shown(one)]
+        if way == "none" and (found or wishes):
+            written = self._quoted(chat, message, wishes, [one.passage for one in found])
+            way = "none" if written == message else "quoted"
+        if way != "none":
+            ended = time.perf_counter()
+            self.recalled = Recall(
+                message, tuple(found), tuple(wishes), way, 1000 * (searched - began), 1000 * (ended - searched)
+            )
+            if self.on_recall is not None:
+                self.on_recall(self.recalled)
+        return written
+
+    @contextmanager
+    def pinned_for(self, chat: Chat, passages: list[Passage]) -> Iterator[None]:
+        """Some passages in the pinned rows while this is entered; BadOption where they cannot be."""
+        self._attach(chat)
+        ids = pinned_ids(chat.stream.tokenizer, self._first, [], passages, chat.stream.sinks)
+        if not self._can_pin(chat.stream) or ids is None or self._pinned is None:
+            raise BadOption("a memory in pinned rows", 'a stream that began with rows for it, and a way "pinned"')
+        self._pinned.pin(ids)
+        try:
+            yield
+        finally:
+            self._put_back()
+
+    def _quoted(self, chat: Chat, message: str, wishes: list[Passage], found: list[Passage]) -> str:
+        """The message behind quotations; as it is where the model's turns cannot hold them."""
+        quote = quotation(chat.stream.tokenizer, wishes, found, self.budget)
+        written = f"{quote}\n\n{message}" if quote else message
+        try:
+            chat.next_turn(written)
+        except BadOption:
+            return message
+        self._shown.update((one.id, chat.stream.position) for one in (*wishes, *found) if quote)
+        return written
+
+    def _can_pin(self, stream: Stream) -> bool:
+        room = stream.sinks - len(self._first)
+        return bool(self.way == "pinned" and self._stream and room >= FEWEST_ROWS and stream.position >= stream.sinks)
+
+    # ---- after it
+
+    def _keep_turns(self, turns: tuple[Turn, ...]) -> None:
+        place, self._place = self._place, None
+        if place is None or self._chat is None or not self._stream:
+            return
+        tokenizer = self._chat.stream.tokenizer
+        for turn in turns:
+            if turn.role == "user":
+                self._keep("user", turn.text, Spoken.of(tokenizer, place.ids), place.start)
+            elif turn.role == "assistant" and turn.text.strip():
+                self._keep("assistant", turn.text, Spoken.of(tokenizer, tokenizer.encode(turn.text)), turn.start)
+        self._reached = self._chat.stream.position
+
+    def _keep(self, role: Role, text: str, spoken: Spoken, start: int) -> None:
+        """Cut a turn into passages and keep them; `spoken` are its tokens, the first of them at `start`."""
+        text = text.strip()
+        begin = spoken.text.rfind(text)  # behind quotations, which were kept when they were said
+        skipped = spoken.token_of(begin) if begin >= 0 else 0
+        if begin < 0:
+            begin, text = 0, spoken.text
+        ends = [end - begin for end in spoken.ends[skipped:]]
+        passages = []
+        for piece in cut(text, ends):
+            said = text[piece.start : piece.end]
+            first, last = skipped + piece.first, skipped + piece.last
+            tokens, codes = self._vectors(spoken, start, first, last)
+            wish = role == "user" and is_standing(said)
+            passages.append(NewPassage(start + first, start + last, said, wish, tokens, codes))
+        if passages:
+            self.archive.add(self._stream, role, passages, self._calibration.name if self._calibration else "")
+
+    def _vectors(
+        self, spoken: Spoken, start: int, first: int, last: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Those of the tokens that matter; none where the stream does not hold their rows any more, or not yet."""
+        assert self._chat is not None
+        stream = self._chat.stream
+        last = min(last, stream.position - start)
+        matters = np.array([bool(word) for word in spoken.words()[first:last]], bool)
+        if self._calibration is None or not matters.any():
+            return None, None
+        try:
+            rows = stream.values(self._calibration.numbers.layer, start + first, start + last)
+        except BadOption:  # a turn longer than the window
+            return None, None
+        return self._calibration.packed(rows[matters])
+
+    def _cut(self, position: int) -> None:
+        if self._stream:
+            self.archive.cut_stream(self._stream, position, keep=False)
+            self._reached = position
+            self._shown = {id_: place for id_, place in self._shown.items() if place < position}
+
+    # ---- trouble
+
+    def _guarded(self, work: Callable[[], T], otherwise: T) -> T:
+        """What goes wrong with the memory ends the memory, and not the conversation."""
+        if self.is_off:
+            return otherwise
+        try:
+            return work()
+        except EdgesinkError as error:
+            self._put_back()
+            self.is_off, self.trouble = True, f"the memory is off: {error}"
+            return otherwise
+
+    def _put_back(self) -> None:
+        if self._pinned is not None:
+            self._pinned.put_back()

@@ -1,0 +1,123 @@
+"""What of all that was said belongs to a message: by its words if they are rare ones, else by what it means.
+
+Owns the choice: words speak only where the best passage holds most of what is rare in the message; meanings only where
+the gate of the calibration takes the message for one that asks; of passages about the same thing the newest is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edgesink.memory.archive import Archive, Passage
+from edgesink.memory.calibration import Calibration
+from edgesink.memory.likeness import search_likeness
+from edgesink.memory.spoken import Spoken, weights_of
+from edgesink.memory.words import Hit, content_words, search_words, weights
+
+Way = Literal["words", "meaning"]
+
+HELD = 0.6  # of what is rare in a message, that the best passage must hold for words to speak
+CLOSE = 0.85  # of the best score: a newer passage about the same thing takes its place
+SAME = 0.5  # of the words of the shorter of two passages, that both must have to be about the same thing
+ASSISTANT = 0.8  # what a score counts if the model said it
+WIDE = 12  # passages that are looked at
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A message, and what the stream made of it."""
+
+    text: str
+    spoken: Spoken | None = None  # its last tokens
+    rows: np.ndarray | None = None  # float32 [n, d], their value rows of the calibration's layer
+    gate_rows: np.ndarray | None = None  # float32 [n, d], of its gate's layer
+
+
+@dataclass(frozen=True)
+class Found:
+    """A passage that belongs to a message."""
+
+    passage: Passage
+    score: float  # 0 … 1
+    way: Way
+
+
+def search(
+    archive: Archive,
+    asked: Asked,
+    calibration: Calibration | None,
+    stream: int,
+    seen_from: int,
+    count: int,
+) -> list[Found]:
+    """The passages that belong to a message, the best first; none if none does.
+
+    Args:
+        archive: where.
+        asked: the message.
+        calibration: of the model; None searches by words only.
+        stream: that is talked in.
+        seen_from: position from which on it still sees its tokens: what is there is not looked for.
+        count: most that are wanted.
+    """
+    with archive.reading() as connection:
+        query = "SELECT id FROM passage WHERE stream = ? AND first >= ?"
+        hidden = frozenset(id_ for (id_,) in connection.execute(query, (stream, seen_from)))
+        rarity = weights(connection, content_words(asked.text))
+        by_words = search_words(connection, rarity, hidden, WIDE)
+    found = _told(archive, by_words, "words")
+    if found and found[0].score >= HELD:
+        return _newest_first([one for one in found if one.score >= HELD])[:count]
+    if calibration is None or asked.spoken is None or asked.rows is None or asked.gate_rows is None:
+        return []
+    if not calibration.lets_through(asked.gate_rows):
+        return []
+    seen = np.fromiter(hidden, np.int64, len(hidden))
+    with archive.reading() as connection:
+        by_meaning = search_likeness(
+            connection, calibration, calibration.vectors(asked.rows), weights_of(asked.spoken.words(), rarity),
+            lambda passages: ~np.isin(passages, seen), WIDE,
+        )  # fmt: skip
+    found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= calibration.numbers.least]
+    return _newest_first(found)[:count]
+
+
+def _told(archive: Archive, hits: Sequence[Hit], way: Way) -> list[Found]:
+    """The passages found, but those that only ask; what the model said counts less."""
+    passages = archive.get([hit.passage for hit in hits])
+    found = [
+        Found(passage, hit.score * (ASSISTANT if passage.role == "assistant" else 1), way)
+        for hit in hits
+        if (passage := passages.get(hit.passage)) is not None and not is_question(passage.text)
+    ]
+    return sorted(found, key=lambda one: (-one.score, -one.passage.id))
+
+
+def is_question(text: str) -> bool:
+    """Whether a passage tells nothing: its sentences all ask."""
+    return text.rstrip("\"'”’)» \n").endswith(("?", "？")) and not any(mark in text[:-1] for mark in (". ", "! ", "。"))
+
+
+def _newest_first(found: list[Found]) -> list[Found]:
+    """In the place of each passage the newest about the same thing that fits nearly as well; those it replaces last."""
+    chosen: list[Found] = []
+    older: list[Found] = []
+    waiting = list(found)
+    while waiting:
+        best = waiting.pop(0)
+        rivals = [one for one in waiting if one.score >= CLOSE * best.score and _same(best.passage, one.passage)]
+        newest = max([best, *rivals], key=lambda one: one.passage.id)
+        waiting = [one for one in waiting if one not in rivals]
+        chosen.append(newest)
+        older += [one for one in [best, *rivals] if one is not newest]
+    return chosen + older
+
+
+def _same(one: Passage, other: Passage) -> bool:
+    """Whether two passages of one speaker are about the same thing: they share most of their words."""
+    mine, theirs = ({word[:6] for word in content_words(passage.text)} for passage in (one, other))
+    return one.role == other.role and len(mine & theirs) >= max(1, SAME * min(len(mine), len(theirs)))

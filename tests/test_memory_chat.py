@@ -1,0 +1,247 @@
+"""A conversation with a memory: the evicted comes back, pinned rows are put back, and trouble ends the memory only."""
+
+import numpy as np
+import pytest
+
+import edgesink
+from edgesink import load
+from edgesink.errors import BadMemory, BadOption
+from edgesink.memory.calibration import Calibration, Numbers
+from edgesink.memory.memory import Memory
+from edgesink.spec import StreamSpec
+
+SPEC = StreamSpec(sinks=4, window=600, max_sinks=164, chunk=32)  # tokens of the toy are bytes
+SHED = "The code of the garden shed is 4471."
+
+
+@pytest.fixture(scope="module")
+def bundle(toy, tmp_path_factory):
+    return toy.bundle(tmp_path_factory.mktemp("memory") / "bundle", SPEC)
+
+
+@pytest.fixture
+def talk(bundle, tmp_path):
+    """talk(way, **options) -> a new conversation with a memory; pin none, for a toy's turns begin at once."""
+
+    def make(way="quoted", name="talk.memory", **options):
+        memory = Memory(tmp_path / name, way, **options)
+        return edgesink.Chat(load(bundle), pin="none", memory=memory), memory
+
+    return make
+
+
+def said(chat, message, tokens=3):
+    return "".join(token.text for token in chat.answer(message, tokens))
+
+
+def small_talk(chat, messages=12):
+    """Enough of it that what was said before is evicted."""
+    for number in range(messages):
+        said(chat, f"Sentence {number} is about the weather, which was pleasant and mild today.", 0)
+
+
+def fed(chat, message):
+    """The text that is fed for a message."""
+    with chat.memory.around(chat, message) as written:
+        return written
+
+
+def test_what_is_still_seen_is_not_brought_back(talk):
+    chat, memory = talk()
+    said(chat, SHED)
+    assert fed(chat, "What is the code of the garden shed?") == "What is the code of the garden shed?"
+    assert memory.recalled is None
+
+
+def test_what_was_evicted_comes_back_as_a_quotation_which_is_not_kept_again(talk):
+    chat, memory = talk()
+    said(chat, SHED)
+    small_talk(chat)
+    question = "What is the code of the garden shed?"
+    assert fed(chat, question) == f"Earlier I told you: “{SHED}”\n\n{question}"
+    said(chat, question)
+    assert chat.turns[-2].text == question, "the transcript has what was said, without the quotation"
+    assert [one.passage.text for one in memory.recalled.found] == [SHED]
+    assert memory.recalled.way == "quoted"
+    assert [p.text for p in memory.archive.export() if "4471" in p.text and p.role == "user"] == [SHED]
+    assert fed(chat, question) == question, "the quotation is still seen"
+
+
+def test_passages_stand_where_the_stream_has_their_tokens(talk):
+    chat, memory = talk()
+    text = "Anna lives in Oslo. " * 10
+    said(chat, text, 0)
+    for passage in memory.archive.export():
+        assert passage.text in text
+    first = memory.archive.get([1])[1]
+    assert first.first == len("<begin>user: ") - len("<begin>") + 1, "one control token, and letters"
+    assert first.last - first.first == len(first.text)
+
+
+def test_pinned_rows_are_others_for_one_answer_and_then_as_they_were(talk):
+    chat, memory = talk("pinned")
+    said(chat, SHED)
+    assert chat.stream.sinks == 4 + 128
+    small_talk(chat)
+    before = chat.stream.pinned_rows().rows
+    seen = []
+    for _ in chat.answer("What is the code of the garden shed?", 3):
+        seen.append(chat.stream.pinned_rows().rows)
+    after = chat.stream.pinned_rows().rows
+    assert memory.recalled.way == "pinned"
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+    changed = [name for name in before if not np.array_equal(seen[0][name][:, :, 4:], before[name][:, :, 4:])]
+    assert changed == list(before)
+    first_layer = [name for name in before if name.endswith("_0")]
+    assert all(np.array_equal(seen[0][name][:, :, :4], before[name][:, :, :4]) for name in first_layer)
+
+
+@pytest.mark.parametrize("how", ["another message", "saved in the middle", "taken back"])
+def test_they_are_put_back_however_an_answer_ends(talk, tmp_path, how):
+    chat, _ = talk("pinned")
+    said(chat, SHED)
+    small_talk(chat)
+    before = chat.stream.pinned_rows().rows
+    answer = chat.answer("What is the code of the garden shed?", 9)
+    next(answer)
+    assert not all(np.array_equal(array, before[name]) for name, array in chat.stream.pinned_rows().rows.items())
+    if how == "another message":
+        said(chat, "Fine weather, is it not, and the sun is out?", 1)
+    elif how == "saved in the middle":
+        chat.save(tmp_path / "saved")
+    else:
+        chat.undo()
+    assert all(np.array_equal(array, before[name]) for name, array in chat.stream.pinned_rows().rows.items())
+
+
+def test_a_bundle_that_cannot_pin_enough_quotes(toy, tmp_path):
+    bundle = toy.bundle(tmp_path / "bundle", StreamSpec(4, 600, 8, 32))
+    memory = Memory(tmp_path / "talk.memory", "pinned")
+    chat = edgesink.Chat(load(bundle), pin="none", memory=memory)
+    said(chat, SHED)
+    assert chat.stream.sinks == 4
+    small_talk(chat)
+    said(chat, "What is the code of the garden shed?")
+    assert memory.recalled.way == "quoted"
+
+
+def fake_calibration(chat, passes=True, layer=1):
+    """One that lets everything through, or nothing; the toy's values mean nothing but tell letters apart."""
+    d = 32
+    numbers = Numbers(layer, 0, *((-9.0, -9.0) if passes else (9.0, 9.0)), -1.0, 0.5, 0.5)
+    centres = np.random.default_rng(0).normal(size=(16, d)).astype(np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    zeros, ones = np.zeros(d, np.float32), np.ones(d, np.float32)
+    return Calibration(
+        "toy", numbers, zeros, ones, centres, zeros, np.zeros((2, d), np.float32), np.zeros(2, np.float32)
+    )
+
+
+def test_looking_for_meanings_leaves_the_stream_as_it_was(talk, bundle):
+    plain = edgesink.Chat(load(bundle), pin="none")
+    chat, memory = talk(compare=fake_calibration(plain, passes=False))
+    for message in ["Hello there.", SHED, *(f"Sentence {i} about the weather of today." for i in range(30))]:
+        assert said(chat, message, 5) == said(plain, message, 5)
+    assert chat.stream.position == plain.stream.position
+    assert np.array_equal(chat.stream.step(7), plain.stream.step(7))
+    assert memory.trouble == ""
+    with memory.archive.reading() as connection:
+        passages, vectors = (
+            connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("passage", "vectors")
+        )
+    assert 0 < vectors <= passages
+
+
+def test_the_same_words_have_the_same_values_and_are_found_by_them(talk):
+    chat, memory = talk(compare=fake_calibration(None, layer=0))
+    said(chat, "Zanzibar xylophone quartz.", 0)
+    small_talk(chat)
+    recalled = []
+    memory.on_recall = recalled.append
+    fed(chat, "Zanzibarxylophonequartz?")  # no word of the archive: found by the values of its letters
+    assert [(one.passage.text, one.way) for one in recalled[0].found[:1]] == [("Zanzibar xylophone quartz.", "meaning")]
+
+
+def test_a_newer_telling_takes_the_place_of_an_older(talk):
+    chat, memory = talk()
+    said(chat, "My cousin Ilse lives in Bergen.", 0)
+    small_talk(chat, 6)
+    said(chat, "My cousin Ilse lives in Porto by now.", 0)
+    small_talk(chat)
+    fed(chat, "Where does my cousin Ilse live?")
+    assert [one.passage.text for one in memory.recalled.found] == [
+        "My cousin Ilse lives in Porto by now.", "My cousin Ilse lives in Bergen.",
+    ]  # fmt: skip
+    written = fed(talk("quoted", "talk.memory")[0], "Where does my cousin Ilse live?")
+    assert written.index("Bergen") < written.index("Porto"), "in the order in which it was told"
+
+
+def test_questions_that_were_asked_before_are_not_brought_back(talk):
+    chat, memory = talk()
+    said(chat, "What is the code of the garden shed?", 0)
+    small_talk(chat)
+    fed(chat, "What is the code of the garden shed?")
+    assert memory.recalled is None
+
+
+def test_a_standing_instruction_comes_back_whatever_is_talked_about(talk):
+    chat, memory = talk()
+    said(chat, "From now on, answer in Latin.", 0)
+    assert fed(chat, "Hello again.") == "Hello again.", "it is still seen"
+    small_talk(chat)
+    assert fed(chat, "Hello again.") == "What I want from now on: “From now on, answer in Latin.”\n\nHello again."
+    assert [p.text for p in memory.recalled.wishes] == ["From now on, answer in Latin."]
+    memory.archive.forget([memory.recalled.wishes[0].id])
+    small_talk(chat)
+    assert fed(chat, "Hello again.") == "Hello again."
+
+
+def test_told_in_one_session_and_asked_in_the_next(talk, tmp_path):
+    chat, memory = talk()
+    said(chat, SHED)
+    chat.save(tmp_path / "monday")
+    said(chat, "Lost with the process: the attic has mice.")  # said after the session was saved
+    memory.close()
+    chat, memory = talk()
+    chat.restore(tmp_path / "monday")
+    question = "Does the attic have mice?"
+    assert "the attic has mice" in fed(chat, question)
+    assert fed(chat, "What is the code of the garden shed?") == "What is the code of the garden shed?", "still seen"
+    memory.close()
+    chat, memory = talk()  # a new conversation with the same memory
+    assert SHED in fed(chat, "What is the code of the garden shed?")
+
+
+def test_what_is_taken_back_is_not_remembered(talk):
+    chat, memory = talk()
+    said(chat, "Hello.")
+    said(chat, SHED)
+    chat.undo()
+    assert [p.text for p in memory.archive.export() if p.role == "user"] == ["Hello."]
+
+
+def test_trouble_with_the_archive_ends_the_memory_and_not_the_conversation(talk, bundle):
+    chat, memory = talk("pinned")
+    said(chat, SHED)
+    memory.archive.close()
+    plain = edgesink.Chat(load(bundle, sinks=132), pin="none")
+    said(plain, SHED)
+    assert said(chat, "Hello.", 5) == said(plain, "Hello.", 5)
+    assert memory.is_off
+    assert "the memory is off" in memory.trouble
+    assert said(chat, "Hello again.", 5) == said(plain, "Hello again.", 5)
+
+
+def test_a_damaged_file_is_set_aside_and_a_new_memory_begins(tmp_path):
+    path = tmp_path / "talk.memory"
+    path.write_bytes(b"not a database" * 100)
+    memory = Memory(path)
+    assert "talk.memory.damaged-1" in memory.trouble
+    assert not memory.is_off
+    assert memory.archive.count == 0
+    path.with_name("other").write_bytes(b"SQLite format 3\0")
+    with pytest.raises(BadOption, match="'quoted' or 'pinned'"):
+        Memory(tmp_path / "x", "shouted")
+    memory.close()
+    with pytest.raises(BadMemory):
+        memory.archive.count  # noqa: B018
