@@ -14,9 +14,10 @@ from edgesink.errors import BadOption
 from edgesink.export.checkpoint import open_checkpoint
 from edgesink.manifest import Manifest
 from sinktoken.__main__ import TEXTS, app
+from sinktoken.comparing import named_folders
 from sinktoken.hiding import perplexity_without
 from sinktoken.looking import favourite, pieces, shares
-from sinktoken.measuring import perplexities
+from sinktoken.measuring import RESULT, Result, perplexities
 from sinktoken.report import read_looks
 from sinktoken.settings import KINDS, Recipe, Run, Size, runs
 from sinktoken.texts import NO_LABEL, SINK_ID, Samples, Texts, encode, make_tokenizer, opening_id
@@ -213,3 +214,24 @@ def test_the_report_measures_every_model_once(study, tmp_path):
     again = CliRunner().invoke(app, ["report", *options, "--figures", str(tmp_path)])
     assert again.stdout == first.stdout
     assert not (study / "vanilla-0" / "bundle").exists(), "what was measured is kept"
+
+
+def test_models_of_several_settings_are_compared(study, tmp_path):
+    model = study / "sink-token-0"
+    options = ["--capacity", "48", "--tokens", "120", "--figure", str(tmp_path / "settings.png")]
+    found = CliRunner().invoke(app, ["compare", f"as it is={model}", f"twice={model}", *options])
+    assert found.exit_code == 0, found.output
+    rows = [line.split(" | ") for line in found.stdout.splitlines() if line.startswith(("| as it is", "| twice"))]
+    assert [row[:3] for row in rows] == [["| as it is", "2 x 1", "4"], ["| twice", "2 x 1", "4"]]
+    shares = read_looks(model)[4]
+    assert rows[0][4:6] == [f"{shares.mean(1).max():.1%}", f"{shares.max():.1%}"]
+    perplexity = Result.read(model / RESULT).perplexity
+    assert rows[1][7] == f"{perplexity['0'] / perplexity['4']:.4f}"
+    assert (tmp_path / "settings.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_comparison_names_what_it_cannot_read(study, tmp_path):
+    with pytest.raises(BadOption, match="the model 'nameless'; expected NAME=FOLDER"):
+        named_folders([f"a={study / 'vanilla-0'}", "nameless"])
+    with pytest.raises(BadOption, match="no trained model in"):
+        named_folders([f"a={tmp_path}"])

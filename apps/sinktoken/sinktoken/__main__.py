@@ -98,5 +98,29 @@ def report(
     print(perplexity_table(results, capacity), attention_table(results), hiding_table(results), sep="\n\n")
 
 
+@app.command()
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=FOLDER...", help="A name for the table, and a trained model in its study."),
+    ],
+    figure: Annotated[Path, typer.Option(help="File of the figure.")] = Path("sink_settings.png"),
+    capacity: Annotated[int, typer.Option(help="Tokens that a token sees: sinks and window together.")] = RECIPE.length,
+    tokens: Annotated[int, typer.Option(help="Tokens of the held-out text that are read.")] = 20_000,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Compare models of several studies: when a sink emerged, and what its eviction costs."""
+    from sinktoken.comparing import Trained, draw_settings, named_folders, settings_table
+    from sinktoken.measuring import measure
+    from sinktoken.texts import Texts
+
+    trained = {}
+    for name, folder in tqdm(named_folders(models).items(), unit="model"):
+        result = measure(folder, Texts.of(folder.parent / TEXTS).held_out, capacity, tokens, threads)
+        trained[name] = Trained.read(folder, result)
+    draw_settings(figure, trained)
+    print(settings_table(trained))
+
+
 if __name__ == "__main__":
     app()

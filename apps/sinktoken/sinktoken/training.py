@@ -119,7 +119,7 @@ def _arguments(recipe: Recipe, seed: int, folder: Path) -> TrainingArguments:
         seed=seed,
         use_cpu=True,
         bf16=True,
-        logging_steps=50,
+        logging_steps=min(50, recipe.steps),
         save_steps=recipe.save_every,
         save_total_limit=1,
         report_to="none",
