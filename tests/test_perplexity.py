@@ -1,7 +1,9 @@
 """Perplexity: the scoring graph against the stream, the four ways of reading, resuming, and the command."""
 
+import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -13,7 +15,7 @@ from edgesink.evaluate.perplexity import Curve, Dense, Recompute, Sampling, foll
 from edgesink.evaluate.progress import Progress
 from edgesink.evaluate.scoring import Scorer, scoring_graph
 from edgesink.evaluate.texts import Text
-from edgesink.manifest import ONNX_GRAPH
+from edgesink.manifest import ONNX_GRAPH, Manifest, replace_manifest
 from edgesink.runtime.session import load
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.spec import StreamSpec
@@ -79,6 +81,24 @@ def test_recomputing_is_a_dense_forward_of_the_last_window(bundle, toy, book):
         windows = [torch.tensor(ids[n + 1 - SPEC.capacity : n + 1])[None] for n in places]
         logits = [toy.model(window).logits[0, -1].numpy() for window in windows]
     expected = [-log_softmax(row)[ids[n + 1]] for n, row in zip(places, logits, strict=True)]
+    np.testing.assert_allclose(curve.sample, expected, atol=TOLERANCE)
+
+
+def test_a_recomputed_window_begins_with_the_token_that_the_model_reads_texts_behind(bundle, toy, book, tmp_path):
+    import torch
+
+    behind = shutil.copytree(bundle, tmp_path / "behind")
+    replace_manifest(behind, dataclasses.replace(Manifest.read(behind), bos_id=5))
+    text = Text([book], Tokenizer.of_bundle(behind), (5,))
+    ids = next(text.blocks(200, 200)).ids
+    curve = Curve("recompute", 0, "cache", 50)
+    sampling = Sampling(tokens=60, stride=20, capacity=SPEC.capacity)
+    follow(Recompute(Scorer(behind, threads=1)), curve, text, sampling, lambda curve: None)
+    expected = []
+    for place in (19, 39, 59):
+        window = np.append(5, ids[place + 2 - SPEC.capacity : place + 1])  # 16 tokens, as a stream would hold
+        with torch.inference_mode():
+            expected.append(-log_softmax(toy.model(torch.tensor(window)[None]).logits[0, -1].numpy())[ids[place + 1]])
     np.testing.assert_allclose(curve.sample, expected, atol=TOLERANCE)
 
 

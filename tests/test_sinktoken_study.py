@@ -5,18 +5,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from edgesink.errors import BadOption
 from edgesink.export.checkpoint import open_checkpoint
+from edgesink.manifest import Manifest
 from sinktoken.__main__ import TEXTS, app
+from sinktoken.comparing import named_folders
 from sinktoken.hiding import perplexity_without
-from sinktoken.looking import favourite, shares
+from sinktoken.looking import favourite, pieces, shares
+from sinktoken.measuring import RESULT, Result, perplexities
 from sinktoken.report import read_looks
 from sinktoken.settings import KINDS, Recipe, Run, Size, runs
-from sinktoken.texts import NO_LABEL, SINK_ID, Samples, Texts, encode, make_tokenizer
+from sinktoken.texts import NO_LABEL, SINK_ID, Samples, Texts, encode, make_tokenizer, opening_id
 from sinktoken.training import FINISHED, train
 
 SIZE = Size(vocabulary=280, hidden=32, layers=2)
@@ -48,20 +52,68 @@ def study(novels, tmp_path_factory):
 
 def test_every_kind_sees_the_same_tokens_and_learns_the_same_targets():
     ids = np.arange(1000) + 1
-    plain, primed = (Samples(ids, 24, 8, 3, has_sink_token) for has_sink_token in (False, True))
+    plain, primed = (Samples(ids, 24, 8, 3, front) for front in ((), (SINK_ID,)))
     for number in range(8):
         one, other = plain[number], primed[number]
         assert other["input_ids"].tolist() == [SINK_ID, *one["input_ids"].tolist()]
         assert other["labels"].tolist() == [NO_LABEL, *one["labels"].tolist()]
         assert one["labels"].tolist() == [NO_LABEL, *one["input_ids"][1:].tolist()]
     assert plain[0]["input_ids"].tolist() != plain[1]["input_ids"].tolist()
-    assert plain[0]["input_ids"].tolist() != Samples(ids, 24, 8, 4, False)[0]["input_ids"].tolist()
+    assert plain[0]["input_ids"].tolist() != Samples(ids, 24, 8, 4)[0]["input_ids"].tolist()
 
 
 def test_no_text_has_the_sink_token(study):
     tokenizer = make_tokenizer(Texts.of(study / TEXTS), SIZE.vocabulary)
     assert SINK_ID not in tokenizer.encode("a text of any kind, äöü").ids
     assert tokenizer.decode(tokenizer.encode("She said so.").ids) == "She said so."
+
+
+def test_an_opening_stands_in_front_of_every_sample_and_is_no_target():
+    first = Samples(np.arange(1000) + 1, 3, 8, 3, (SINK_ID, 7))[0]
+    start = first["input_ids"][2].item()
+    assert first["input_ids"].tolist() == [SINK_ID, 7, start, start + 1, start + 2]
+    assert first["labels"].tolist() == [NO_LABEL, NO_LABEL, NO_LABEL, start + 1, start + 2]
+
+
+def test_a_model_with_an_opening_is_read_behind_it(novels, tmp_path):
+    """As others behind a begin-of-sequence token: in the bundle, and where its attention is looked at."""
+    options = [
+        "--texts",
+        str(novels),
+        "--out",
+        str(tmp_path),
+        "--kinds",
+        "vanilla",
+        "--seeds",
+        "1",
+        "--first-seed",
+        "5",
+    ]
+    size = ["--layers", "1", "--hidden", "32", "--head-dim", "16", "--vocabulary", "280"]
+    recipe = ["--steps", "1", "--batch", "1", "--length", "24", "--opening", "\n", "--join-lines"]
+    trained = CliRunner().invoke(app, ["train", *options, *size, *recipe])
+    assert trained.exit_code == 0, trained.output
+    folder, held_out = tmp_path / "vanilla-5", Texts.of(tmp_path / TEXTS).held_out
+    (line_break,) = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode("").ids
+    found = open_checkpoint(folder)
+    assert (found.bos_id, found.model.head_dim) == (line_break, 16)
+    assert set(pieces(folder, held_out, 12)[:, 0]) == {line_break}
+    assert (pieces(folder, held_out, 12)[:, 1:] != line_break).all(), "the lines are joined"
+    perplexities(folder, held_out, 48, 120, 1)
+    assert Manifest.read(folder / "bundle").first_ids == (line_break,)
+
+
+def test_an_opening_of_several_tokens_is_refused(study):
+    tokenizer = make_tokenizer(Texts.of(study / TEXTS), SIZE.vocabulary)
+    assert opening_id(tokenizer, "") is None
+    with pytest.raises(BadOption, match="an opening of 3 tokens, 'xyz'"):
+        opening_id(tokenizer, "xyz")
+
+
+def test_heads_that_do_not_fill_the_width_are_refused():
+    assert Size(hidden=64, head_dim=16).heads == 4
+    with pytest.raises(BadOption, match="a width of 40 and heads of 16 dimensions"):
+        Size(hidden=40, head_dim=16)
 
 
 def test_a_folder_without_the_held_out_text_is_refused(novels, tmp_path):
@@ -162,3 +214,24 @@ def test_the_report_measures_every_model_once(study, tmp_path):
     again = CliRunner().invoke(app, ["report", *options, "--figures", str(tmp_path)])
     assert again.stdout == first.stdout
     assert not (study / "vanilla-0" / "bundle").exists(), "what was measured is kept"
+
+
+def test_models_of_several_settings_are_compared(study, tmp_path):
+    model = study / "sink-token-0"
+    options = ["--capacity", "48", "--tokens", "120", "--figure", str(tmp_path / "settings.png")]
+    found = CliRunner().invoke(app, ["compare", f"as it is={model}", f"twice={model}", *options])
+    assert found.exit_code == 0, found.output
+    rows = [line.split(" | ") for line in found.stdout.splitlines() if line.startswith(("| as it is", "| twice"))]
+    assert [row[:3] for row in rows] == [["| as it is", "2 x 1", "4"], ["| twice", "2 x 1", "4"]]
+    shares = read_looks(model)[4]
+    assert rows[0][4:6] == [f"{shares.mean(1).max():.1%}", f"{shares.max():.1%}"]
+    perplexity = Result.read(model / RESULT).perplexity
+    assert rows[1][7] == f"{perplexity['0'] / perplexity['4']:.4f}"
+    assert (tmp_path / "settings.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_comparison_names_what_it_cannot_read(study, tmp_path):
+    with pytest.raises(BadOption, match="the model 'nameless'; expected NAME=FOLDER"):
+        named_folders([f"a={study / 'vanilla-0'}", "nameless"])
+    with pytest.raises(BadOption, match="no trained model in"):
+        named_folders([f"a={tmp_path}"])

@@ -17,7 +17,7 @@ from edgesink.runtime.tokenizer import Tokenizer
 def pieces_of(checkpoint_path: Path, files: Sequence[Path], length: int) -> Iterator[np.ndarray]:
     """The files read once, cut into pieces of `length` ids, int64 [length] each; the rest is not handed out.
 
-    A model's sink token stands in front of every piece.
+    What the model reads texts behind, its sink token and its begin-of-sequence token, stands in front of every piece.
     """
     checkpoint = open_checkpoint(checkpoint_path)
     front = _front(checkpoint)
@@ -27,7 +27,7 @@ def pieces_of(checkpoint_path: Path, files: Sequence[Path], length: int) -> Iter
 
 
 def first_ids(checkpoint_path: Path, file: Path, most: int) -> np.ndarray:
-    """The beginning of a file, behind the model's sink token if it has one: int64 [n], at most `most` of the file's.
+    """The beginning of a file, behind what the model reads texts behind: int64 [n], at most `most` of the file's.
 
     BadOption if there is none.
     """
@@ -38,7 +38,9 @@ def first_ids(checkpoint_path: Path, file: Path, most: int) -> np.ndarray:
 
 
 def _front(checkpoint: Checkpoint) -> np.ndarray:
-    return np.array([] if checkpoint.sink_token_id is None else [checkpoint.sink_token_id], np.int64)
+    """The ids that a bundle of it would put in front: `Manifest.first_ids`."""
+    front = (checkpoint.sink_token_id, checkpoint.bos_id)
+    return np.array([id_ for id_ in front if id_ is not None], np.int64)
 
 
 def _tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:

@@ -150,13 +150,14 @@ class Streaming:
 class Recompute:
     """Every run of sampled tokens sees a fresh stream of the last tokens, in which nothing has been evicted.
 
-    The first of a run sees exactly `capacity` tokens and the others one more each: compared with streaming, a baseline
-    that is helped, never hindered. The scorer's own capacity must hold them all.
+    What the model reads texts behind, a begin-of-sequence token say, stands in front of every window. The first of a
+    run sees exactly `capacity` tokens and the others one more each: compared with streaming, a baseline that is helped,
+    never hindered. The scorer's own capacity must hold them all.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self._prefix = np.array(scorer.manifest.prefix, np.int64)  # a fresh stream begins with it too
+        self._front = np.array(scorer.manifest.first_ids, np.int64)  # a fresh stream begins with them too
         self._recent = np.empty(0, np.int64)  # the last ids, up to a window
 
     def read(self, block: Block, sampling: Sampling) -> np.ndarray:
@@ -166,10 +167,10 @@ class Recompute:
         nats = [np.empty(0, np.float32)]
         for run in _runs(sampling.sampled(block)):
             first, last = before + int(run[0]), before + int(run[-1]) + 1
-            window = slice(max(0, first + 1 - sampling.capacity + len(self._prefix)), last)
+            window = slice(max(0, first + 1 - sampling.capacity + len(self._front)), last)
             self.scorer.reset(self.scorer.ring.sinks)
-            seen = np.append(self._prefix, ids[window])
-            targets = np.append(self._prefix, following[window])  # those in front are not looked at
+            seen = np.append(self._front, ids[window])
+            targets = np.append(self._front, following[window])  # those in front are not looked at
             nats.append(self.scorer.feed(seen, targets)[-len(run) :])
         self._recent = ids[-sampling.capacity :]
         return np.concatenate(nats)

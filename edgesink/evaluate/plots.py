@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Legend -> (x, y)."""
 
 DPI = 100
+LETTERS_AN_INCH = 16  # of a title of maps, about
 
 
 def curves(path: Path, lines: Series, x: str, y: str, title: str, log: bool = True, dots: Series | None = None) -> None:
@@ -58,7 +60,7 @@ def maps(path: Path, arrays: np.ndarray, title: str) -> None:
             if layer == 0:
                 cell.set_title(f"{head}", fontsize=7)
         axes[layer][0].set_ylabel(f"{layer}", fontsize=7, rotation=0, labelpad=8, verticalalignment="center")
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(textwrap.fill(title, int(LETTERS_AN_INCH * figure.get_figwidth())), fontsize=8)
     _save(figure, path)
 
 

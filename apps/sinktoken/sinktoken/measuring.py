@@ -62,5 +62,5 @@ def perplexities(folder: Path, text: Path, capacity: int, tokens: int, threads: 
     bundle = folder / "bundle"
     manifest = export(folder, bundle, "onnx", StreamSpec.fitted(most, capacity - most, 2 * most, 32), "fp32")
     ids = Tokenizer.of_bundle(bundle).encode(text.read_text(encoding="utf-8"))
-    trials = try_sinks(Scorer(bundle, threads), np.array([*manifest.prefix, *ids[:tokens]]), SINKS)
+    trials = try_sinks(Scorer(bundle, threads), np.array([*manifest.first_ids, *ids[:tokens]]), SINKS)
     return {str(trial.sinks): trial.perplexity for trial in trials}, trials[0].tokens

@@ -10,7 +10,6 @@ from edgesink.errors import BadOption
 
 Kind = Literal["vanilla", "zero-sink", "sink-token"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-HEAD_DIM = 32
 
 
 @dataclass(frozen=True)
@@ -20,11 +19,17 @@ class Size:
     vocabulary: int = 512
     hidden: int = 96
     layers: int = 4
+    head_dim: int = 32
+
+    def __post_init__(self) -> None:
+        if self.head_dim < 2 or self.head_dim % 2 or self.hidden % self.head_dim:
+            found = f"a width of {self.hidden} and heads of {self.head_dim} dimensions"
+            raise BadOption(found, "heads of an even number of dimensions that divides the width")
 
     @property
     def heads(self) -> int:
-        """Of HEAD_DIM dimensions each."""
-        return self.hidden // HEAD_DIM
+        """In every layer."""
+        return self.hidden // self.head_dim
 
     @property
     def intermediate(self) -> int:
@@ -59,8 +64,8 @@ class Run:
         return f"{self.kind}-{self.seed}"
 
 
-def runs(kinds: Sequence[str], seeds: int) -> list[Run]:
-    """The models of the study, seed by seed: a study that is stopped early has every kind."""
+def runs(kinds: Sequence[str], seeds: int, first_seed: int = 0) -> list[Run]:
+    """The models of `seeds` seeds, seed by seed: a study that is stopped early has every kind."""
     if unknown := set(kinds) - set(KINDS):
         raise BadOption(f"kind {min(unknown)!r}", " or ".join(KINDS))
-    return [Run(kind, seed) for seed in range(seeds) for kind in KINDS if kind in kinds]
+    return [Run(kind, seed) for seed in range(first_seed, first_seed + seeds) for kind in KINDS if kind in kinds]

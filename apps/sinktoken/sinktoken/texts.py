@@ -6,13 +6,13 @@ model sees the same ones in the same order, and a resumed run goes on with the n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -65,21 +65,37 @@ def make_tokenizer(texts: Texts, vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
+def opening_id(tokenizer: Tokenizer, opening: str) -> int | None:
+    """The token that `opening` is, None if it is empty; BadOption unless it is exactly one token."""
+    ids = tokenizer.encode(opening, add_special_tokens=False).ids
+    if len(ids) > 1:
+        raise BadOption(f"an opening of {len(ids)} tokens, {opening!r}", "a text that is one token")
+    return ids[0] if ids else None
+
+
+def opened(tokenizer: Tokenizer, opening: int | None) -> Tokenizer:
+    """A copy of the tokenizer that puts the opening in front of a text, as others do with a begin-of-sequence token."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    if opening is not None:
+        copy.post_processor = processors.TemplateProcessing("opening $A", special_tokens=[("opening", opening)])
+    return copy
+
+
 def encode(tokenizer: Tokenizer, paths: Iterable[Path]) -> np.ndarray:
     """The ids of texts, one behind the other: int64 [n]."""
     texts = [path.read_text(encoding="utf-8") for path in paths]
-    return np.concatenate([np.array(tokenizer.encode(text).ids, np.int64) for text in texts])
+    return np.concatenate([np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int64) for text in texts])
 
 
 class Samples(Dataset[dict[str, Tensor]]):
-    """Pieces of a text at random places, with the sink token in front if the kind has one.
+    """Pieces of a text at random places, behind the same ids of `front`: the sink token, if the kind has one.
 
-    The loss is over the same tokens in every kind: neither the sink nor the first token of a piece is a target.
+    The loss is over the same tokens in every kind: neither the front nor the first token of a piece is a target.
     """
 
-    def __init__(self, ids: np.ndarray, length: int, count: int, seed: int, has_sink_token: bool) -> None:
+    def __init__(self, ids: np.ndarray, length: int, count: int, seed: int, front: Sequence[int] = ()) -> None:
         self._ids, self._length, self._count, self._seed = ids, length, count, seed
-        self._front = [SINK_ID] if has_sink_token else []
+        self._front = list(front)
 
     def __len__(self) -> int:
         return self._count

@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from edgesink.off_by_one import use_off_by_one
 from sinktoken.attention import first_token_shares
 from sinktoken.settings import Kind, Recipe, Run, Size
-from sinktoken.texts import SINK_ID, Samples
+from sinktoken.texts import SINK_ID, Samples, opened
 
 LOOKS = "attention.jsonl"
 FINISHED = "model.safetensors"
@@ -32,7 +32,7 @@ DECLARED: dict[Kind, dict[str, Any]] = {
 """What config.json says of a kind: `edgesink export` reads it."""
 
 
-def make_model(run: Run, size: Size, length: int) -> LlamaForCausalLM:
+def make_model(run: Run, size: Size, positions: int) -> LlamaForCausalLM:
     """A model with random weights, those of a seed alike in every kind."""
     set_seed(run.seed)
     config = LlamaConfig(
@@ -42,7 +42,7 @@ def make_model(run: Run, size: Size, length: int) -> LlamaForCausalLM:
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
         intermediate_size=size.intermediate,
-        max_position_embeddings=length + 1,
+        max_position_embeddings=positions,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
@@ -77,23 +77,31 @@ class Looks(TrainerCallback):
 
 
 def train(
-    run: Run, size: Size, recipe: Recipe, ids: np.ndarray, held_out: np.ndarray, tokenizer: Tokenizer, folder: Path
-) -> None:
-    """Train into `folder`, from the last save if there is one; nothing is done where it is finished."""
+    run: Run, size: Size, recipe: Recipe, ids: np.ndarray, held_out: np.ndarray, tokenizer: Tokenizer, folder: Path,
+    opening: int | None = None,
+) -> None:  # fmt: skip
+    """Train into `folder`, from the last save if there is one; nothing is done where it is finished.
+
+    Args:
+        ids: of the texts, int64 [n].
+        held_out: ids of the text that attention is looked at on.
+        opening: the id that stands in front of every sample, in every kind; the tokenizer learns to put it there.
+    """
     if (folder / FINISHED).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    has_sink_token = run.kind == "sink-token"
-    samples = Samples(ids, recipe.length, recipe.steps * recipe.batch, run.seed, has_sink_token)
-    looked_at = Samples(held_out, recipe.length, LOOKED_AT, 0, has_sink_token)
+    front = [SINK_ID] if run.kind == "sink-token" else []
+    front += [] if opening is None else [opening]
+    samples = Samples(ids, recipe.length, recipe.steps * recipe.batch, run.seed, front)
+    looked_at = Samples(held_out, recipe.length, LOOKED_AT, 0, front)
     looks = Looks(folder / LOOKS, torch.stack([looked_at[i]["input_ids"] for i in range(LOOKED_AT)]), recipe.look_every)
     trainer = Trainer(
-        make_model(run, size, recipe.length), _arguments(recipe, run.seed, folder), train_dataset=samples,
+        make_model(run, size, recipe.length + len(front)), _arguments(recipe, run.seed, folder), train_dataset=samples,
         callbacks=[looks],
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
     (folder / "loss.json").write_text(json.dumps(trainer.state.log_history))
-    tokenizer.save(str(folder / "tokenizer.json"))
+    opened(tokenizer, opening).save(str(folder / "tokenizer.json"))
     trainer.model.save_pretrained(folder)
 
 
@@ -111,7 +119,7 @@ def _arguments(recipe: Recipe, seed: int, folder: Path) -> TrainingArguments:
         seed=seed,
         use_cpu=True,
         bf16=True,
-        logging_steps=50,
+        logging_steps=min(50, recipe.steps),
         save_steps=recipe.save_every,
         save_total_limit=1,
         report_to="none",
