@@ -23,6 +23,7 @@ from edgesink import strict_json
 from edgesink.errors import AGAIN, BadBundle, EdgesinkError, reason
 from edgesink.files import atomic_write, recover_folder
 from edgesink.ring import Ring
+from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
 from edgesink.targets import ROWS, VOCABULARY_BITS, KvWrite, Precision, Target
 from edgesink.targets import StateDtype as StateDtype
@@ -131,6 +132,8 @@ class Manifest:
     parts: int = 1  # packages that the layers are cut into, to be run one behind the other
     sink_token_id: int | None = None  # what the model saw in front of everything: every stream begins with it
     step_weight_bytes: int | None = None  # of weights that one step reads; None where they were not counted
+    sampling: SamplingDefaults | None = dataclasses.field(default=None, metadata=MAY_LACK)
+    """That its makers recommend; None: they say nothing."""
     logit_rows: int | None = dataclasses.field(default=None, metadata=MAY_LACK)
     """Last tokens of a run whose logits the graph gives at most, where asked to; None: the last one's only."""
     format: int = FORMAT

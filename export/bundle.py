@@ -143,6 +143,7 @@ def _draft(checkpoint: Checkpoint, recipe: Recipe) -> Manifest:
         parts=recipe.parts,
         logit_rows=recipe.stream.chunk if recipe.target == "onnx" and recipe.stream.chunk > 1 else None,
         sink_token_id=checkpoint.sink_token_id if recipe.sink_token is None else recipe.sink_token,
+        sampling=checkpoint.sampling,
     )
 
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from edgesink.errors import BROKEN, BadNumbers, BadOption
+from edgesink.sampling_defaults import SamplingDefaults, check_sampling, sampling_words
 
 Sampler = Callable[[np.ndarray, Sequence[int]], int]
 """(logits float32 [V], ids seen lately) -> next id."""
@@ -63,17 +65,25 @@ class SamplingSpec:
     seed: int | None = None  # None: a fresh one
 
     def __post_init__(self) -> None:
-        checks = {
-            "temperature": (self.temperature >= 0, "0 or more"),
-            "top_k": (self.top_k >= 0, "0 or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
-            "min_p": (0 <= self.min_p < 1, "0 or more, below 1"),
-            "repetition_penalty": (1e-6 <= self.repetition_penalty <= 1e6, "a factor from 1e-6 to 1e6"),
-            "repetition_window": (self.repetition_window >= 0, "0 or more"),
-        }
-        for name, (fits, expected) in checks.items():
-            if not fits:
-                raise BadOption(f"{name} = {getattr(self, name)}", expected)
+        check_sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
+        if self.repetition_window < 0:
+            raise BadOption(f"repetition_window = {self.repetition_window}", "0 or more")
+
+    @classmethod
+    def of_model(cls, defaults: SamplingDefaults | None, **chosen: Any) -> SamplingSpec:
+        """The model's own sampling, where `chosen` has no value or None for a field; greedy where neither has one.
+
+        Raises:
+            BadOption: a value is out of range.
+        """
+        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+        own = {} if defaults is None else {name: getattr(defaults, name) for name in names}
+        return cls(**(own | {name: value for name, value in chosen.items() if value is not None}))
+
+    @property
+    def words(self) -> str:
+        """For people: "temperature 0.7, top-p 0.8"."""
+        return sampling_words(self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
 
 
 class SplitMix64:

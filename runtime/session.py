@@ -6,7 +6,7 @@ its state are the backend's. Knows ids, not text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,8 @@ class Stream:
         past: the ids of the last of them, as many as a token sees; none of those before `restore`.
         drafts: whether `follow` may run several tokens a pass, "auto" (where it pays), "on" or "off".
         changes: counts whatever was fed, taken back, reset or replaced.
+        on_chunk: called behind every chunk of up to `manifest.stream.chunk` tokens; what it raises ends the feeding
+            there, and the stream goes on from `position`.
         journal: keeps what is overwritten, for whoever wants to go back; None keeps nothing.
         marks: positions of the stream that its window should begin with, ascending; () lets it begin anywhere. Those
             that no token will ask for any more are dropped as the stream goes on.
@@ -55,6 +57,7 @@ class Stream:
         self.position, self.changes = 0, 0
         self.drafts: Drafts = "auto"
         self.past = Past(manifest.stream.capacity, manifest.stream.chunk)
+        self.on_chunk: Callable[[], object] | None = None
         self._furthest = 0  # tokens that may have been written, those that were taken back included
         self.journal: Journal | None = None
         self.marks: list[int] = []
@@ -363,6 +366,8 @@ class Stream:
             start += size
             self.position += size
             self.past.append(part)
+            if self.on_chunk is not None and rows == 1:  # of several, some may have to be taken back first
+                self.on_chunk()
         self._check_logits(logits)
         return logits
 

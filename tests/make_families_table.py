@@ -148,6 +148,7 @@ def swift(folder: Path, bundle: Path, ids: np.ndarray) -> str:
     prompt = folder / "prompt.json"
     prompt.write_text(json.dumps(ids[:20].tolist()))
     words = ["generate", bundle, "--ids-file", prompt, "--json", "--max-new-tokens", SWIFT_TOKENS, "--ignore-end"]
+    words += ["--temperature", 0, "--repetition-penalty", 1]
     got = json.loads(swift_cli.run(*words))["ids"]
     stream = load(bundle, kernels=False)
     logits, ours = stream.prefill(ids[:20]), []

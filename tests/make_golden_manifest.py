@@ -14,6 +14,7 @@ from edgesink.bounded_inputs import bounded_inputs
 from edgesink.errors import BadBundle
 from edgesink.manifest import FORMAT, BundleFile, Manifest, Parity, State
 from edgesink.names import POSITION
+from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LayerRing, StreamSpec
 from edgesink.turns import Piece, Script, Trigger, Turns
 
@@ -34,9 +35,10 @@ GOOD = Manifest(
     architecture={"layers": 2, "anything": [1.5, None]},
     step_weight_bytes=4,
     parity=Parity(100, 1e-5, 1e-6, 1.0, True, "onnxruntime", "2026-11-22"),
+    sampling=SamplingDefaults(0.7, 20, 0.8, 0.05, 1.1, "generation_config.json"),
 )  # fmt: skip
 TWO_VIEWS = dataclasses.replace(
-    GOOD, target="coreml", kv_write="host", turns=None, no_turns="it has no chat template",
+    GOOD, target="coreml", kv_write="host", turns=None, no_turns="it has no chat template", sampling=None,
     views=(LayerRing(32, True), LayerRing(8, False)),
     states=(State("kv_cache", (4, 2, 64, 16), "float16", 0), State("kv_cache_1", (6, 2, 32, 16), "float16", 1)),
 )  # fmt: skip
@@ -176,6 +178,25 @@ FAULTS = [
     ("good", ["step_weight_bytes"], "9"),
     ("good", ["step_weight_bytes"], -1),
     ("good", ["step_weight_bytes"], 1 << 62),
+    ("good", ["sampling"], None),
+    ("good", ["sampling"], "remove"),
+    ("good", ["sampling"], []),
+    ("good", ["sampling", "surprise"], 1),
+    ("good", ["sampling", "source"], "remove"),
+    ("good", ["sampling", "temperature"], -0.5),
+    ("good", ["sampling", "temperature"], "hot"),
+    ("good", ["sampling", "temperature"], 0),
+    ("good", ["sampling", "top_k"], -1),
+    ("good", ["sampling", "top_k"], 1.5),
+    ("good", ["sampling", "top_p"], 0),
+    ("good", ["sampling", "top_p"], 1.25),
+    ("good", ["sampling", "min_p"], 1),
+    ("good", ["sampling", "repetition_penalty"], 0),
+    ("good", ["logit_rows"], 8),
+    ("good", ["logit_rows"], 9),
+    ("good", ["logit_rows"], 1),
+    ("good", ["logit_rows"], None),
+    ("good", ["logit_rows"], "8"),
     ("good", ["parts"], 0),
     ("good", ["parts"], 2),
     ("good", ["parts"], 1 << 40),

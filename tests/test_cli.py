@@ -81,7 +81,7 @@ def test_a_session_says_which_options_it_overrules(bundle, tmp_path):
 
 
 def test_a_message_longer_than_the_window_is_said_to_be_forgotten_in_part(bundle):
-    result = run("chat", bundle, "--max-new-tokens", "1", stdin="a\n" + "b" * 100 + "\nc\n")
+    result = run("chat", bundle, "--no-pin-system", "--max-new-tokens", "1", stdin="a\n" + "b" * 100 + "\nc\n")
     said = [line for line in result.stderr.splitlines() if line.startswith("(the message is")]
     behind = len("E") + len("B") + len("assistant: ")
     first = 100 + behind - 61
@@ -90,13 +90,12 @@ def test_a_message_longer_than_the_window_is_said_to_be_forgotten_in_part(bundle
 
 def test_chat_reads_messages_and_commands_from_a_pipe(bundle, tmp_path):
     saved = tmp_path / "saved"
-    result = run(
-        "chat", bundle, "--max-new-tokens", "4", stdin=f"hello\n/save {saved}\n/status\n/nonsense\n/load no\nbye\n"
-    )
+    lines = f"hello\n/save {saved}\n/status\n/nonsense\n/load no\nbye\n"
+    result = run("chat", bundle, "--max-new-tokens", "4", "--no-pin-system", stdin=lines)
     assert result.exit_code == 0
     assert saved.is_file()
     assert "of 64 tokens held (3 pinned)" in result.stderr
-    assert "/nonsense is no command" in result.stderr
+    assert "/nonsense is no command; /help lists them" in result.stderr
     assert "no session file no" in result.stderr
 
 
@@ -155,7 +154,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(toy_maker, tmp_path):
     process = subprocess.Popen(command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         os.write(leader, b"hello\n")
-        begun = process.stdout.read(3)  # the prompt and the beginning of an answer
+        begun = process.stdout.read(3)  # the beginning of an answer; the prompt is for people, on stderr
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         os.write(leader, b"/status\n/quit\n")
@@ -164,8 +163,9 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(toy_maker, tmp_path):
         process.kill()
         os.close(leader)
         os.close(follower)
-    assert begun.startswith(b"> ")
+    assert b"> " not in begun
     assert process.returncode == 0, err
+    assert err.startswith(b"toy; 0 of 64 tokens held")
     assert " …" in out.decode(errors="replace")
     assert b"tokens held" in err
 

@@ -14,10 +14,11 @@ import typer
 from edgesink.cli import app
 from edgesink.manifest import BundleFile, Manifest, Parity, State
 from edgesink.runtime.session_file import HEADER
+from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LayerRing, StreamSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
-NAMES = ("evidence.md", "sessions.md", "sink-token.md", "speed.md")
+NAMES = ("evidence.md", "sessions.md", "sink-token.md", "speed.md", "chat.md")
 TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in NAMES}
 COMMANDS = [
     command
@@ -53,6 +54,7 @@ def test_every_figure_is_there_and_small():
     [
         ("## The manifest", Manifest), ("### `stream`", StreamSpec), ("### `views`", LayerRing),
         ("### `states`", State), ("### `files`", BundleFile), ("### `parity`", Parity),
+        ("### `sampling`", SamplingDefaults),
     ],
 )  # fmt: skip
 def test_every_field_of_the_manifest_is_described(heading, kind):

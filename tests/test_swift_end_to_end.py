@@ -37,10 +37,15 @@ def plain(bundle: Path, sinks: int | None = None) -> Stream:
     return edgesink.load(bundle, provider="plain", sinks=sinks)
 
 
+NEUTRAL = {"--temperature": 0, "--top-k": 0, "--top-p": 1, "--min-p": 0, "--repetition-penalty": 1}
+
+
 def generate(bundle: Path, tmp_path: Path, ids: list[int], *options: object) -> dict:
+    """What is not said is as in Python's `Stream.generate`, and not the model's own."""
     file = tmp_path / "ids.json"
     file.write_text(json.dumps(ids))
-    return json.loads(swift.run("generate", bundle, "--ids-file", file, "--json", *options))
+    neutral = [word for name, value in NEUTRAL.items() if name not in options for word in (name, value)]
+    return json.loads(swift.run("generate", bundle, "--ids-file", file, "--json", *options, *neutral))
 
 
 def opening(bundle: Path, tokens: int) -> list[int]:

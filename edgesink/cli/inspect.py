@@ -13,6 +13,7 @@ from edgesink.cli.options import Json
 from edgesink.cli.output import megabytes, print_json
 from edgesink.manifest import Manifest
 from edgesink.models import DEFAULT_MODEL, MODELS, Alias
+from edgesink.sampling_defaults import CHAT_SAMPLING
 from edgesink.targets import lacks
 
 
@@ -46,6 +47,7 @@ def inspect(
             print(f"and       in some layers the last {view.capacity} alone, as the model was trained")
     print(f"sinks     0 to {stream.max_sinks}, chosen when a stream starts; positions as in the {stream.positions}")
     print(f"feeds     up to {stream.chunk} tokens at once")
+    print(f"sampling  {_sampling(manifest)}")
     for note in manifest.chat_notes:
         print(f"chat      {note}")
     parity = manifest.parity
@@ -65,6 +67,14 @@ def _kernels(manifest: Manifest) -> str:
         return f"none{f': {reasons}' if reasons else ''}; runs on ONNX Runtime's own operators"
     here = next(iter(available_kernels()), "none on this machine")
     return f"{here}; with them {megabytes(manifest.state_bytes // 2)} of state"
+
+
+def _sampling(manifest: Manifest) -> str:
+    """What `chat` and `generate` take where their options say nothing."""
+    own = manifest.sampling
+    if own is None:
+        return f"the model's makers recommend none; chat: {CHAT_SAMPLING.words}; generate: the most likely token"
+    return f"{own.words} ({own.source})"
 
 
 def _drafts(manifest: Manifest) -> str:

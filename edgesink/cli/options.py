@@ -52,20 +52,33 @@ Sinks = Annotated[
     int | None,
     typer.Option(help="Number of attention sinks: first tokens that are never evicted. Default: the bundle's."),
 ]
-Temperature = Annotated[float, typer.Option(help="Sampling temperature. 0 always takes the most likely token.")]
-TopK = Annotated[int, typer.Option(help="Sample from the k most likely tokens only. 0 turns this off.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="Sampling temperature. 0 always takes the most likely token. Default: the model's own."),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Sample from the k most likely tokens only. 0 turns this off. Default: the model's own."),
+]
 TopP = Annotated[
-    float,
-    typer.Option(help="Sample from the most likely tokens that together reach this probability. 1 turns this off."),
+    float | None,
+    typer.Option(
+        help="Sample from the most likely tokens that together reach this probability. 1 turns this off. "
+        "Default: the model's own."
+    ),
 ]
 MinP = Annotated[
-    float,
+    float | None,
     typer.Option(
-        help="Drop tokens less likely than this fraction of the most likely token's probability. 0 turns this off."
+        help="Drop tokens less likely than this fraction of the most likely token's probability. 0 turns this off. "
+        "Default: the model's own."
     ),
 ]
 Penalty = Annotated[
-    float, typer.Option(help="Penalty on tokens that the answer had recently, above 1. 1 turns this off.")
+    float | None,
+    typer.Option(
+        help="Penalty on tokens that the answer had recently, above 1. 1 turns this off. Default: the model's own."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Random seed for sampling. Default: random.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Maximum number of tokens to generate. Default: no limit.")]

@@ -6,7 +6,9 @@ import codecs
 import io
 import json
 import os
+import shutil
 import sys
+import textwrap
 from contextlib import suppress
 from typing import Any
 
@@ -14,11 +16,21 @@ from edgesink.callbacks import Talk
 
 
 def say(text: str) -> None:
-    """Print a message for people to stderr; stdout is for the result."""
+    """Print a message for people to stderr, on a terminal broken at spaces; stdout is for the result."""
     if sys.stderr is None:
         return
+    if sys.stderr.isatty():
+        text = "\n".join(_broken(line, shutil.get_terminal_size().columns) for line in text.split("\n"))
     with suppress(OSError):  # nobody reads it, and the work goes on
         print(text, file=sys.stderr, flush=True)
+
+
+def _broken(line: str, columns: int) -> str:
+    """The line, or several where the terminal is narrower; they go on behind the first two spaces in it, as a table."""
+    if len(line) < columns:
+        return line
+    indent = " " * (line.rfind("  ", 0, columns // 2) + 2) if "  " in line[: columns // 2] else ""
+    return "\n".join(textwrap.wrap(line, columns - 1, subsequent_indent=indent, break_on_hyphens=False) or [line])
 
 
 def take_any_encoding() -> None:

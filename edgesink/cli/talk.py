@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,10 @@ from edgesink.cli.options import (
 from edgesink.cli.output import on_terminal, print_json, say
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
+from edgesink.sampling_defaults import CHAT_SAMPLING
+
+if TYPE_CHECKING:
+    from edgesink.runtime.chat import Pin
 
 
 def chat(
@@ -32,8 +36,13 @@ def chat(
     message: Annotated[str | None, typer.Option("--message", "-m", help="Answer this one message and exit.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt that comes before the conversation.")] = None,
     pin_system: Annotated[
-        bool, typer.Option(help="Keep the whole system prompt as attention sinks, so that it is never evicted.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--pin-system/--no-pin-system",
+            help="Keep the whole system prompt as attention sinks, so that it is never evicted. Default: if it fits, "
+            "and --sinks is not given.",
+        ),
+    ] = None,
     session: Annotated[
         str | None,
         typer.Option(
@@ -41,51 +50,66 @@ def chat(
         ),
     ] = None,
     sinks: Sinks = None,
-    temperature: Temperature = 0.7,
-    top_k: TopK = 0,
-    top_p: TopP = 0.9,
-    min_p: MinP = 0.0,
-    repetition_penalty: Penalty = 1.0,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: Penalty = None,
     seed: Seed = None,
     max_new_tokens: MaxNewTokens = None,
     threads: Threads = None,
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print answers as plain text, and read messages without a line editor.")
+    ] = False,
 ) -> None:
     """Chat with a model in a conversation without a length limit.
 
-    Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands.
+    Enter sends a message, Alt-Enter begins another line, Ctrl-C stops an answer, and /help lists the commands.
     """
     import edgesink
     from edgesink.bundles import find_bundle
+    from edgesink.cli.chat.loop import answer_once, converse
     from edgesink.cli.keeping import kept
-    from edgesink.cli.repl import converse, reply
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
     from edgesink.runtime.sessions import check_session
 
-    sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+    chosen = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
+    SamplingSpec.of_model(None, **chosen)  # wrong values are refused before a model is loaded
     if session is not None:
         check_session(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
-    talk = Chat(stream, system, sampling, "system" if pin_system else "none")
-    with kept(talk, session, {} if sinks is None else {"sinks": sinks}) as save:
+    sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
+    talk = Chat(stream, system, sampling, _pins(pin_system, sinks))
+    if talk.unpinned and system is not None:
+        say(f"(the system prompt will be forgotten like anything else: {talk.unpinned})")
+    given = {name: value for name, value in (chosen | {"seed": seed, "sinks": sinks}).items() if value is not None}
+    with kept(talk, session, given) as save:
         if message is not None:
-            say(f"({reply(talk, message, max_new_tokens)})")
+            answer_once(talk, message, max_new_tokens, plain)
         else:
-            converse(talk, max_new_tokens, save)
+            converse(talk, max_new_tokens, save, plain)
+
+
+def _pins(pin_system: bool | None, sinks: int | None) -> Pin:
+    """What a conversation pins, as the options say."""
+    if pin_system is None:
+        return "fit" if sinks is None else "none"
+    return "system" if pin_system else "none"
 
 
 def generate(
     model: Model = DEFAULT_MODEL,
     prompt: Annotated[str | None, typer.Argument(help="Text to continue. Default: read from stdin.")] = None,
     sinks: Sinks = None,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    repetition_penalty: Penalty = 1.0,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: Penalty = None,
     seed: Seed = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text is printed. Repeat the option for more texts.")
@@ -100,13 +124,16 @@ def generate(
     """Continue a text."""
     import edgesink
     from edgesink.bundles import find_bundle
-    from edgesink.cli.repl import read_prompt, show
+    from edgesink.cli.chat.answers import PlainView, speak
+    from edgesink.cli.chat.prompts import read_all
     from edgesink.runtime.generate import generate as generate_tokens
     from edgesink.runtime.sampling import SamplingSpec
 
-    sampling = SamplingSpec(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+    chosen = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
+    SamplingSpec.of_model(None, **chosen)  # wrong values are refused before a model is loaded
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
-    ids = stream.tokenizer.encode(prompt if prompt is not None else read_prompt(), special=True)
+    sampling = SamplingSpec.of_model(stream.manifest.sampling, **chosen, seed=seed)
+    ids = stream.tokenizer.encode(prompt if prompt is not None else read_all(), special=True)
     if not ids:
         raise BadOption("an empty prompt", "text to continue")
     tokens = generate_tokens(stream, ids, sampling, max_new_tokens, stop or ())
@@ -115,4 +142,4 @@ def generate(
         text = "".join(token.text for token in made)
         print_json({"prompt_ids": ids, "ids": [t.id for t in made], "text": text, "evicted": stream.evicted})
     else:
-        say(f"({show(tokens)})")
+        say(f"({speak(tokens, stream, PlainView()).words})")

@@ -20,6 +20,7 @@ from edgesink.export.checkpoint.gguf_header import is_gguf
 from edgesink.export.checkpoint.stand_ins import check_stand_in
 from edgesink.export.families.weights_of import weight_names, weight_shape
 from edgesink.export.halves import Halves
+from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import ModelSpec
 
 __all__ = [
@@ -37,6 +38,7 @@ class Checkpoint(Protocol):
 
     path: Path
     model: ModelSpec
+    sampling: SamplingDefaults | None  # that its makers recommend; None if nobody says
     sink_token_id: int | None  # stood in front of every sample in training, if the checkpoint says so
 
     @property

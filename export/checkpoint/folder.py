@@ -23,9 +23,12 @@ from edgesink.export.checkpoint.config import (
     sink_token,
     transformers_defaults,
 )
+from edgesink.export.checkpoint.friendly_name import folder_name
+from edgesink.export.checkpoint.known_sampling import known_sampling
 from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer, tokenizer_of_folder
 from edgesink.export.checkpoint.multimodal import TEXT_KINDS, text_config, text_tensors
 from edgesink.export.checkpoint.prefixes import with_prefix
+from edgesink.export.checkpoint.sampling import folder_sampling
 from edgesink.export.checkpoint.second_reading import check_sizes
 from edgesink.export.checkpoint.shards import check_floats, open_shard, read_headers
 from edgesink.export.checkpoint.unsupported import refuse_family
@@ -33,6 +36,7 @@ from edgesink.export.families import HUB_FAMILIES
 from edgesink.export.families.fields import Fields
 from edgesink.export.families.weights_of import Source, weight_names
 from edgesink.manifest import TOKENIZER
+from edgesink.sampling_defaults import SamplingDefaults
 
 
 class SafetensorsCheckpoint:
@@ -53,8 +57,9 @@ class SafetensorsCheckpoint:
         defaults = transformers_defaults(kind)
         config = Fields(values, str(path / "config.json"), defaults)
         check_quantization(config)
-        self.model = self._family.read(config, _name(config.get("_name_or_path"), path))
+        self.model = self._family.read(config, folder_name(config.get("_name_or_path"), path))
         self._config_ends = self._end_ids(config)
+        self.sampling: SamplingDefaults | None = folder_sampling(path) or known_sampling(self.model.name)
         self.sink_token_id = sink_token(config, self.model.vocab)
         config.refuse_unread(NEUTRAL, HARMLESS, MEANINGS)
         check_sizes(defaults | values, self.model, config.where)
@@ -160,8 +165,3 @@ class SafetensorsCheckpoint:
             self._open.clear()
             self._open[tensor.file] = open_shard(self.path / tensor.file)
         return self._open[tensor.file].get_tensor(tensor.key)
-
-
-def _name(said: Any, path: Path) -> str:
-    """The model's name for people: where it came from, else its folder's."""
-    return Path(said if type(said) is str and said else path.resolve().name).name

@@ -13,6 +13,7 @@ from edgesink.errors import BadCheckpoint
 from edgesink.export.blocks import Blocks
 from edgesink.export.checkpoint.accounting import account_for, check_finite
 from edgesink.export.checkpoint.chat_files import gguf_special_tokens, gguf_templates
+from edgesink.export.checkpoint.friendly_name import gguf_name
 from edgesink.export.checkpoint.gguf_parts import read_gguf
 from edgesink.export.checkpoint.gguf_tokenizer import (
     CONTROL,
@@ -22,7 +23,9 @@ from edgesink.export.checkpoint.gguf_tokenizer import (
     token_id,
     tokenizer_of_gguf,
 )
+from edgesink.export.checkpoint.known_sampling import known_sampling
 from edgesink.export.checkpoint.model_tokenizer import ModelTokenizer
+from edgesink.export.checkpoint.sampling import gguf_sampling
 from edgesink.export.checkpoint.unsupported import FILE_TYPES, refuse_family
 from edgesink.export.families import GGUF_FAMILIES
 from edgesink.export.families.fields import Fields
@@ -30,6 +33,7 @@ from edgesink.export.families.weights_of import Shapes, Source, weight_names
 from edgesink.export.gguf_blocks import from_gguf, is_exact
 from edgesink.export.halves import HALVES, Halves, halves_of_gguf
 from edgesink.export.quantize import quantize
+from edgesink.sampling_defaults import SamplingDefaults
 
 FLOAT_KINDS = frozenset({"F32", "F16", "BF16"})
 
@@ -78,11 +82,14 @@ class GgufCheckpoint:
         self._kinds = {key: t.tensor_type.name for key, t in self._tensors.items() if len(t.shape) == 2}
         self._is_quantised = not FLOAT_KINDS.issuperset(self._kinds.values())
         tensors = GgufTensors(self._tensors, str(path))
-        self.model = self._family.read(fields, header.text("general.name", path.stem), tensors)
+        self.model = self._family.read(fields, gguf_name(self.fields, path), tensors)
         fields.refuse_unread(NEUTRAL, meanings=MEANINGS)
         sources = [self._source(weight) for weight in weight_names(self.model)]
         account_for(tensors.shapes, sources, tensors.used, str(path))
         self.eos_ids = self._end_ids(header)
+        self.sampling: SamplingDefaults | None = gguf_sampling(self.fields, str(path)) or known_sampling(
+            self.model.name
+        )
         self.sink_token_id: int | None = None  # the format has no field for one
         self._token_id(header, "bos")
 

@@ -30,7 +30,7 @@ final class ChatModel {
     let answer = LiveAnswer()
 
     var system = ChatModel.standardSystem
-    var sampling = ChatModel.standardSampling
+    var sampling = SamplingSpec(SamplingDefaults.chat)  // of the model that is open, until a slider is moved
     var units = ComputeChoice.standard
     var sinks: Int?  // nil: the bundle's default
     var pinsSystem = false  // the whole system prompt as sinks
@@ -41,12 +41,6 @@ final class ChatModel {
     var isBusy: Bool { phase != .ready && phase != .empty }
     var modelName: String { open?.conversation.session.manifest.name ?? "No model" }
     var mostSinks: Int { open?.conversation.session.manifest.stream.maxSinks ?? 0 }
-
-    private static var standardSampling: SamplingSpec {
-        var spec = SamplingSpec()
-        (spec.temperature, spec.topP) = (0.7, 0.95)
-        return spec
-    }
 
     // MARK: - Bundles
 
@@ -78,6 +72,7 @@ final class ChatModel {
             }.value
             let conversation = try Conversation(session: session, bundle: bundle, system: prompt)
             self.open = (bundle, conversation, (clock.now - begin).inSeconds)
+            self.sampling = SamplingSpec(session.manifest.sampling ?? .chat)
             try await self.startAnew()
         }
     }

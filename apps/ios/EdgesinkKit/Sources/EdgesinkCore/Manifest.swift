@@ -62,6 +62,8 @@ public struct Manifest: Equatable, Sendable {
     public let parts: Int  // packages that the layers are cut into, to be run one behind the other
     public let sinkTokenId: Int?  // what the model saw in front of everything: every stream begins with it
     public let stepWeightBytes: Int?  // of weights that one step reads; nil where they were not counted
+    public let logitRows: Int?  // last tokens of a run whose logits an ONNX graph gives at most; nil: the last one's
+    public let sampling: SamplingDefaults?  // that the model's makers recommend; nil: they say nothing
 
     /// The ids that every stream begins with, before anything is fed: the sink token, or none.
     public var prefix: [Int] { sinkTokenId.map { [$0] } ?? [] }
@@ -125,7 +127,7 @@ extension Manifest {
                 "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
                 "eos_ids", "turns", "no_turns", "files", "tools", "architecture", "parity", "kv_write",
                 "vocabulary_bits", "parts", "sink_token_id", "step_weight_bytes", "format",
-            ])
+            ], mayLack: ["sampling", "logit_rows"])
         target = try fields.choice("target")
         name = try fields.string("name")
         family = try fields.string("family")
@@ -148,6 +150,8 @@ extension Manifest {
         parts = try fields.int("parts")
         sinkTokenId = try fields.optional("sink_token_id", fields.int)
         stepWeightBytes = try fields.optional("step_weight_bytes", fields.int)
+        logitRows = try fields.optional("logit_rows", fields.int)
+        sampling = try fields.optional("sampling") { try SamplingDefaults(fields.json($0), fields.place($0)) }
         try check()
     }
 

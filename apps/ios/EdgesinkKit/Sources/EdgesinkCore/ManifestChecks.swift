@@ -14,6 +14,9 @@ extension Manifest {
         if let read = stepWeightBytes, !(0...Self.largestBytes).contains(read) {
             throw fault("step_weight_bytes \(read)", "0 to \(Self.largestBytes)")
         }
+        if let rows = logitRows, rows < 2 || rows > stream.chunk {
+            throw fault("logit_rows \(rows)", "2 to the chunk, \(stream.chunk)")
+        }
         if !(1...largestSize).contains(vocab) { throw fault("a vocabulary of \(vocab)", "1 to \(largestSize)") }
         let ids = eosIds + [bosId ?? 0] + prefix + (turns?.ids ?? [])
         if let outside = ids.first(where: { !(0..<vocab).contains($0) }) {

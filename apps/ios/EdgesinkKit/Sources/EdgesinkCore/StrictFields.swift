@@ -4,19 +4,24 @@ struct StrictFields {
     private let fields: [String: JSON]
     private let place: String
 
-    init(_ json: JSON, _ place: String, _ names: [String]) throws {
+    /// `mayLack`: names of fields that came later; where they have no value they are not there at all.
+    init(_ json: JSON, _ place: String, _ names: [String], mayLack: [String] = []) throws {
         guard let object = json.object else {
             throw EdgesinkError(
                 .badBundle, "\(place) is \(json.shown)", expected: "an object", remedy: Manifest.again)
         }
         self.place = place
         fields = Dictionary(object.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
-        if let unknown = fields.keys.filter({ !names.contains($0) }).min() {
+        if let unknown = fields.keys.filter({ !names.contains($0) && !mayLack.contains($0) }).min() {
             throw EdgesinkError(
                 .badBundle, "\(place) has an unknown field '\(unknown)'", remedy: "update edgesink or export again")
         }
         if let missing = names.filter({ fields[$0] == nil }).min() {
             throw EdgesinkError(.badBundle, "\(place) lacks '\(missing)'", remedy: Manifest.again)
+        }
+        if let empty = mayLack.filter({ fields[$0]?.isNull == true }).min() {
+            throw EdgesinkError(
+                .badBundle, "\(place): \(empty) is null", expected: "a value, or no such field", remedy: Manifest.again)
         }
     }
 

@@ -24,7 +24,7 @@ enum Generate {
         if let file = arguments.string("restore") { try await session.restore(from: URL(filePath: file)) }
         let ids = try prompt(arguments, tokenizer, isFresh: await session.position == 0)
         let tokens = try await session.generate(
-            ids, tokenizer: tokenizer, sampling: sampling(arguments),
+            ids, tokenizer: tokenizer, sampling: sampling(arguments, await session.manifest.sampling),
             maxNewTokens: arguments.optional("max-new-tokens", Int.self),
             stop: arguments.string("stop").map { [$0] } ?? [],
             ignoresEnd: arguments.has("ignore-end"))
@@ -45,8 +45,9 @@ enum Generate {
         return ids
     }
 
-    private static func sampling(_ arguments: Arguments) throws -> SamplingSpec {
-        var spec = SamplingSpec()
+    /// What the options say, else the model's own; greedy where neither says anything.
+    private static func sampling(_ arguments: Arguments, _ own: SamplingDefaults?) throws -> SamplingSpec {
+        var spec = SamplingSpec(own)
         spec.temperature = try arguments.value("temperature", spec.temperature)
         spec.topK = try arguments.value("top-k", spec.topK)
         spec.topP = try arguments.value("top-p", spec.topP)

@@ -24,6 +24,7 @@ enum Inspect {
             ("window", .int(manifest.stream.window)), ("capacity", .int(manifest.stream.capacity)),
             ("chunk", .int(manifest.stream.chunk)), ("positions", .string(manifest.stream.positions.rawValue)),
             ("sink_token_id", manifest.sinkTokenId.map(JSON.int) ?? .null),
+            ("sampling", manifest.sampling.map { .string("\($0.words) (\($0.source))") } ?? .null),
             ("fingerprint", .string(manifest.fingerprint)),
         ]
         if arguments.has("json") {

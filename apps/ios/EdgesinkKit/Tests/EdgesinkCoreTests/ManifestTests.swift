@@ -39,6 +39,18 @@ struct ManifestTests {
         #expect(manifest.parity?.passed == true)
     }
 
+    @Test func theModelsOwnSamplingIsTakenWhereThereIsOne() throws {
+        let own = try #require(try Self.manifest(Self.good()).sampling)
+        #expect(own.words == "temperature 0.7, top-k 20, top-p 0.8, min-p 0.05, repetition penalty 1.1")
+        #expect(own.source == "generation_config.json")
+        let spec = SamplingSpec(own)
+        #expect([spec.temperature, spec.topP, spec.minP, spec.repetitionPenalty] == [0.7, 0.8, 0.05, 1.1])
+        #expect(spec.topK == 20)
+        let silent = try Self.manifest(Golden.manifest("two_views"))
+        #expect(silent.sampling == nil)
+        #expect(SamplingSpec(silent.sampling) == SamplingSpec())
+    }
+
     @Test func readsTheViewsAndTheStatesOfEach() throws {
         let manifest = try Self.manifest(Golden.manifest("two_views"))
         #expect(manifest.views.map(\.capacity) == [32, 8])
