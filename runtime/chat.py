@@ -22,15 +22,11 @@ from edgesink.runtime.saved_chat import ChatState
 from edgesink.runtime.session import Stream
 from edgesink.runtime.transcript import Eviction, Turn
 from edgesink.runtime.turn_feed import TurnFeed, Unfed
-from edgesink.spec import Drafts
+from edgesink.spec import Drafts, Evict
 
 Pin = Literal["system", "fit", "none"]
 """What is pinned when a conversation begins: all that stands before the first message, which includes the system
 prompt; that if it fits; or as many tokens as the stream has sinks."""
-
-Evict = Literal["turns", "plain"]
-"""What is forgotten first: whole exchanges, so that the window begins with a message of the user, unless that hides
-more than half of it (a longer exchange is forgotten token by token); or always token by token."""
 
 KEEP = object()
 """As the system prompt of a new conversation: that of the last one."""
@@ -70,8 +66,9 @@ class Chat:
             cannot pin so many. "fit": that where it fits, else `unpinned` says why not. "none": the stream's own sinks.
             A stream that has begun keeps what it has pinned.
         memory: remembers beyond the window.
-        evict: how the window moves on (`Evict`); None takes "turns" where the bundle can do it, which one that was
-            exported before there was such a thing cannot.
+        evict: what is forgotten first. "turns": whole exchanges, so that the window begins with a message of the user,
+            unless that hides more than half of it: a longer exchange is forgotten token by token. "plain": always token
+            by token. None: turns where the bundle can, which one that was exported long ago cannot.
         undo_bytes: of memory that `undo` may take, at most; None is as much as the state, which is enough for the last
             exchange however long, and for many short ones. 0 keeps nothing. On a GPU nothing is kept.
         on_token: called with every token of an answer.

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,7 @@ from edgesink.runtime.sampling import SamplingSpec
 from edgesink.runtime.session_file import MOST_POSITION, SavedSession
 from edgesink.runtime.transcript import Turn, turns_as_data, turns_of_data
 from edgesink.runtime.turn_feed import Unfed
+from edgesink.spec import Evict
 from edgesink.tokenizer_file import well_formed
 
 FORMAT = "2"
@@ -47,7 +48,7 @@ class ChatState:
     unfed: Unfed
     random: int  # the state of the generator of random numbers
     sampling: SamplingSpec
-    evict: Literal["turns", "plain"] = "plain"  # how the window moves on
+    evict: Evict = "plain"  # how the window moves on
     marks: tuple[int, ...] = ()  # positions that it should begin with
 
 
