@@ -28,6 +28,7 @@ from edgesink.cli.output import on_terminal, print_json, say
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
 from edgesink.sampling_defaults import CHAT_SAMPLING
+from edgesink.spec import Evict
 
 RecallWay = Literal["quoted", "pinned"]
 
@@ -74,6 +75,12 @@ def chat(
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
     drafts: DraftsOption = "auto",
+    evict: Annotated[
+        Evict | None,
+        typer.Option(
+            help="What is forgotten first: whole turns, or single tokens (plain). Default: turns where the bundle can."
+        ),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Print answers as plain text, and read messages without a line editor.")
     ] = False,
@@ -98,7 +105,8 @@ def chat(
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     stream.drafts = drafts
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
-    talk = Chat(stream, system, sampling, _pins(pin_system, sinks), open_memory(memory, recall) if memory else None)
+    recalling = open_memory(memory, recall) if memory else None
+    talk = Chat(stream, system, sampling, _pins(pin_system, sinks), recalling, evict=evict)
     if talk.unpinned and system is not None:
         say(f"(the system prompt will be forgotten like anything else: {talk.unpinned})")
     given = {name: value for name, value in (chosen | {"seed": seed, "sinks": sinks}).items() if value is not None}
