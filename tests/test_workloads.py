@@ -69,7 +69,7 @@ def test_the_command_prints_workloads_and_names_those_that_it_does_not_know(bund
     assert "expected one of prose, code-edit, quotes" in err
 
 
-def test_quick_prints_one_table_of_this_machine(bundle, command):
+def test_quick_prints_one_table_of_this_machine(bundle, command, monkeypatch):
     code, out, _ = command("bench", bundle, "--quick")
     assert code == 0
     names = [line.split()[0] for line in out.splitlines()]
@@ -77,3 +77,6 @@ def test_quick_prints_one_table_of_this_machine(bundle, command):
         "model", "machine", "version", "reads", "answers", "starts", "memory", "prose", "code-edit", "quotes",
     ]  # fmt: skip
     assert Manifest.read(bundle).name in out
+    monkeypatch.setattr("edgesink.runtime.session.Stream.most_rows", 1)
+    out = command("bench", bundle, "--quick")[1]
+    assert out.splitlines()[-1].startswith("drafts   none: this bundle gives")

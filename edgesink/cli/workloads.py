@@ -66,7 +66,8 @@ def time_quickly(model: str, precision: Precision, as_json: bool) -> None:
     setting = Setting(window, threads, DEFAULT_SINKS, min(QUICK_PROMPT, window // 2), QUICK_STEPS)
     ids = np.random.default_rng(0).integers(0, manifest.vocab, window + 2 * QUICK_STEPS)
     (figures,) = compare([Contender("edgesink", "edgesink", {window: bundle})], [setting], ids, 1)
-    answers = run_workloads(edgesink.load(bundle, threads=threads), list(REQUESTS), QUICK_ANSWER, 1)
+    stream = edgesink.load(bundle, threads=threads)
+    answers = run_workloads(stream, list(REQUESTS), QUICK_ANSWER, 1) if stream.most_rows > 1 else []
     if as_json:
         rows = [row.as_data() for row in answers]
         print(json.dumps({"machine": machine(), **figures.as_data(), "workloads": rows}, indent=2))
@@ -86,5 +87,7 @@ def time_quickly(model: str, precision: Precision, as_json: bool) -> None:
     for row in answers:
         equal = "the same text" if row.same else "another text"
         lines[row.workload] = f"{row.drafted[0]:.1f} tokens/s with drafts, x {row.speedup:.2f}, {equal}"
+    if not answers:
+        lines["drafts"] = "none: this bundle gives the logits of one token a pass; export the model again"
     width = max(map(len, lines))
     print("\n".join(f"{name:<{width}}  {line}" for name, line in lines.items()))
