@@ -298,7 +298,7 @@ int main(void) {
     for (; (kernels = supported_kernels((size_t)sets)); sets++) {
         double product = 0;
         for (int i = 0; i < LAYOUTS; i++)
-            for (int64_t tokens = 1; tokens <= 9; tokens += 4)
+            for (int64_t tokens = 1; tokens <= 9; tokens++)
                 product = fmax(product, check_product(kernels, layouts + i, 37, tokens));
         product = fmax(product, check_parts(kernels));
         double attention = 0;

@@ -31,19 +31,23 @@ INLINE const uint8_t *codes_at(const Matrix *w, const Kind kind, int64_t block, 
     return w->codes + (block * kind.bits * GROUP + lane) * 4;
 }
 
-// The halves at a block, or those at its SUPER columns times the factors at a place.
-INLINE F times_factor(const half *halves, const int8_t *factors, const int factored, int64_t block, int64_t place,
-                      int64_t lane) {
-    const F x = f_of_half(halves + (factored ? block / (SUPER / BLOCK) : block) * GROUP + lane);
-    return factored ? f_mul(x, f_of_bytes(factors + place * GROUP + lane)) : x;
+// A block's scale and offset, or what the factors of its SUPER columns are multiplied by.
+typedef struct {
+    F scale, offset;
+} Halves;
+
+INLINE Halves halves_at(const Matrix *w, const Kind kind, int64_t block, int64_t lane) {
+    const int64_t place = (kind.factored ? block / (SUPER / BLOCK) : block) * GROUP + lane;
+    return (Halves){f_of_half(w->scale + place), kind.offset ? f_of_half(w->offset + place) : f_set(0)};
 }
 
-INLINE F scale_at(const Matrix *w, const Kind kind, int64_t block, int part, int64_t lane) {
-    return times_factor(w->scale, w->factors, kind.factored, block, block * parts_of(kind) + part, lane);
+INLINE F scale_at(const Matrix *w, const Kind kind, const Halves *of, int64_t block, int part, int64_t lane) {
+    const int64_t place = block * parts_of(kind) + part;
+    return kind.factored ? f_mul(of->scale, f_of_bytes(w->factors + place * GROUP + lane)) : of->scale;
 }
 
-INLINE F offset_at(const Matrix *w, const Kind kind, int64_t block, int64_t lane) {
-    return times_factor(w->offset, w->offset_factors, kind.factored, block, block, lane);
+INLINE F offset_at(const Matrix *w, const Kind kind, const Halves *of, int64_t block, int64_t lane) {
+    return kind.factored ? f_mul(of->offset, f_of_bytes(w->offset_factors + block * GROUP + lane)) : of->offset;
 }
 
 // The values that IQ4's codes stand for, and 128.
@@ -86,8 +90,10 @@ static void matrix_row(const Matrix *w, int64_t row, float *out) {
         float scale[MOST_PARTS][LANES], offset[LANES] = {0};
         unpack(codes_at(w, kind, block, lane), kind, 0, words);
         for (int i = 0; i < 8; i++) i_store(codes[i], words[i]);
-        for (int part = 0; part < parts_of(kind); part++) f_store(scale[part], scale_at(w, kind, block, part, lane));
-        if (kind.offset) f_store(offset, offset_at(w, kind, block, lane));
+        const Halves halves = halves_at(w, kind, block, lane);
+        for (int part = 0; part < parts_of(kind); part++)
+            f_store(scale[part], scale_at(w, kind, &halves, block, part, lane));
+        if (kind.offset) f_store(offset, offset_at(w, kind, &halves, block, lane));
         for (int k = 0; k < BLOCK; k++) {
             const float value = (float)(codes[k / 4][own][k % 4] - middle_of(kind));
             const float product = scale[k * parts_of(kind) / BLOCK][own] * value;

@@ -10,17 +10,29 @@
 
 #define SMALLEST 1e-35f  // of a block's values: its inverse is still a float
 
-// Activations rounded to 15 bits: x[k] = scale[k / 32] * (128 high[k] + low[k]), both of 8 bits.
+// Activations rounded to 15 bits: x[k] = scale[k / 32] * (128 high[k] + low[k]), both of 8 bits. They lie in the order in
+// which a tile of tokens reads them.
 typedef struct {
-    int64_t blocks, columns;
-    int8_t *codes;        // [T, 2, K], high and low
-    float *scale;         // [T, blocks]
-    float *sum;           // [T, blocks, parts] of the values that share a scale of the weights, times what offsets ask for
+    int64_t blocks, tokens;
+    int8_t *codes;        // tile by tile [blocks, tokens of the tile, 2, 32], high and low
+    float *scale;         // tile by tile [blocks, tokens of the tile]
+    void *sum;            // the same [..., parts], of the codes that share a scale of the weights: where these have offsets
+                          // float, times the activations' scale; else int32, times what codes count from
 } Rounded;
 
+// Tokens that are worked on at once.
+typedef struct {
+    int64_t first, count;
+} Tile;
+
+INLINE Tile tile_of(int64_t tokens, int64_t token) {
+    const int64_t first = token / TILE * TILE;
+    return (Tile){first, tokens - first < TILE ? tokens - first : TILE};
+}
+
 static Rounded rounded(const Product *p) {
-    Rounded r = {.blocks = p->weight.columns / BLOCK, .columns = p->weight.columns, .codes = p->scratch};
-    r.scale = (float *)(r.codes + p->tokens * 2 * r.columns);
+    Rounded r = {.blocks = p->weight.columns / BLOCK, .tokens = p->tokens, .codes = p->scratch};
+    r.scale = (float *)(r.codes + p->tokens * 2 * p->weight.columns);
     r.sum = r.scale + p->tokens * r.blocks;
     return r;
 }
@@ -31,36 +43,37 @@ static size_t product_scratch_bytes(const Product *p) {
     return blocks * (2 * BLOCK + (1 + MOST_PARTS) * sizeof(float));
 }
 
-// One block of 32 values to codes, high and low; their scale, and the sums of scale * code of its two halves.
-static float round_block(const float *values, int8_t *high_codes, int8_t *low_codes, float sums[2]) {
+// One block of 32 values to codes, high and then low; their scale, and the sums of the codes of its two halves.
+static float round_block(const float *values, int8_t *codes, int32_t sums[2]) {
     F most = f_set(0);
     for (int k = 0; k < BLOCK; k += LANES) most = f_max(most, f_abs(f_load(values + k)));
-    const float largest = f_largest(most), scale = largest / (127 * 128);
+    const float largest = f_largest(most);
     const F inverse = f_set(largest > SMALLEST ? 127 / largest : 0), fine = f_set(128);
     for (int first = 0; first < BLOCK; first += BLOCK / 2) {
         F sum = f_set(0);
         for (int k = first; k < first + BLOCK / 2; k += LANES) {
             const F x = f_mul(f_load(values + k), inverse), high = f_round(x);
             const F low = f_round(f_mul(f_sub(x, high), fine));
-            i_store_bytes(high_codes + k, high);
-            i_store_bytes(low_codes + k, low);
+            i_store_bytes(codes + k, high);
+            i_store_bytes(codes + BLOCK + k, low);
             sum = f_add(sum, f_fma(high, fine, low));
         }
-        sums[first != 0] = scale * f_sum(sum);
+        sums[first != 0] = (int32_t)f_sum(sum);  // below 2^18: exact
     }
-    return scale;
+    return largest / (127 * 128);
 }
 
 // A token's activations behind their norm, if there is one, as the weights want them: rounded, or as they are.
 static void product_round(const Product *p, int64_t token) {
     const Rounded r = rounded(p);
     const Kind kind = kind_of(&p->weight);
-    const float *x = p->x + token * r.columns;
-    const float rms = p->norm ? inverse_rms(x, r.columns, p->epsilon) : 1;
-    // an offset is added as it is; else a code counts from the middle, and some sets have taken a part of that already
-    const float times = kind.offset ? 1 : (float)((unpacked_bits(kind) == 8 ? CODE_BIAS : 0) - middle_of(kind));
-    int8_t *high = r.codes + token * 2 * r.columns;
-    float *kept = kind.bits == FLOAT_BITS ? (float *)p->scratch + token * r.columns : NULL;
+    const Tile tile = tile_of(p->tokens, token);
+    const int64_t columns = p->weight.columns;
+    const float *x = p->x + token * columns;
+    const float rms = p->norm ? inverse_rms(x, columns, p->epsilon) : 1;
+    // a code counts from the middle, and some sets have taken a part of that already
+    const int32_t times = (unpacked_bits(kind) == 8 ? CODE_BIAS : 0) - middle_of(kind);
+    float *kept = kind.bits == FLOAT_BITS ? (float *)p->scratch + token * columns : NULL;
     for (int64_t b = 0; b < r.blocks; b++) {
         float block[BLOCK], *values = kept ? kept + b * BLOCK : block;
         for (int k = 0; k < BLOCK; k += LANES) {
@@ -69,56 +82,86 @@ static void product_round(const Product *p, int64_t token) {
             f_store(values + k, v);
         }
         if (kept) continue;
-        float sums[2], *sum = r.sum + (token * r.blocks + b) * parts_of(kind);
-        r.scale[token * r.blocks + b] = round_block(values, high + b * BLOCK, high + r.columns + b * BLOCK, sums);
-        if (parts_of(kind) == 1) {
-            sum[0] = (sums[0] + sums[1]) * times;
+        const int64_t at = tile.first * r.blocks + b * tile.count + token - tile.first;
+        int32_t sums[2];
+        const float scale = round_block(values, r.codes + at * 2 * BLOCK, sums);
+        r.scale[at] = scale;
+        if (kind.offset) {
+            ((float *)r.sum)[at] = scale * (float)(sums[0] + sums[1]);
+        } else if (parts_of(kind) == 1) {
+            ((int32_t *)r.sum)[at] = times * (sums[0] + sums[1]);
         } else {
-            sum[0] = sums[0] * times, sum[1] = sums[1] * times;
+            for (int part = 0; part < 2; part++) ((int32_t *)r.sum)[at * 2 + part] = times * sums[part];
         }
     }
 }
 
-// found[t][lane ...] of `count` tokens from `first` on with LANES of the rows of a group.
+// found[t][lane ...] of the `count` tokens of a tile from `first` on with LANES of the rows of a group, whose weights are
+// read once.
 INLINE void lanes_product(const Matrix *w, const Kind kind, int64_t group, int lane, const Rounded *r, int64_t first,
                           const int count, float (*found)[GROUP]) {
-    const int parts = parts_of(kind), bits = unpacked_bits(kind);
-    F acc[TILE], rest[TILE];  // of offsets apart
-    UNROLL for (int t = 0; t < count; t++) acc[t] = rest[t] = f_set(0);
+    const int parts = parts_of(kind), bits = unpacked_bits(kind), words_of = BLOCK / 4 / parts;
+    const int together = count < TOGETHER ? count : TOGETHER;
+    const int64_t ahead = first || lane ? 0 : count > 1 ? AHEAD / 2 : AHEAD;
+    const int8_t *x = r->codes + first * r->blocks * 2 * BLOCK;
+    const float *x_scale = r->scale + first * r->blocks;
+    const char *x_sum = (const char *)r->sum + first * r->blocks * parts * (int64_t)sizeof(float);
+    Halves halves;
+    F acc[TILE];
+    UNROLL for (int t = 0; t < count; t++) acc[t] = f_set(0);
     for (int64_t b = 0; b < r->blocks; b++) {
         const int64_t block = group * r->blocks + b;
         I words[8];
-        F scale[MOST_PARTS], offset;
-        unpack(codes_at(w, kind, block, lane), kind, count == 1 && !lane ? AHEAD : 0, words);
-        UNROLL for (int part = 0; part < parts; part++) scale[part] = scale_at(w, kind, block, part, lane);
-        if (kind.offset) offset = offset_at(w, kind, block, lane);
-        UNROLL for (int t = 0; t < count; t++) {
-            const int8_t *x = r->codes + (first + t) * 2 * r->columns + b * BLOCK;
-            const int64_t at = (first + t) * r->blocks + b;
-            UNROLL for (int part = 0; part < parts; part++) {
-                const int from = part * BLOCK / 2;
-                I high = i_dots(words + from / 4, x + from, bits);
-                I low = i_dots(words + from / 4, x + r->columns + from, bits);
-                if (parts == 1) {
-                    high = i_add(high, i_dots(words + 4, x + BLOCK / 2, bits));
-                    low = i_add(low, i_dots(words + 4, x + r->columns + BLOCK / 2, bits));
+        unpack(codes_at(w, kind, block, lane), kind, ahead, words);
+        if (!kind.factored || b % (SUPER / BLOCK) == 0) halves = halves_at(w, kind, block, lane);
+        UNROLL for (int part = 0; part < parts; part++) {
+            const F scale = scale_at(w, kind, &halves, block, part, lane);
+            UNROLL for (int from = 0; from < count; from += together) {
+                const int side = count - from < together ? count - from : together;
+                I high[TOGETHER], low[TOGETHER];
+                UNROLL for (int t = 0; t < side; t++) {
+                    high[t] = i_zero();
+                    low[t] = kind.offset ? i_zero() : i_repeat4(x_sum + ((from + t) * parts + part) * 4);
                 }
-                const F sum = f_of_int(i_add(i_times_128(high), low));
-                acc[t] = f_fma(sum, f_mul(scale[part], f_set(r->scale[at])), acc[t]);
-                rest[t] = f_fma(kind.offset ? offset : scale[part], f_set(r->sum[at * parts + part]), rest[t]);
+                UNROLL for (int i = 0; i < words_of; i += DOT_WORDS) {
+                    UNROLL for (int t = 0; t < side; t++) {
+                        const int8_t *codes = x + (from + t) * 2 * BLOCK + (part * words_of + i) * 4;
+                        high[t] = i_dots(high[t], words + part * words_of + i, codes, bits);
+                        low[t] = i_dots(low[t], words + part * words_of + i, codes + BLOCK, bits);
+                    }
+                }
+                UNROLL for (int t = 0; t < side; t++) {
+                    const F sum = f_of_int(i_add(i_times_128(high[t]), low[t]));
+                    acc[from + t] = f_fma(sum, f_mul(scale, f_set(x_scale[from + t])), acc[from + t]);
+                }
             }
         }
+        if (kind.offset) {
+            const F offset = offset_at(w, kind, &halves, block, lane);
+            const float *sum = (const float *)x_sum;
+            UNROLL for (int t = 0; t < count; t++) acc[t] = f_fma(offset, f_set(sum[t]), acc[t]);
+        }
+        x += count * 2 * BLOCK, x_scale += count, x_sum += count * parts * (int64_t)sizeof(float);
     }
-    UNROLL for (int t = 0; t < count; t++) f_store(found[t] + lane, f_add(acc[t], rest[t]));
+    UNROLL for (int t = 0; t < count; t++) f_store(found[t] + lane, acc[t]);
 }
 
 INLINE void group_tokens(const Product *p, const Kind kind, const Rounded *r, int64_t group, float (*found)[GROUP]) {
-    for (int lane = 0; lane < GROUP; lane += LANES) {
-        int64_t t = 0;
-        for (; t + TILE <= p->tokens; t += TILE)
-            lanes_product(&p->weight, kind, group, lane, r, t, TILE, found + t);
-        for (; t < p->tokens; t++) lanes_product(&p->weight, kind, group, lane, r, t, 1, found + t);
-    }
+    for (int lane = 0; lane < GROUP; lane += LANES)
+        for (int64_t first = 0, count; first < p->tokens; first += count) {
+            count = tile_of(p->tokens, first).count;
+#define IF_THERE_ARE(n)         \
+    if (count == n) lanes_product(&p->weight, kind, group, lane, r, first, n, found + first);
+            IF_THERE_ARE(1)
+            IF_THERE_ARE(2)
+            IF_THERE_ARE(3)
+            IF_THERE_ARE(4)
+            IF_THERE_ARE(5)
+            IF_THERE_ARE(6)
+            IF_THERE_ARE(7)
+            IF_THERE_ARE(8)
+#undef IF_THERE_ARE
+        }
 }
 
 // found[t] of every token with the 16 rows of a group: code of its own for every kind that calls.c lets through.

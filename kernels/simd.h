@@ -224,8 +224,10 @@ static inline void i_store_bytes(int8_t *p, F x) {
 #endif
 
 enum {
-    AHEAD = 4096,                // bytes that one token's weights are asked for before they are wanted
-    TILE = LANES == 16 ? 8 : 4,  // tokens that are worked on at once: as many as registers hold
+    AHEAD = 4096,                    // bytes that one token's weights are asked for before they are wanted
+    TILE = 8,                        // tokens that are worked on at once
+    TOGETHER = LANES == 8 ? 1 : TILE,  // of these, whose products are added up side by side: as registers are 16 or 32
+    DOT_WORDS = LANES == 8 ? 4 : 1,  // that `i_dots` takes
 };
 
 // Each byte moved up by as many bits (below 0: down), and of that the bits in `mask`, none of which may come from
@@ -237,12 +239,11 @@ INLINE I i_bits(I x, const int up, const uint32_t mask) {
 }
 INLINE I i_or(I a, I b) { return (I)((Words)a | (Words)b); }
 
-// In every lane the sum of 16 products, of codes in 4 words with x [16] of 8 bits.
+// `sum`, and in every lane the products of the codes in DOT_WORDS words with as many of x, of 8 bits.
 #if defined(SIMD_AVX2)
-INLINE I i_dots(const I words[4], const int8_t *x, const int bits) {
+INLINE I i_dots(I sum, const I *words, const int8_t *x, const int bits) {
     const int fit = bits > 6 ? 1 : bits > 5 ? 2 : 4;  // pairs of products whose sum fits 16 bits
-    I sum = i_zero();
-    UNROLL for (int i = 0; i < 4; i += fit) {
+    UNROLL for (int i = 0; i < DOT_WORDS; i += fit) {
         I pairs = i_pairs(words[i], i_repeat4(x + 4 * i), bits);
         UNROLL for (int j = i + 1; j < i + fit; j++)
             pairs = _mm256_add_epi16(pairs, i_pairs(words[j], i_repeat4(x + 4 * j), bits));
@@ -251,10 +252,8 @@ INLINE I i_dots(const I words[4], const int8_t *x, const int bits) {
     return sum;
 }
 #else
-INLINE I i_dots(const I words[4], const int8_t *x, const int bits) {
-    I sum = i_zero();
-    UNROLL for (int i = 0; i < 4; i++) sum = i_dot(sum, words[i], i_repeat4(x + 4 * i), bits);
-    return sum;
+INLINE I i_dots(I sum, const I *words, const int8_t *x, const int bits) {
+    return i_dot(sum, *words, i_repeat4(x), bits);
 }
 #endif
 
