@@ -182,10 +182,10 @@ class Stream:
         self.position, self._furthest, self._is_broken = 0, 0, False
 
     def snapshot(self) -> Snapshot:
-        """A copy of the stream as it is now, for `go_back`; at most `state_bytes` large."""
+        """A copy of the stream as it is now, for `return_to`; at most `state_bytes` large."""
         return Snapshot(self.position, self._furthest, self.sinks, self._backend.copy_state())
 
-    def go_back(self, snapshot: Snapshot) -> None:
+    def return_to(self, snapshot: Snapshot) -> None:
         """Be the stream that the snapshot is of; it may be of another stream of the same bundle and backend."""
         self._backend.put_back(snapshot.state)
         self._ring = self.manifest.stream.ring(snapshot.sinks)

@@ -125,7 +125,7 @@ def _say(
     chooser = Chooser(wanted.sampling, wanted.matcher() if wanted.matcher else None, wanted.chances)
     tokens = cast(
         Generator[Token, None, None],
-        generate(stream, ids, wanted.sampling, wanted.max_tokens, wanted.stop, chooser),
+        generate(stream, ids, wanted.sampling, wanted.max_tokens, wanted.stop, sampler=chooser),
     )
     try:
         for token in tokens:

@@ -51,7 +51,7 @@ class Conversation:
 
     def go_back(self, moment: Moment) -> None:
         """Be as at that moment."""
-        self.stream.go_back(moment.snapshot)
+        self.stream.return_to(moment.snapshot)
         self.key, self.unfed, self.before = moment.key, moment.unfed, moment
 
     def status(self) -> dict[str, Any]:

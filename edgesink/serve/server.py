@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -15,13 +17,14 @@ from edgesink.serve.app import make_app
 from edgesink.serve.service import Service
 from edgesink.serve.settings import Settings
 
+ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 MOST_CONNECTIONS = 256
 IDLE_SECONDS = 30  # of a connection
 HEAD_BYTES = 64 << 10  # of a request, without its body
 
 
 def serve(stream: Stream, settings: Settings, say: Callable[[str], None]) -> None:
-    """Serve until a signal ends it (SIGINT, SIGTERM).
+    """Serve until a signal ends it (SIGINT, SIGTERM, SIGHUP).
 
     Raises:
         BadPlace: the address cannot be listened on, or the folder of conversations not be made.
@@ -32,8 +35,7 @@ def serve(stream: Stream, settings: Settings, say: Callable[[str], None]) -> Non
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         say(f"{settings.model} on {place} (a page to talk; OpenAI's API at {place}/v1; Ctrl-C stops)")
         try:
-            with suppress(KeyboardInterrupt):  # of the signal that ended it, sent to ourselves again
-                asyncio.run(EndingServer(service).serve([listener]))
+            asyncio.run(EndingServer(service).serve([listener]))
         finally:
             service.close()
 
@@ -50,6 +52,19 @@ class EndingServer(uvicorn.Server):
         )  # fmt: skip
         super().__init__(config)
         self._service = service
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See `uvicorn.Server`, which would send itself the signal again: an end that was asked for is no failure."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in ENDS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
