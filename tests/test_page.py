@@ -48,14 +48,14 @@ def person(context, address):
 def test_a_conversation_goes_on_past_the_window_and_the_page_says_what_is_forgotten(person):
     assert person.numbers == {"Pinned": 0, "Seen": 0, "Forgotten": 0}
     opening = (Path(__file__).parent / "data" / "persuasion_opening.txt").read_text(encoding="utf-8")
-    person.talk(f"Read this: {opening[:2200]}", "What is the capital of France?", "And of Italy?")
+    person.talk(f"Read this: {opening[:2200]}", f"And this: {opening[2200:4400]}", "What is the capital of Italy?")
     numbers = person.numbers
     ring = person.page.request.get(f"{person.address}edgesink/ring/{person.page.evaluate(CONVERSATION)}").json()
     assert ring["capacity"] == 512
     assert ring["position"] > 512
     assert numbers["Forgotten"] == ring["evicted"] == ring["position"] - numbers["Seen"] - numbers["Pinned"]
     assert numbers["Seen"] + numbers["Pinned"] <= 512
-    assert person.fates == ["partly", "seen", "seen"]
+    assert person.fates == ["forgotten", "partly", "seen"]
     words = f"the newest {numbers['Seen']}; {numbers['Forgotten']} are forgotten."
     assert person.page.get_by_role("img", name=words).is_visible()  # the ring, as a screen reader has it
     assert words in person.page.locator("#memory-words").inner_text()

@@ -50,7 +50,7 @@ def wait_until_open(port: int, server: subprocess.Popen) -> None:
     while time.monotonic() < end:
         if server.poll() is not None:
             raise RuntimeError(f"the server ended: {server.stderr.read().decode() if server.stderr else ''}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
             return
         time.sleep(0.1)
     raise RuntimeError("the server did not start")
