@@ -20,6 +20,7 @@ Answers are greedy. `--json FILE` keeps every answer.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import re
@@ -47,7 +48,8 @@ WAYS: dict[str, dict[str, Any]] = {
 TOPICS = (
     "the moon", "bread", "rivers", "glass", "honey bees", "the sea", "bicycles", "rain", "paper", "salt", "mountains",
     "clocks", "tea", "trains", "wool", "volcanoes", "bridges", "chess", "wheat", "lighthouses", "iron", "maps", "owls",
-    "gardens", "ice", "violins", "whales", "deserts", "soap", "kites", "lemons", "snow", "copper", "libraries", "windmills",
+    "gardens", "ice", "violins", "whales", "deserts", "soap", "kites", "lemons", "snow", "copper", "libraries",
+    "windmills",
 )  # fmt: skip
 QUESTIONS = (
     "What is interesting about {}?",
@@ -99,7 +101,7 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
         "obeyed": sum(bool(OBEYED.search(answer)) for answer in last) / len(last),
         "obeyed_at_the_end": bool(OBEYED.search(answers[-1])),
         "repetition": float(np.mean([repetition(answer) for answer in answers])),
-        "same_as_before": sum(one == two for one, two in zip(answers, answers[1:], strict=False)),
+        "same_as_before": sum(one == two for one, two in itertools.pairwise(answers)),
         "first_token_seconds": [float(np.median(first_seconds[2:5])), float(np.median(first_seconds[-3:]))],
         "tokens_per_second": float(np.median(speeds)), "resident_mb": [resident[min(2, turns - 1)], resident[-1]],
         "answers": answers,
