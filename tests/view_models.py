@@ -106,6 +106,7 @@ class HandMade:
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     sink_token_id: int | None = None
+    sampling: None = None
     dropped_tokens: tuple[str, ...] = ()
 
     def tensor(self, weight: str) -> np.ndarray:
