@@ -4,6 +4,7 @@ from __future__ import annotations
 
 IDS = "ids"  # [1, T] integer, the new tokens
 POSITION = "position"  # integer, tokens fed before this run: [1]; in a bounded frame [views], the frame of each ring
+OLDEST = "oldest"  # [1] or [T] integer, where the window of all or each of the new tokens begins at the earliest
 SINKS = "sinks"  # [1] integer, sinks of this stream
 LOGITS = "logits"  # [rows, V] float32, after each of the last new tokens; one row unless `LOGIT_ROWS` is given
 NEXT = "next"  # [rows, 1] integer, argmax of the logits: may be bound to `ids`

@@ -11,7 +11,8 @@ first query of a chunk still needs a full window of keys while the last token of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgesink.errors import BadOption
@@ -68,6 +69,21 @@ class Ring:
         """The tokens that `token` sees, in order: the sinks, then the window up to and including itself."""
         first = max(self.sinks, token - self.window + 1)
         return [*range(min(self.sinks, token + 1)), *range(first, token + 1)]
+
+    def window_begin(self, token: int, marks: Sequence[int] = (), most_hidden: int = 0) -> int:
+        """The oldest token of the window that `token` sees; sinks are no part of it.
+
+        Args:
+            marks: tokens that a window may well begin with, ascending: the first words of turns. Nothing is preferred
+                before the first eviction.
+            most_hidden: tokens of the window that are given up at most for the sake of beginning with one.
+        """
+        first = max(self.sinks, token - self.window + 1)
+        if first == self.sinks:
+            return min(first, token)
+        place = bisect_left(marks, first)
+        is_near = place < len(marks) and marks[place] <= min(token, first + most_hidden)
+        return marks[place] if is_near else first
 
     def query_position(self, token: int) -> int:
         """The in-cache position of `token` as a query: how many tokens it sees, minus one."""

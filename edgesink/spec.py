@@ -26,6 +26,7 @@ NormKind = Literal["rms", "layer"]  # RMSNorm; LayerNorm, which takes the mean a
 Device = Literal["cpu", "cuda"]
 TorchType = Literal["float32", "bfloat16", "float16"]
 Drafts = Literal["auto", "on", "off"]  # several tokens a pass: where it pays, wherever it can be, or never
+Evict = Literal["turns", "plain"]  # what is forgotten first: whole exchanges of a conversation, or single tokens
 Provider = Literal["cpu", "plain", "cuda"]  # plain: the CPU with no operators but ONNX Runtime's own
 
 DEFAULT_SINKS = 4

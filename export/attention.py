@@ -80,9 +80,10 @@ class SinkCorrected:
         ids: Value,
         position: Value,
         sinks: Value,
+        oldest: Value | None = None,
     ) -> None:
         self.ops, self.buffers, self.spec, self.sinks = ops, buffers, spec, sinks
-        rows = Rows.of_stream(ops, buffers, spec, ids, position, sinks)
+        rows = Rows.of_stream(ops, buffers, spec, ids, position, sinks, oldest)
         self.slot = rows.slot
         mask = ops.where(rows.visible, 0.0, MASKED)  # [T, rows]
 
@@ -245,12 +246,18 @@ class FrameOps(BoundedFrameOps, AlibiOps, Protocol):
 
 
 def stream_attention(
-    ops: StreamOps, buffers: CountedBuffers, spec: AttentionSpec, ids: Value, position: Value, sinks: Value
+    ops: StreamOps,
+    buffers: CountedBuffers,
+    spec: AttentionSpec,
+    ids: Value,
+    position: Value,
+    sinks: Value,
+    oldest: Value | None = None,
 ) -> Attention:
-    """How layers of one view attend, their tokens numbered as they stand in the stream."""
+    """How layers of one view attend, tokens numbered as they stand in the stream; `oldest` as `Rows.of_stream`."""
     if spec.slopes:
-        return Alibi(ops, buffers, spec, Rows.of_stream(ops, buffers, spec, ids, position, sinks))
-    return SinkCorrected(ops, buffers, spec, ids, position, sinks)
+        return Alibi(ops, buffers, spec, Rows.of_stream(ops, buffers, spec, ids, position, sinks, oldest))
+    return SinkCorrected(ops, buffers, spec, ids, position, sinks, oldest)
 
 
 def frame_attention(

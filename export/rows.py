@@ -120,9 +120,19 @@ class Rows:
 
     @classmethod
     def of_stream(
-        cls, ops: IntegerOps, buffers: CountedBuffers, spec: AttentionSpec, ids: Value, position: Value, sinks: Value
+        cls,
+        ops: IntegerOps,
+        buffers: CountedBuffers,
+        spec: AttentionSpec,
+        ids: Value,
+        position: Value,
+        sinks: Value,
+        oldest: Value | None = None,
     ) -> Rows:
-        """Tokens numbered as they stand in the stream: for targets with large integers."""
+        """Tokens numbered as they stand in the stream: for targets with large integers.
+
+        `oldest` [1] or [T]: no token of the window before it is seen, where the ring has sinks; None hides none.
+        """
         sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
         token = position + ops.arange(ids)  # [T]
         slots = spec.rows - sinks  # [1]
@@ -133,6 +143,8 @@ class Rows:
         held = ops.where(is_sink, row, newest - (newest - row) % slots)  # [rows], below sinks: never written
         query = ops.column(token)
         window = (held > query - (spec.capacity - sinks)) & (held >= sinks)
+        if oldest is not None and spec.sinks:
+            window = window & (held >= ops.column(oldest))
         return cls(token, slot, slots, row, is_sink, held, (held <= query) & (is_sink | window))
 
     @classmethod

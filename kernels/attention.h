@@ -33,12 +33,19 @@ typedef struct {
     float *partial;         // [K, T G, spans, D + 2]: a weighted sum of values, the largest score, the sum of weights
 } Plan;
 
+// The oldest token of the window of new token t; later tokens' windows begin no earlier. Sinks are no part of it.
+static int64_t window_begins(const Attention *a, int64_t t) {
+    const int64_t begins = a->position + t - (a->capacity - a->sinks) + 1;
+    const int64_t oldest = a->oldest ? a->oldest[t * a->oldest_step] : 0;
+    return begins > oldest ? begins : oldest;
+}
+
 static Plan plan(const Attention *a) {
     Plan p = {.groups = a->heads / a->kv_heads};
-    const int64_t end = a->position + a->tokens, window = a->capacity - a->sinks;
+    const int64_t end = a->position + a->tokens, begins = window_begins(a, 0);
     p.queries = a->tokens * p.groups;
     p.seen_sinks = end < a->sinks ? end : a->sinks;
-    p.first = a->position - window + 1 > a->sinks ? a->position - window + 1 : a->sinks;
+    p.first = begins > a->sinks ? begins : a->sinks;
     p.seen = p.seen_sinks + (end > p.first ? end - p.first : 0);
     p.query_parts = (p.queries + TASK_QUERIES - 1) / TASK_QUERIES;
     p.spans = a->tokens > 1 ? 1 : p.seen / SPAN_ROWS < 1 ? 1 : p.seen / SPAN_ROWS;
@@ -269,7 +276,7 @@ static int64_t attention_tasks(const Attention *a) {
 
 static int attention_task(const Attention *a, int64_t task) {
     const Plan p = plan(a);
-    const int64_t dim = a->head_dim, stride = p.spans * (dim + 2), window = a->capacity - a->sinks;
+    const int64_t dim = a->head_dim, stride = p.spans * (dim + 2);
     const int64_t span = task % p.spans, part = task / p.spans % p.query_parts, head = task / p.spans / p.query_parts;
     const int64_t start = part * TASK_QUERIES;
     const int64_t count = p.queries - start < TASK_QUERIES ? p.queries - start : TASK_QUERIES;
@@ -308,8 +315,8 @@ static int attention_task(const Attention *a, int64_t task) {
             many_scores(queries, count, key_tile, dim, scores);
         }
         for (int64_t i = 0; i < count; i++) {
-            const int64_t query = a->position + (start + i) / p.groups;  // its token sees up to itself
-            int64_t to = query + 1 - token, from = is_sink ? 0 : query - window + 1 - token;
+            const int64_t t = (start + i) / p.groups;  // a token sees up to itself
+            int64_t to = a->position + t + 1 - token, from = is_sink ? 0 : window_begins(a, t) - token;
             soften(scores[i], from < 0 ? 0 : from, to < 0 ? 0 : to < rows ? to : rows, partial + i * stride, dim);
         }
         if (count <= MOST_FEW) {

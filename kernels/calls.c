@@ -109,6 +109,11 @@ static const char *check_ring(const Attention *a) {
     REFUSE_IF(a->sinks < 0 || a->sinks > a->capacity - a->tokens, "sinks are 0 or more, and leave room for the tokens");
     REFUSE_IF(a->sinks >= a->rows, "the buffers have no row beyond the sinks");
     // while a stream is young its tokens lie in their order; later a window stays whole while the tokens are written
+    for (int64_t t = 0; a->oldest && t < a->tokens; t++) {
+        const int64_t *oldest = a->oldest + t * a->oldest_step;
+        REFUSE_IF(*oldest < 0 || *oldest > a->position + t, "a window begins at 0 or later, and has its own token");
+        REFUSE_IF(t && *oldest < oldest[-a->oldest_step], "a window begins no earlier than that of the token before");
+    }
     REFUSE_IF(a->position + a->tokens > a->rows && a->rows < a->capacity + a->tokens - 1,
               "the buffers have fewer rows than are written and seen");
     return NULL;
@@ -118,7 +123,7 @@ static int is_number(const Tensor *x) { return is(x, SIZES(1)); }
 
 const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Attention *a) {
     const Tensor *qkv = inputs, *key = inputs + 1, *value = inputs + 2, *position = inputs + 3, *sinks = inputs + 4;
-    const Tensor *q_norm = inputs + 9, *k_norm = inputs + 10;
+    const Tensor *q_norm = inputs + 9, *k_norm = inputs + 10, *oldest = inputs + 11;
     REFUSE_IF(!key->given || key->rank != 4 || key->sizes[0] != 1, "key is [1, key/value heads, rows, head dimension]");
     const int64_t kv_heads = key->sizes[1], rows = key->sizes[2], dim = key->sizes[3];
     REFUSE_IF(kv_heads < 1 || rows < 1 || rows > MOST, "key has a head and a row, or more");
@@ -132,6 +137,7 @@ const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Att
     for (int phase = 5; phase < 9; phase++)
         REFUSE_IF(!is(inputs + phase, SIZES(1, tokens, dim / 2)), "phases are [1, tokens, head dimension / 2]");
     REFUSE_IF(!absent_or(q_norm, SIZES(dim)) || !absent_or(k_norm, SIZES(dim)), "norms of heads are [head dimension]");
+    REFUSE_IF(!absent_or(oldest, SIZES(1)) && !absent_or(oldest, SIZES(tokens)), "oldest is [1] or [tokens]");
     REFUSE_IF((q_norm->given || k_norm->given) && !is_epsilon(of->epsilon), "norms have an epsilon, a number from 0 on");
     REFUSE_IF(!(of->scale >= 0) || isinf(of->scale), "scale is a number above 0, or left out");
     *a = (Attention){
@@ -140,6 +146,7 @@ const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Att
         .qkv = qkv->data, .cosine = inputs[5].data, .sine = inputs[6].data,
         .sink_cosine = inputs[7].data, .sink_sine = inputs[8].data, .epsilon = of->epsilon,
         .q_norm = data_of(q_norm), .k_norm = data_of(k_norm),
+        .oldest = data_of(oldest), .oldest_step = oldest->given && oldest->sizes[0] > 1,
         .scale = of->scale > 0 ? of->scale : 1.0f / sqrtf((float)dim),
     };
     return check_ring(a);

@@ -12,7 +12,7 @@ typedef struct {
     void *data;
 } Tensor;
 
-enum { PRODUCT_INPUTS = 10, ROWS_INPUTS = 6, ATTENTION_INPUTS = 11 };
+enum { PRODUCT_INPUTS = 10, ROWS_INPUTS = 6, ATTENTION_INPUTS = 12 };
 
 typedef struct {
     int64_t rows, columns, bits, table, gated;  // columns: of BlockRows

@@ -200,6 +200,7 @@ typedef struct {
     int sinks, capacity, turning;
     double amplitude, scale;
     const float *q_norm, *k_norm;
+    int border;  // the window of the ring with sinks begins at a multiple of it, where it has one; 0: anywhere
 } Look;
 
 static float qkv[TOTAL][HEADS + 2 * KV_HEADS][DIM];
@@ -220,16 +221,26 @@ static double turned(const Look *look, const float *x, const float *norm, int d,
     return size * (d < PAIRS ? low * cos(angle) - high * sin(angle) : high * cos(angle) + low * sin(angle));
 }
 
+// The first token of the window of `token`: where it can be, a border.
+static int begins(const Look *look, int token) {
+    const int first = token - (look->capacity - look->sinks) + 1;
+    if (first <= look->sinks || !look->border) return first < 0 ? 0 : first;
+    const int border = (first + look->border - 1) / look->border * look->border;
+    return border <= token ? border : first;
+}
+
 static double expected(const Look *look, int token, int head, int dim) {
     double weights[CAPACITY], sum = 0, total = 0;
     int seen = 0, tokens[CAPACITY];
     for (int j = 0; j <= token; j++)
-        if (j < look->sinks || j > token - (look->capacity - look->sinks)) tokens[seen++] = j;
+        if (j < look->sinks || j >= begins(look, token)) tokens[seen++] = j;
     for (int i = 0; i < seen; i++) {
         const float *q = qkv[token][head], *k = qkv[tokens[i]][HEADS + head / SHARE];
+        const int at = token < look->capacity ? token : look->capacity - 1;  // of the query, as a sink sees it
         double score = 0;
         for (int d = 0; d < DIM; d++)
-            score += turned(look, q, look->q_norm, d, seen - 1) * turned(look, k, look->k_norm, d, i);
+            score += turned(look, q, look->q_norm, d, at) *
+                     turned(look, k, look->k_norm, d, tokens[i] < look->sinks ? tokens[i] : at - (token - tokens[i]));
         weights[i] = exp(score * look->scale);
         total += weights[i];
     }
@@ -252,7 +263,10 @@ static double check_attention(const Kernels *kernels, const Look *look) {
                 phases[2][t][i] = (float)(size * cos(bounded)), phases[3][t][i] = (float)(size * sin(bounded));
             }
         }
+        int64_t oldest[CHUNK];
+        for (int t = 0; t < size; t++) oldest[t] = begins(look, position + t);
         Attention a = {
+            .oldest = look->border ? oldest : NULL, .oldest_step = size > 1,
             .tokens = size, .heads = HEADS, .kv_heads = KV_HEADS, .head_dim = DIM, .rows = look->capacity + CHUNK - 1,
             .capacity = look->capacity, .position = position, .sinks = look->sinks, .scale = (float)look->scale,
             .q_norm = look->q_norm, .k_norm = look->k_norm, .epsilon = 0.25f, .qkv = &qkv[position][0][0],
@@ -272,11 +286,12 @@ int main(void) {
     fill(&norms[0][0], 2 * DIM);
     const double usual = 1 / sqrt(DIM);
     const Look looks[] = {
-        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL},           // Llama's
-        {3, CAPACITY, PAIRS / 2, 1.2, 0.1, NULL, NULL},       // heads that turn in part
-        {0, 40, PAIRS, 1, usual, norms[0], norms[1]},         // a sliding window of the layer's own
-        {3, CAPACITY, 0, 1, 2 * usual, norms[0], NULL},       // no positions
-        {0, CHUNK, PAIRS, 0.8, usual / 2, NULL, norms[1]},    // as long as a chunk
+        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL, 0},         // Llama's
+        {3, CAPACITY, PAIRS / 2, 1.2, 0.1, NULL, NULL, 0},     // heads that turn in part
+        {0, 40, PAIRS, 1, usual, norms[0], norms[1], 0},       // a sliding window of the layer's own
+        {3, CAPACITY, 0, 1, 2 * usual, norms[0], NULL, 0},     // no positions
+        {0, CHUNK, PAIRS, 0.8, usual / 2, NULL, norms[1], 0},  // as long as a chunk
+        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL, 23},        // a window that begins at borders
     };
     const Kernels *kernels;
     int failed = 0, sets = 0;

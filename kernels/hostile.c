@@ -123,20 +123,24 @@ static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
 static const char *try_attention(const Kernels *kernels, int times) {
     const int64_t tokens = any(2) ? 1 : 1 + any(12), kv_heads = 1 + any(3), heads = kv_heads * (1 + any(3)), dim = 32;
     const int64_t capacity = any(4) ? 40 : 300, rows = capacity + 12 - 1, pairs = dim / 2;
+    const int64_t position = any(1000);
     AttentionOptions options = {heads, capacity, any(2) ? 0.5f : 0, 1e-5f};
     const Input phase = {3, 4, {1, tokens, pairs}, 0};
     Input wanted[ATTENTION_INPUTS] = {
         {3, 4, {1, tokens, (heads + 2 * kv_heads) * dim}, 0}, {4, 2, {1, kv_heads, rows, dim}, 0},
-        {4, 2, {1, kv_heads, rows, dim}, 0}, {1, 8, {1}, any(1000)}, {1, 8, {1}, any(5)}, phase, phase, phase, phase,
+        {4, 2, {1, kv_heads, rows, dim}, 0}, {1, 8, {1}, position}, {1, 8, {1}, any(5)}, phase, phase, phase, phase,
         {1, any(2) ? 4 : 0, {dim}, 0}, {1, any(2) ? 4 : 0, {dim}, 0},
+        {1, any(2) ? 8 : 0, {any(2) ? 1 : tokens}, any(position + 1)},
     };
-    int64_t *numbers[] = {&options.heads, &options.capacity, &wanted[3].number, &wanted[4].number};
+    int64_t *numbers[] = {
+        &options.heads, &options.capacity, &wanted[3].number, &wanted[4].number, &wanted[11].number,
+    };
     for (int i = 0; i < times; i++) {
         const int64_t what = any(4);
         if (any(16) == 0) {
             *(any(2) ? &options.scale : &options.epsilon) = hostile_float();
         } else if (what < 2) {
-            int64_t *number = numbers[any(4)];
+            int64_t *number = numbers[any(sizeof numbers / sizeof *numbers)];
             *number = hostile(*number);
         } else if (what == 2) {
             spoil_shape(wanted + any(ATTENTION_INPUTS));

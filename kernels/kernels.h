@@ -70,6 +70,8 @@ typedef struct {
     int64_t capacity;                           // tokens seen at most
     int64_t position;                           // of the first of the T
     int64_t sinks;
+    const int64_t *oldest;                      // where the window of a token begins at the earliest; NULL: nowhere
+    int64_t oldest_step;                        // from token to token: 1, or 0 where it is one number for all
     float scale;
     const float *q_norm, *k_norm;               // [D], weights of an RMSNorm of each head before it turns; NULL: none
     float epsilon;                              // of these norms

@@ -6,9 +6,10 @@
 //     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`), epsilon (of `norm` or `after`).
 //   BlockRows(ids, codes, scale?, offset?, factors?, offset_factors?) -> y
 //     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits, table.
-//   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?) -> context, key, value
+//   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?, oldest?)
+//       -> context, key, value
 //     qkv float [1, T, (H + 2 K) D]; key and value float16 [1, K, rows, D], to be bound to the memory of their outputs;
-//     position and sinks int64 [1]; phases float [1, T, D / 2]; norms float [D]; context float [1, T, H D].
+//     position and sinks int64 [1], oldest int64 [1] or [T]; phases float [1, T, D / 2]; norms float [D]; context float [1, T, H D].
 //     Attributes: heads, capacity, scale (left out: 1 / sqrt(D)), epsilon (of the norms). As `Attention` in kernels.h.
 //
 // A call that cannot be, and one that finds no memory, ends with a status that says so. Threads are the session's own.
@@ -264,7 +265,7 @@ static int rows_input(const OrtCustomOp *op, size_t place) {
 }
 static int attention_input(const OrtCustomOp *op, size_t place) {
     static const int types[] = {ORT_FLOAT, ORT_FLOAT16, ORT_FLOAT16, ORT_INT64, ORT_INT64,
-                                ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT, ORT_FLOAT, ORT_FLOAT};
+                                ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT, ORT_FLOAT, ORT_FLOAT, ORT_INT64};
     return (void)op, types[place];
 }
 static int attention_output(const OrtCustomOp *op, size_t place) { return (void)op, place ? ORT_FLOAT16 : ORT_FLOAT; }

@@ -22,16 +22,21 @@ class Backend(Protocol):
 
     logits: np.ndarray  # float32 [V], after the last id fed; overwritten by the next run
     name: str  # what runs it, for people
+    can_hide: bool  # windows may be made to begin later than they have to
     in_memory: bool  # `state` gives the very memory of the graph, not a copy
     state_bytes: int  # of keys and values, from the first token to the last
 
-    def feed(self, ids: np.ndarray, position: int, sinks: int) -> None:
+    def feed(self, ids: np.ndarray, position: int, sinks: int, oldest: np.ndarray | None = None) -> None:
         """Run ids (int64 [T], at most a chunk) that stand at `position`, …, position + T - 1.
+
+        `oldest` int64 [T]: no token before it is seen by each of them, sinks aside; only where `can_hide`.
 
         RunFailed if the run stops; it may then go on from `position`.
         """
 
-    def feed_rows(self, ids: np.ndarray, position: int, sinks: int, rows: int) -> np.ndarray:
+    def feed_rows(
+        self, ids: np.ndarray, position: int, sinks: int, rows: int, oldest: np.ndarray | None = None
+    ) -> np.ndarray:
         """As `feed`; float32 [rows, V], the logits after each of the last `rows` ids, 2 … most_rows.
 
         The next call overwrites them; `logits` are as before.
@@ -52,6 +57,7 @@ class OnnxBackend:
 
     def __init__(self, bundle: Path, manifest: Manifest, options: RunOptions) -> None:
         self._graph = BoundGraph(bundle, manifest, options)
+        self.can_hide = self._graph.can_hide
         self.in_memory = options.device == "cpu"
         self.name, self.state_bytes = self._graph.name, self._graph.state.bytes
         self.most_rows = (manifest.logit_rows or 1) if self._graph.gives_rows else 1
@@ -64,7 +70,9 @@ class OnnxBackend:
         self.logits = self._logits[0]
         self.feed = self._graph.run
 
-    def feed_rows(self, ids: np.ndarray, position: int, sinks: int, rows: int) -> np.ndarray:
+    def feed_rows(
+        self, ids: np.ndarray, position: int, sinks: int, rows: int, oldest: np.ndarray | None = None
+    ) -> np.ndarray:
         """See `Backend.feed_rows`; their memory grows to the most that were asked for."""
         if len(self._rows) < rows:
             self._rows = np.zeros((rows, self._vocab), np.float32)
@@ -72,7 +80,7 @@ class OnnxBackend:
         self._count[0] = rows
         self._graph.share_output(names.LOGITS, given)
         try:
-            self._graph.run(ids, position, sinks)
+            self._graph.run(ids, position, sinks, oldest)
         finally:
             self._count[0] = 1
             self._graph.share_output(names.LOGITS, self._logits)

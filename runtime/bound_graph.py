@@ -76,6 +76,7 @@ class BoundGraph:
     Attributes:
         name: what runs the graph, "onnxruntime 1.32.0 cpu, AVX2 kernels".
         state: the key/value buffers.
+        can_hide: whether a window can be made to begin later than it has to (`names.OLDEST`).
         gives_rows: whether a run can give the logits of more tokens than the last (`names.LOGIT_ROWS`).
 
     Raises:
@@ -89,7 +90,8 @@ class BoundGraph:
         session = _open_session(bundle, manifest, options, self._kernels, derive)
         _check_vocabulary(session, manifest)
         self.name = _runner_name(options.device, self._kernels)
-        self.gives_rows = any(given.name == names.LOGIT_ROWS for given in session.get_overridable_initializers())
+        optional = {given.name for given in session.get_overridable_initializers()}
+        self.gives_rows, self.can_hide = names.LOGIT_ROWS in optional, names.OLDEST in optional
         if manifest.logit_rows and not self.gives_rows:
             raise BadBundle(
                 f"the graph has no input {names.LOGIT_ROWS}", "one, as its manifest says", "export the model again"
@@ -100,6 +102,9 @@ class BoundGraph:
         self._position, self._sinks = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self.share_input(names.POSITION, self._position)
         self.share_input(names.SINKS, self._sinks)
+        self._oldest = np.zeros(1, np.int64)
+        if self.can_hide:
+            self.share_input(names.OLDEST, self._oldest)
         self._one_id = np.zeros((1, 1), np.int64)
         self._one_id_value = ort_value(self._one_id)
 
@@ -113,8 +118,12 @@ class BoundGraph:
         self._shared[name] = ort_value(array)
         self._binding.bind_ortvalue_output(name, self._shared[name])
 
-    def run(self, ids: np.ndarray, position: int, sinks: int) -> None:
+    def run(self, ids: np.ndarray, position: int, sinks: int, oldest: np.ndarray | None = None) -> None:
         """Run ids (int64 [T], at most a chunk) that stand at `position`, …, position + T - 1.
+
+        Args:
+            oldest: int64 [T], where the window of each begins at the earliest, no later than itself and no earlier
+                than that of the token before; None hides nothing. Only of a graph that `can_hide`.
 
         Raises:
             RunFailed: ONNX Runtime or an operator stopped. The stream may go on from `position` as if nothing had been
@@ -127,6 +136,10 @@ class BoundGraph:
             self._binding.bind_ortvalue_input(names.IDS, self._one_id_value)
         else:
             self._binding.bind_cpu_input(names.IDS, np.ascontiguousarray(ids.reshape(1, -1)))
+        if oldest is not None and len(oldest) > 1:
+            self._binding.bind_ortvalue_input(names.OLDEST, ort_value(oldest))
+        elif self.can_hide:
+            self._oldest[0] = 0 if oldest is None else oldest[0]
         try:
             self._run(self._binding)
         except Exception as error:  # onnxruntime raises many kinds, all of them with its own words
@@ -135,6 +148,9 @@ class BoundGraph:
                 "",
                 "go on from there or reset the stream; if it stops again, load the bundle with kernels=False",
             ) from None
+        finally:
+            if oldest is not None and len(oldest) > 1:
+                self._binding.bind_ortvalue_input(names.OLDEST, self._shared[names.OLDEST])
 
 
 def _check_vocabulary(session: Any, manifest: Manifest) -> None:

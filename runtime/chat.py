@@ -22,7 +22,7 @@ from edgesink.runtime.saved_chat import ChatState
 from edgesink.runtime.session import Stream
 from edgesink.runtime.transcript import Eviction, Turn
 from edgesink.runtime.turn_feed import TurnFeed, Unfed
-from edgesink.spec import Drafts
+from edgesink.spec import Drafts, Evict
 
 Pin = Literal["system", "fit", "none"]
 """What is pinned when a conversation begins: all that stands before the first message, which includes the system
@@ -66,6 +66,9 @@ class Chat:
             cannot pin so many. "fit": that where it fits, else `unpinned` says why not. "none": the stream's own sinks.
             A stream that has begun keeps what it has pinned.
         memory: remembers beyond the window.
+        evict: what is forgotten first. "turns": whole exchanges, so that the window begins with a message of the user,
+            unless that hides more than half of it: a longer exchange is forgotten token by token. "plain": always token
+            by token. None: turns where the bundle can, which one that was exported long ago cannot.
         undo_bytes: of memory that `undo` may take, at most; None is as much as the state, which is enough for the last
             exchange however long, and for many short ones. 0 keeps nothing. On a GPU nothing is kept.
         on_token: called with every token of an answer.
@@ -78,7 +81,7 @@ class Chat:
 
     Raises:
         BadBundle: the model is not for conversations.
-        BadOption: it takes no system prompt, or demands one, or cannot pin it.
+        BadOption: it takes no system prompt, or demands one, or cannot pin it; or it cannot evict by turns.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Chat:
         pin: Pin = "system",
         memory: Memory | None = None,
         *,
+        evict: Evict | None = None,
         undo_bytes: int | None = None,
         on_token: Callable[[Token], object] | None = None,
         on_evict: Callable[[Eviction], object] | None = None,
@@ -103,6 +107,7 @@ class Chat:
         self._told = 0  # turns that `on_evict` was told of
         self._open: OpenAnswer | None = None
         self._unfed = Unfed(stream.position)
+        self.evict: Evict = self._checked_evict(evict)
         self._undo: list[tuple[Unfed, int]] = []  # for every checkpoint what was unfed, and how many turns there were
         self._journal = stream.keep_journal(undo_bytes) if stream.is_in_memory and undo_bytes != 0 else None
         self.unpinned = ""
@@ -150,6 +155,14 @@ class Chat:
     def begins_with_system(self) -> bool:
         """Whether a new conversation begins with a system prompt that no later message carries."""
         return self.system is not None and not self.repeats_system
+
+    def _checked_evict(self, evict: Evict | None) -> Evict:
+        if evict not in ("turns", "plain", None):
+            raise BadOption(f"evict = {evict!r}", "'turns' or 'plain'")
+        if evict == "turns" and not self.stream.can_mark:
+            name = self.stream.manifest.name
+            raise BadOption(f"turns to be evicted whole by this bundle of {name}", "a newer one", "export it again")
+        return evict or ("turns" if self.stream.can_mark else "plain")
 
     # ---- beginning
 
@@ -220,7 +233,7 @@ class Chat:
         """
         self._feed.check_message(message)
         unfed = self._feed.next(self._unfed, message, self.stream.position)
-        begin = max(unfed.message_start, self.stream.sinks)
+        begin = max(unfed.message_start, self.stream.sinks)  # a message too long for the window is evicted by tokens
         return unfed.message_size, min(unfed.message_size, max(0, unfed.end - self.stream.window - begin))
 
     def answer(self, message: str, max_new_tokens: int | None = None) -> Iterator[Token]:
@@ -268,8 +281,16 @@ class Chat:
         if self._journal is not None:
             self._journal.checkpoint(self.stream.position)
             self._undo.append((self._unfed, len(self._turns)))
+        if self.evict == "turns":
+            self._mark(unfed)
         self._unfed, self._open = unfed, OpenAnswer(message, unfed)
         return self._open
+
+    def _mark(self, unfed: Unfed) -> None:
+        """The window may begin with this turn: with its message where what is pinned ends by opening a user's turn."""
+        opened = self.stream.sinks == self._feed.head_size and not self.repeats_system
+        mark = unfed.message_start if opened else unfed.message_start - unfed.opening
+        self.stream.marks = [*(one for one in self.stream.marks if one < unfed.turn_start), mark]
 
     def _finish(self, going: OpenAnswer | None) -> None:
         """Write into the transcript what of an exchange has come into the stream."""
@@ -298,7 +319,7 @@ class Chat:
             self.on_token(token)
         if self.on_evict is None:
             return
-        oldest = self.stream.position - self.stream.window
+        oldest = self.stream.window_begin
         gone = self._told
         while gone < len(self._turns) and self._turns[gone].end <= oldest:
             gone += 1
@@ -365,11 +386,15 @@ class Chat:
     def state(self) -> ChatState:
         """Where the conversation stands, to be held beside the state of the stream."""
         self._finish(self._open)
-        return ChatState(self.system, self.turns, self._unfed, self._random.state, self._sampling)
+        return ChatState(
+            self.system, self.turns, self._unfed, self._random.state, self._sampling, self.evict,
+            tuple(self.stream.marks),
+        )  # fmt: skip
 
     def prepared(self, state: ChatState) -> TurnFeed:
         """What `go_on` wants, while nothing has been changed yet; BadOption if the model has no such turns."""
         self._finish(self._open)
+        self._checked_evict(state.evict)
         return self._feed_of(state.system)
 
     def go_on(self, state: ChatState, feed: TurnFeed) -> None:
@@ -377,6 +402,7 @@ class Chat:
         self._begin_anew()
         self._feed, self._unfed = feed, state.unfed
         self._turns += state.turns
+        self.evict, self.stream.marks = state.evict, list(state.marks)
         self._random.state = state.random
 
     def take_sampling(self, sampling: SamplingSpec) -> None:

@@ -29,6 +29,7 @@ from edgesink.runtime.sampling import SamplingSpec
 from edgesink.runtime.session_file import MOST_POSITION, SavedSession
 from edgesink.runtime.transcript import Turn, turns_as_data, turns_of_data
 from edgesink.runtime.turn_feed import Unfed
+from edgesink.spec import Evict
 from edgesink.tokenizer_file import well_formed
 
 FORMAT = "2"
@@ -47,7 +48,8 @@ class ChatState:
     unfed: Unfed
     random: int  # the state of the generator of random numbers
     sampling: SamplingSpec
-    marks: tuple[int, ...] = ()  # positions where the window may begin
+    evict: Evict = "plain"  # how the window moves on
+    marks: tuple[int, ...] = ()  # positions that it should begin with
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _as_data(saved: SavedChat) -> dict[str, Any]:
         "model": saved.model, "runner": saved.runner, "began": saved.began, "saved": saved.saved,
         "position": saved.position, "sinks": saved.sinks, "system": chat.system, "turns": turns_as_data(chat.turns),
         "unfed": asdict(chat.unfed), "random": chat.random, "sampling": asdict(chat.sampling),
-        "marks": list(chat.marks), "settings": saved.settings,
+        "evict": chat.evict, "marks": list(chat.marks), "settings": saved.settings,
     }  # fmt: skip
 
 
@@ -182,8 +184,8 @@ def _of_data(fingerprint: str, data: Any) -> SavedChat:
     """ValueError for what `_as_data` cannot have made."""
     kinds: dict[str, type | tuple[type, ...]] = {
         "model": str, "runner": str, "began": str, "saved": str, "position": int, "sinks": int,
-        "system": (str, type(None)), "turns": list, "unfed": dict, "random": int, "sampling": dict, "marks": list,
-        "settings": dict,
+        "system": (str, type(None)), "turns": list, "unfed": dict, "random": int, "sampling": dict, "evict": str,
+        "marks": list, "settings": dict,
     }  # fmt: skip
     if not isinstance(data, dict) or set(data) != set(kinds):
         raise ValueError("its transcript has other fields")
@@ -193,11 +195,13 @@ def _of_data(fingerprint: str, data: Any) -> SavedChat:
         raise ValueError("its position, its sinks or its random numbers are impossible")
     if not all(type(mark) is int and 0 <= mark <= MOST_POSITION for mark in data["marks"]):
         raise ValueError("its marks are impossible")
+    if data["evict"] not in ("turns", "plain"):
+        raise ValueError("its eviction is of no known kind")
     for date in ("began", "saved"):
         datetime.fromisoformat(data[date])
     chat = ChatState(
         data["system"], tuple(turns_of_data(data["turns"])), _unfed(data["unfed"]), data["random"],
-        _sampling(data["sampling"]), tuple(data["marks"]),
+        _sampling(data["sampling"]), data["evict"], tuple(data["marks"]),
     )  # fmt: skip
     return SavedChat(
         fingerprint, data["model"], data["runner"], data["began"], data["saved"], data["position"], data["sinks"], chat,

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from edgesink.runtime.undo import Journal
 
 
+MOST_HIDDEN = 2
+"""The part of the window that may be given up so that it begins with a turn: a half."""
+
+
 class Stream:
     """A stream: feed it ids endlessly, its memory does not grow.
 
@@ -42,6 +46,8 @@ class Stream:
         on_chunk: called behind every chunk of up to `manifest.stream.chunk` tokens; what it raises ends the feeding
             there, and the stream goes on from `position`.
         journal: keeps what is overwritten, for whoever wants to go back; None keeps nothing.
+        marks: positions of the stream that its window should begin with, ascending; () lets it begin anywhere. Those
+            that no token will ask for any more are dropped as the stream goes on.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest, backend: Backend, sinks: int | None = None) -> None:
@@ -54,6 +60,7 @@ class Stream:
         self.on_chunk: Callable[[], object] | None = None
         self._furthest = 0  # tokens that may have been written, those that were taken back included
         self.journal: Journal | None = None
+        self.marks: list[int] = []
         self._taken_back = 0  # tokens that nothing was fed over yet
         self._is_broken = False  # the state may hold what is not a number
 
@@ -82,7 +89,22 @@ class Stream:
     @property
     def evicted(self) -> int:
         """Tokens of this stream that the newest one no longer sees."""
-        return self._ring.evicted(self.position)
+        return max(0, self.window_begin - self.sinks)
+
+    @property
+    def window_begin(self) -> int:
+        """Position of the oldest token that the newest one sees, the pinned ones aside."""
+        return self._ring.window_begin(max(0, self.position - 1), self.marks, self.most_hidden)
+
+    @property
+    def most_hidden(self) -> int:
+        """Tokens of the window that are given up at most so that it begins with a mark; what is longer is cut."""
+        return self.window // MOST_HIDDEN
+
+    @property
+    def can_mark(self) -> bool:
+        """Whether `marks` can be heeded; not by a bundle that was exported before there were any."""
+        return self._backend.can_hide
 
     @property
     def rewindable(self) -> int:
@@ -268,6 +290,7 @@ class Stream:
         self._furthest = self.position + self._ring.chunk  # at most so far had it come by then
         self._replaced()
         self.past.drop(before - self.position)
+        self.marks = [mark for mark in self.marks if mark <= self.position]
 
     def save(self, path: str | Path) -> None:
         """Write the stream to a session file, whole or not at all."""
@@ -334,10 +357,12 @@ class Stream:
             if self.journal is not None:
                 self.journal.before(self.position, size, self.sinks)
             self._furthest = max(self._furthest, self.position + size)  # a run that stops may have written them all
+            oldest = self._oldest(size)
+            hidden = () if oldest is None else (oldest,)
             if rows == 1:
-                self._backend.feed(part, self.position, self._ring.sinks)
+                self._backend.feed(part, self.position, self._ring.sinks, *hidden)
             else:
-                logits = self._backend.feed_rows(part, self.position, self._ring.sinks, rows)
+                logits = self._backend.feed_rows(part, self.position, self._ring.sinks, rows, *hidden)
             start += size
             self.position += size
             self.past.append(part)
@@ -345,6 +370,16 @@ class Stream:
                 self.on_chunk()
         self._check_logits(logits)
         return logits
+
+    def _oldest(self, size: int) -> np.ndarray | None:
+        """Where the windows of the next tokens begin, int64 [size]; None while nothing needs to be hidden."""
+        if not self.marks or self.position + size <= self.capacity:
+            return None
+        tokens = range(self.position, self.position + size)
+        begins = [self._ring.window_begin(token, self.marks, self.most_hidden) for token in tokens]
+        while self.marks and self.marks[0] < self.position - 2 * self._ring.rows:  # nobody goes back so far
+            del self.marks[0]
+        return np.array(begins, np.int64)
 
     def _move(self, tokens: int) -> None:
         self.position += tokens
@@ -359,6 +394,7 @@ class Stream:
         """What is known of the stream before is of another."""
         self._replaced()
         self.past.clear()
+        self.marks.clear()
         if self.journal is not None:
             self.journal.clear()
 

@@ -26,6 +26,7 @@ from edgesink.cli.output import on_terminal, print_json, say
 from edgesink.errors import BadOption
 from edgesink.models import DEFAULT_MODEL
 from edgesink.sampling_defaults import CHAT_SAMPLING
+from edgesink.spec import Evict
 
 if TYPE_CHECKING:
     from edgesink.runtime.chat import Pin
@@ -61,6 +62,12 @@ def chat(
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    evict: Annotated[
+        Evict | None,
+        typer.Option(
+            help="What is forgotten first: whole turns, or single tokens (plain). Default: turns where the bundle can."
+        ),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Print answers as plain text, and read messages without a line editor.")
     ] = False,
@@ -83,7 +90,7 @@ def chat(
         check_session(session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
-    talk = Chat(stream, system, sampling, _pins(pin_system, sinks))
+    talk = Chat(stream, system, sampling, _pins(pin_system, sinks), evict=evict)
     if talk.unpinned and system is not None:
         say(f"(the system prompt will be forgotten like anything else: {talk.unpinned})")
     given = {name: value for name, value in (chosen | {"seed": seed, "sinks": sinks}).items() if value is not None}

@@ -19,7 +19,15 @@ from edgesink.export.attention import by_view
 from edgesink.export.graph import Norm, Product, Projection, decoder
 from edgesink.export.rows import NO_SINKS, AttentionSpec, Heads
 from edgesink.export.to_onnx.builder import Graph, Value
-from edgesink.export.to_onnx.ops import StepOps, activated, clipped_and_normed, inputs, normalized, outputs
+from edgesink.export.to_onnx.ops import (
+    StepOps,
+    activated,
+    clipped_and_normed,
+    inputs,
+    normalized,
+    oldest_input,
+    outputs,
+)
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored, by_matrix
 from edgesink.spec import Activation, ModelSpec, StreamSpec
 from edgesink.targets import Precision, lacks
@@ -39,8 +47,10 @@ def write_kernels_graph(path: Path, model: ModelSpec, stream: StreamSpec, weight
     """Write the graph file `path` beside the data file of `weights`."""
     graph = Graph(weights.file)
     ids, position, sinks = inputs(graph)
+    oldest = oldest_input(graph)
     ops = KernelOps(graph, weights)
-    views = [RingAttention(ops, AttentionSpec.of(model, stream, view), ids, position, sinks) for view in model.views]
+    specs = [AttentionSpec.of(model, stream, view) for view in model.views]
+    views = [RingAttention(ops, spec, ids, position, sinks, oldest) for spec in specs]
     outputs(graph, decoder(model, ops, by_view(model, views), ids), model.vocab)
     graph.save(path, model.name)
 
@@ -177,8 +187,17 @@ class KernelOps(StepOps):
 class RingAttention:
     """A node a layer, over the phases of a step's tokens as they stand in the stream and as the sinks see them."""
 
-    def __init__(self, ops: KernelOps, spec: AttentionSpec, ids: Value, position: Value, sinks: Value) -> None:
+    def __init__(
+        self,
+        ops: KernelOps,
+        spec: AttentionSpec,
+        ids: Value,
+        position: Value,
+        sinks: Value,
+        oldest: Value | None = None,
+    ) -> None:
         self._ops, self._spec, self._position = ops, spec, position
+        self._oldest = oldest if spec.sinks else None
         self._sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
         token = position + ops.arange(ids)  # [T]
         self._phases = self._phase(token)
@@ -202,7 +221,7 @@ class RingAttention:
         given = [graph.input(name, np.float16, shape) for name in states]
         context, *written = graph.nodes(
             "RingAttention", _together(heads, q, k, v), *given, self._position, self._sinks, *self._phases,
-            *self._norms(q, k),
+            *self._optional(q, k),
             outputs=[f"context_{layer}", *(names.updated(name) for name in states)],
             dtypes=[np.float32, np.float16, np.float16],
             domain=EDGESINK, heads=heads.queries, capacity=self._spec.capacity, **self._numbers(q, k),
@@ -211,11 +230,12 @@ class RingAttention:
             graph.output(value, shape)
         return Packed(context, 0, heads.queries)
 
-    def _norms(self, q: Packed, k: Packed) -> list[Value]:
-        """The weights of the norms of queries and keys, where there are any: [D] each."""
-        if q.norm is None and k.norm is None:
-            return []
-        return [self._ops.vector(x.norm.weight) if x.norm else self._ops.graph.absent() for x in (q, k)]
+    def _optional(self, q: Packed, k: Packed) -> list[Value]:
+        """The weights of the norms of queries and keys, [D] each, and `oldest`, as far as there are any."""
+        norms = [self._ops.vector(x.norm.weight) if x.norm else None for x in (q, k)]
+        given = [*norms, self._oldest]
+        count = max((place + 1 for place, value in enumerate(given) if value is not None), default=0)
+        return [self._ops.graph.absent() if value is None else value for value in given[:count]]
 
     def _numbers(self, q: Packed, k: Packed) -> dict[str, float]:
         """The scale of q · k where it is not the usual one, and the eps of the norms."""

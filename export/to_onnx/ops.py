@@ -35,12 +35,14 @@ def write_onnx(
     """Write the graph file `path` beside the data file of `weights`; `float_activations`: where weights have 4 bits."""
     graph = Graph(weights.file)
     ids, position, sinks = inputs(graph)
+    oldest = oldest_input(graph)
     ops = OnnxOps(graph, weights, float_activations)
     rings = ring_buffers(graph, model, stream)
     views = []
     for view in model.views:
         buffers = rings[model.rings(stream).index(model.ring(view, stream))]
-        views.append(stream_attention(ops, buffers, AttentionSpec.of(model, stream, view), ids, position, sinks))
+        spec = AttentionSpec.of(model, stream, view)
+        views.append(stream_attention(ops, buffers, spec, ids, position, sinks, oldest))
     outputs(graph, decoder(model, ops, by_view(model, views), ids), model.vocab)
     graph.save(path, model.name)
 
@@ -58,6 +60,11 @@ def inputs(graph: Graph) -> tuple[Value, Value, Value]:
     """The ids, their position and the stream's sinks, as every graph takes them."""
     ids = graph.input(names.IDS, np.int64, [1, "T"])
     return ids, graph.input(names.POSITION, np.int64, [1]), graph.input(names.SINKS, np.int64, [1])
+
+
+def oldest_input(graph: Graph) -> Value:
+    """Where the windows of the new tokens begin at the earliest; left out, nothing is hidden."""
+    return graph.input(names.OLDEST, np.int64, [names.OLDEST], default=np.zeros(1, np.int64))
 
 
 def outputs(graph: Graph, logits: Value, vocab: int) -> None:

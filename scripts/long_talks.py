@@ -1,0 +1,191 @@
+"""Long scripted conversations: what a window that begins with a turn is worth, and whether a talk stays flat.
+
+    python scripts/long_talks.py MODEL --capacity 1024 --turns 300
+
+Three ways to forget are compared on the same messages: `turns` (system prompt pinned, exchanges forgotten whole),
+`plain` (system prompt pinned, token by token) and `unpinned` (four sinks, token by token). For each it prints
+
+- broken: share of the tokens of answers, after the first eviction, whose window begins within a turn;
+- violations: answers that hold a word of the template (a role's name at the beginning of a line, a control token);
+- obeyed: answers that end as the system prompt demands, in the last third of the talk;
+- repetition: share of the 4-grams of the answers' words that stood earlier in the same answer;
+- answers that are word for word the one before;
+- perplexity of reference replies: with `--references`, a greedy talk is made once with twice the capacity, and its
+  replies are scored, teacher-forced, at the capacity under test;
+- first token after turn 3 and after the last, tokens per second, resident memory after turn 3 and after the last.
+
+Answers are greedy. `--json FILE` keeps every answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgesink
+from edgesink.bundles import find_bundle
+from edgesink.runtime.chat import Chat
+from edgesink.spec import StreamSpec
+
+SYSTEM = "You are a helpful assistant. Answer in one or two short sentences. End every answer with the word DONE."
+OBEYED = re.compile(r"\bDONE\b\W*$")
+TEMPLATE = re.compile(r"<\|?\w+\|?>|^(?:user|assistant|system)\b", re.MULTILINE)
+WAYS: dict[str, dict[str, Any]] = {
+    "turns": {"pin": "system", "evict": "turns"},
+    "plain": {"pin": "system", "evict": "plain"},
+    "unpinned": {"pin": "none", "evict": "plain"},
+}
+
+TOPICS = (
+    "the moon", "bread", "rivers", "glass", "honey bees", "the sea", "bicycles", "rain", "paper", "salt", "mountains",
+    "clocks", "tea", "trains", "wool", "volcanoes", "bridges", "chess", "wheat", "lighthouses", "iron", "maps", "owls",
+    "gardens", "ice", "violins", "whales", "deserts", "soap", "kites", "lemons", "snow", "copper", "libraries", "windmills",
+)  # fmt: skip
+QUESTIONS = (
+    "What is interesting about {}?",
+    "Tell me one fact about {}.",
+    "Why do people care about {}?",
+    "How would you explain {} to a child?",
+    "Is there a common mistake about {}?",
+    "I was thinking about {} this morning while I waited for the bus and it began to rain. What comes to your mind?",
+    "Write a short sentence with {} in it.",
+    "Compare {} with something else.",
+)
+
+
+def messages(count: int) -> list[str]:
+    """The same every time: no two alike before 280."""
+    return [QUESTIONS[i % len(QUESTIONS)].format(TOPICS[(i * 11) % len(TOPICS)]) for i in range(count)]
+
+
+def resident_mb() -> float:
+    """Memory of this process now."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -> dict[str, Any]:
+    """A talk of so many turns, and what was seen of it."""
+    chat = Chat(edgesink.load(bundle, threads=threads), SYSTEM, undo_bytes=0, **WAYS[way])
+    answers, first_seconds, resident, broken, seen, speeds = [], [], [], 0, 0, []
+    starts: set[int] = set()
+    for message in messages(turns):
+        begin, first, text, made = time.perf_counter(), 0.0, [], 0
+        for token in chat.answer(message, tokens):
+            first = first or time.perf_counter() - begin
+            made += 1
+            text.append(token.text)
+            if made == 1:
+                starts |= starts_of(chat)
+            if chat.stream.evicted:
+                seen += 1
+                broken += chat.stream.window_begin not in starts
+        speeds.append((made - 1) / max(1e-9, time.perf_counter() - begin - first))
+        first_seconds.append(first)
+        resident.append(resident_mb())
+        answers.append("".join(text).strip())
+    last = answers[-max(1, turns // 3) :]
+    return {
+        "way": way, "turns": turns, "tokens": chat.stream.position, "forgotten": chat.stream.evicted,
+        "broken": broken / max(1, seen), "violations": sum(bool(TEMPLATE.search(answer)) for answer in answers),
+        "obeyed": sum(bool(OBEYED.search(answer)) for answer in last) / len(last),
+        "obeyed_at_the_end": bool(OBEYED.search(answers[-1])),
+        "repetition": float(np.mean([repetition(answer) for answer in answers])),
+        "same_as_before": sum(one == two for one, two in zip(answers, answers[1:], strict=False)),
+        "first_token_seconds": [float(np.median(first_seconds[2:5])), float(np.median(first_seconds[-3:]))],
+        "tokens_per_second": float(np.median(speeds)), "resident_mb": [resident[min(2, turns - 1)], resident[-1]],
+        "answers": answers,
+    }  # fmt: skip
+
+
+def starts_of(chat: Chat) -> set[int]:
+    """Where the window may begin without breaking a turn, of the exchange that is being answered."""
+    unfed = chat._open.unfed if chat._open else None
+    return set() if unfed is None else {unfed.message_start, unfed.message_start - unfed.opening, unfed.turn_start}
+
+
+def repetition(answer: str) -> float:
+    """Share of the 4-grams of words that stood in the answer before."""
+    words = answer.lower().split()
+    grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def reference_perplexity(bundle: Path, way: str, replies: list[str], threads: int | None) -> float:
+    """exp of the mean negative log likelihood of the replies' tokens, fed in the place of answers."""
+    chat = Chat(edgesink.load(bundle, threads=threads), SYSTEM, undo_bytes=0, **WAYS[way])
+    losses: list[float] = []
+    for message, reply in zip(messages(len(replies)), replies, strict=True):
+        losses += scored(chat, message, reply)
+    return math.exp(sum(losses) / len(losses))
+
+
+def scored(chat: Chat, message: str, reply: str) -> Iterator[float]:
+    """The negative log likelihood of each token of a reply to a message; the stream stands behind it then."""
+    stream, ids = chat.stream, chat.stream.tokenizer.encode(reply)
+    unfed = chat._feed.next(chat._unfed, message, stream.position)
+    chat._begin(message, unfed)
+    logits = stream.feed((*unfed.answer, *unfed.turn))
+    for id_ in ids:
+        scores = logits.astype(np.float64)
+        scores -= scores.max()
+        yield float(np.log(np.exp(scores).sum()) - scores[id_])
+        logits = stream.feed([id_])
+    chat._unfed, chat._open = type(unfed)(stream.position), None
+
+
+def line(result: dict[str, Any]) -> str:
+    """A row of the table."""
+    first, memory = result["first_token_seconds"], result["resident_mb"]
+    perplexity = f"{result['perplexity']:.3f}" if "perplexity" in result else "-"
+    return (
+        f"| {result['way']} | {result['broken']:.0%} | {result['violations']} | {result['obeyed']:.0%} "
+        f"({'yes' if result['obeyed_at_the_end'] else 'no'} at the end) | {result['repetition']:.1%} "
+        f"| {result['same_as_before']} | {perplexity} | {first[0]:.2f} -> {first[1]:.2f} s "
+        f"| {result['tokens_per_second']:.0f} | {memory[0]:.0f} -> {memory[1]:.0f} MB |"
+    )
+
+
+def main() -> None:
+    """Run the talks and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--capacity", type=int, default=1024)
+    parser.add_argument("--turns", type=int, default=300)
+    parser.add_argument("--tokens", type=int, default=60, help="of an answer, at most")
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--references", action="store_true", help="also score replies made with twice the capacity")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    bundle = find_bundle(options.model, StreamSpec.fitted(4, options.capacity - 4))
+    replies: list[str] = []
+    if options.references:
+        wide = find_bundle(options.model, StreamSpec.fitted(4, 2 * options.capacity - 4))
+        replies = talk(wide, "turns", options.turns, options.tokens, options.threads)["answers"]
+    print(f"{options.model}, capacity {options.capacity}, {options.turns} turns, at most {options.tokens} tokens each")
+    print(
+        "| way | broken | violations | obeyed | repetition | as before | perplexity | first token | tokens/s | memory |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    results = []
+    for way in options.ways:
+        result = talk(bundle, way, options.turns, options.tokens, options.threads)
+        if replies:
+            result["perplexity"] = reference_perplexity(bundle, way, replies, options.threads)
+        results.append(result)
+        print(line(result), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
