@@ -35,7 +35,7 @@ def bundle_readme(manifest: Manifest) -> str:
 
 A model of the family {manifest.family} as a {manifest.target} graph, weights {manifest.weights}.
 It streams forever: {stream.sinks} pinned first tokens (up to {stream.max_sinks}) and the most recent {stream.window}
-are remembered, in {manifest.state_bytes} bytes of state from the first token to the last.{_cut(manifest)}
+are remembered, in {manifest.state_bytes} bytes of state from the first token to the last.{_notes(manifest)}
 
     edgesink chat {{this folder}}
     edgesink inspect {{this folder}}
@@ -47,6 +47,16 @@ are remembered, in {manifest.state_bytes} bytes of state from the first token to
 
 {VERIFICATION[manifest.target]}
 """
+
+
+def _notes(manifest: Manifest) -> str:
+    return _sampling(manifest) + _cut(manifest)
+
+
+def _sampling(manifest: Manifest) -> str:
+    """What the model's makers recommend."""
+    own = manifest.sampling
+    return f"\nRecommended sampling: {own.words} ({own.source})." if own else ""
 
 
 def _cut(manifest: Manifest) -> str:

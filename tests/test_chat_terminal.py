@@ -54,7 +54,7 @@ def test_a_conversation_at_a_terminal(bundle, terminal, tmp_path):
     first = chat.text
     assert "> one line,\n  another line,\n  the third line: what is 2+2?\n" in first
     chat.send("/stats\r")
-    chat.wait("turns     2, the last 1 exchanges")
+    chat.wait("turns     2; 1 of the last exchanges")
 
     chat.wait_for_prompt()
     chat.paste("word " * 3000)
@@ -65,7 +65,7 @@ def test_a_conversation_at_a_terminal(bundle, terminal, tmp_path):
     assert "(the message is 3001 tokens and the window 232: the answer does not see" in " ".join(chat.text.split())
     assert chat.text.count("typed meanwhile") == 1
     chat.send("\x15/stats\r")
-    chat.wait("turns     3, the last 2 exchanges")
+    chat.wait("turns     3; 2 of the last exchanges")
 
     (tmp_path / "fail").touch()
     chat.wait_for_prompt()

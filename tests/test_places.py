@@ -171,20 +171,20 @@ def test_a_read_only_bundle_runs(bundle, monkeypatch):
     "line", ["/save .", "/save /", "/save a\0b", "/save /dev/null", "/load /dev/zero", "/save ~no/x"]
 )
 def test_no_command_ends_the_conversation(bundle, monkeypatch, command, line):
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{line}\n/status\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{line}\n/stats\n"))
     code, _, err = command("chat", bundle)
     assert code == 0
-    assert len(err.splitlines()) == 2
+    assert err.splitlines()[1].startswith("model ")  # behind one line that says what is wrong
     assert "0 of 16 tokens held" in err
 
 
 def test_an_unknown_command_is_named_and_a_space_sends_it(bundle, monkeypatch, command):
-    monkeypatch.setattr("sys.stdin", io.StringIO("/etc/passwd is a file\n /etc/passwd is a file\n/status\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("/etc/passwd is a file\n /etc/passwd is a file\n/stats\n"))
     code, _, err = command("chat", bundle, "--max-new-tokens", 2)
-    unknown, _, status = err.splitlines()  # between them, that the message is longer than the window
+    unknown, _, *stats = err.splitlines()  # between them, that the message is longer than the window
     assert code == 0
     assert "/etc/passwd is no command" in unknown
-    assert not status.startswith("0 of")
+    assert not any("0 of 16 tokens" in line for line in stats)
 
 
 def test_a_session_that_cannot_be_written_is_refused_before_the_talk(bundle, command, tmp_path):

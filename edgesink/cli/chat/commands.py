@@ -133,7 +133,7 @@ def _stats(talk: Talk, _: str) -> None:
         "runs on": stream.runner,
         "memory": memory_words(talk.gauges),
         "stream": f"{stream.position} tokens so far, without a limit",
-        "turns": f"{len(chat.turns)}, the last {chat.undoable} exchanges can be taken back",
+        "turns": f"{len(chat.turns)}; {chat.undoable} of the last exchanges can be taken back",
         "sampling": chat.sampling.words,
         "speed": speed,
     }
