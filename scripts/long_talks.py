@@ -7,12 +7,14 @@ Three ways to forget are compared on the same messages: `turns` (system prompt p
 
 - broken: share of the tokens of answers, after the first eviction, whose window begins within a turn;
 - violations: answers that hold a word of the template (a role's name at the beginning of a line, a control token);
-- obeyed: answers that end as the system prompt demands, in the last third of the talk;
+- obeyed: answers to "What is your name?", every tenth message and the last, that give the name which only the system
+  prompt tells; those in the last third of the talk;
 - repetition: share of the 4-grams of the answers' words that stood earlier in the same answer;
 - answers that are word for word the one before;
 - perplexity of reference replies: with `--references`, a greedy talk is made once with twice the capacity, and its
   replies are scored, teacher-forced, at the capacity under test;
-- first token after turn 3 and after the last, tokens per second, resident memory after turn 3 and after the last.
+- first token of turn 3 and of the last, tokens per second, resident memory once two rings have been forgotten (all
+  that is allocated has been touched by then) and at the end.
 
 Answers are greedy. `--json FILE` keeps every answer.
 """
@@ -36,8 +38,8 @@ from edgesink.bundles import find_bundle
 from edgesink.runtime.chat import Chat
 from edgesink.spec import StreamSpec
 
-SYSTEM = "You are a helpful assistant. Answer in one or two short sentences. End every answer with the word DONE."
-OBEYED = re.compile(r"\bDONE\b\W*$")
+SYSTEM = "You are Pico, a friendly assistant. Your name is Pico. Answer in one or two short sentences."
+PROBE, PROBE_EVERY, OBEYED = "What is your name?", 10, re.compile(r"\bPico\b")
 TEMPLATE = re.compile(r"<\|?\w+\|?>|^(?:user|assistant|system)\b", re.MULTILINE)
 WAYS: dict[str, dict[str, Any]] = {
     "turns": {"pin": "system", "evict": "turns"},
@@ -64,8 +66,14 @@ QUESTIONS = (
 
 
 def messages(count: int) -> list[str]:
-    """The same every time: no two alike before 280."""
-    return [QUESTIONS[i % len(QUESTIONS)].format(TOPICS[(i * 11) % len(TOPICS)]) for i in range(count)]
+    """The same every time; no two alike before 200 but the probes."""
+    talk = [QUESTIONS[i % len(QUESTIONS)].format(TOPICS[(i * 11) % len(TOPICS)]) for i in range(count)]
+    return [PROBE if is_probe(i, count) else message for i, message in enumerate(talk)]
+
+
+def is_probe(i: int, count: int) -> bool:
+    """Whether message i of so many asks for the name."""
+    return i % PROBE_EVERY == 2 or i == count - 1
 
 
 def resident_mb() -> float:
@@ -76,9 +84,10 @@ def resident_mb() -> float:
 
 def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -> dict[str, Any]:
     """A talk of so many turns, and what was seen of it."""
-    chat = Chat(edgesink.load(bundle, threads=threads), SYSTEM, undo_bytes=0, **WAYS[way])
+    chat = Chat(edgesink.load(bundle, threads=threads), SYSTEM, **WAYS[way])
     answers, first_seconds, resident, broken, seen, speeds = [], [], [], 0, 0, []
     starts: set[int] = set()
+    full = turns - 1  # the turn at which all memory has been touched
     for message in messages(turns):
         begin, first, text, made = time.perf_counter(), 0.0, [], 0
         for token in chat.answer(message, tokens):
@@ -93,17 +102,19 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
         speeds.append((made - 1) / max(1e-9, time.perf_counter() - begin - first))
         first_seconds.append(first)
         resident.append(resident_mb())
+        if chat.stream.evicted > 2 * chat.stream.capacity:
+            full = min(full, len(resident) - 1)
         answers.append("".join(text).strip())
-    last = answers[-max(1, turns // 3) :]
+    probed = [answer for i, answer in enumerate(answers) if is_probe(i, turns) and i >= turns - max(1, turns // 3)]
     return {
         "way": way, "turns": turns, "tokens": chat.stream.position, "forgotten": chat.stream.evicted,
         "broken": broken / max(1, seen), "violations": sum(bool(TEMPLATE.search(answer)) for answer in answers),
-        "obeyed": sum(bool(OBEYED.search(answer)) for answer in last) / len(last),
+        "obeyed": sum(bool(OBEYED.search(answer)) for answer in probed) / len(probed),
         "obeyed_at_the_end": bool(OBEYED.search(answers[-1])),
         "repetition": float(np.mean([repetition(answer) for answer in answers])),
         "same_as_before": sum(one == two for one, two in itertools.pairwise(answers)),
         "first_token_seconds": [float(np.median(first_seconds[2:5])), float(np.median(first_seconds[-3:]))],
-        "tokens_per_second": float(np.median(speeds)), "resident_mb": [resident[min(2, turns - 1)], resident[-1]],
+        "tokens_per_second": float(np.median(speeds)), "resident_mb": [resident[full], resident[-1]],
         "answers": answers,
     }  # fmt: skip
 
@@ -174,10 +185,11 @@ def main() -> None:
         wide = find_bundle(options.model, StreamSpec.fitted(4, 2 * options.capacity - 4))
         replies = talk(wide, "turns", options.turns, options.tokens, options.threads)["answers"]
     print(f"{options.model}, capacity {options.capacity}, {options.turns} turns, at most {options.tokens} tokens each")
-    print(
-        "| way | broken | violations | obeyed | repetition | as before | perplexity | first token | tokens/s | memory |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    columns = (
+        "way", "broken", "violations", "obeyed", "repetition", "as before", "perplexity", "first token", "tokens/s",
+        "memory",
+    )  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     results = []
     for way in options.ways:
         result = talk(bundle, way, options.turns, options.tokens, options.threads)
