@@ -150,7 +150,7 @@ def test_eight_clients_at_once_all_progress_and_get_their_own_answers(server):
 
 
 def test_more_conversations_than_memory_holds_go_to_disk_and_come_back(stream, tmp_path):
-    with served(stream, folder=tmp_path / "kept", streams=2, saved=3) as server:
+    with served(stream, folder=tmp_path / "kept", streams=2) as server:
         talks = [[user(f"My number is {n}. Say hello.")] for n in range(4)]
         firsts = [server.ask(talk, max_tokens=4) for talk in talks]
         assert len(list((tmp_path / "kept").iterdir())) == 2
@@ -161,11 +161,7 @@ def test_more_conversations_than_memory_holds_go_to_disk_and_come_back(stream, t
                 first.edgesink["position"] + 1,
             )
         assert len(server.service.conversations) == 2
-    assert len(list((tmp_path / "kept").iterdir())) == 3
-    with served(stream, folder=tmp_path / "kept") as server:  # as after a restart
-        talk = [*talks[3], assistant(server.ask(talks[3], max_tokens=4).choices[0].message.content)]
-        assert server.http.get("/metrics").text.count("edgesink_saved_conversations") > 0
-        assert len(talk) == 4
+    assert len(list((tmp_path / "kept").iterdir())) == 4
 
 
 SCHEMA = {

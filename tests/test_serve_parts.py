@@ -1,17 +1,30 @@
 """The parts of `edgesink serve`, one by one: turns, tools in the families' dialects, and who takes a turn when."""
 
+import dataclasses
+import re
 import threading
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tokenizers
 
 from edgesink import load
+from edgesink.errors import BadSession
+from edgesink.runtime.tokenizer import Tokenizer
+from edgesink.serve import chat_api
 from edgesink.serve.api_error import ApiError
 from edgesink.serve.dialects import HERMES, LLAMA3, MISTRAL, dialect_of
 from edgesink.serve.fields import Fields
+from edgesink.serve.grammar import Grammars
 from edgesink.serve.history import History, TurnWriter, first_key, key_after
 from edgesink.serve.messages import HistoryReader
+from edgesink.serve.metrics import PATHS
+from edgesink.serve.saved import SavedConversations
 from edgesink.serve.scheduler import Job, Scheduler, TooLate
+from edgesink.serve.settings import Limits
+from edgesink.serve.tool_grammar import tool_grammar
 from edgesink.serve.tools import Call, CallFilter, canonical, read_tools, split, written
 from edgesink.spec import StreamSpec
 
@@ -162,20 +175,20 @@ def grammar_takes(grammar, text):
     return taken == len(text.encode()) and matcher.is_accepting()
 
 
-def toolbox(dialect, choice="auto", parallel=True):
+def grammar_of(dialect, choice="auto", parallel=True):
     schema = {
         "type": "object", "properties": {"x": {"$ref": "#/$defs/n"}}, "required": ["x"], "additionalProperties": False,
         "$defs": {"n": {"type": "integer"}},
     }  # fmt: skip
     tool = {"type": "function", "function": {"name": "f", "description": "F.", "parameters": schema}}
-    return read_tools([tool], choice, parallel, dialect)
+    return tool_grammar(read_tools([tool], choice, parallel, dialect), {})
 
 
-@pytest.mark.parametrize("name", ["hermes", "llama3"])
+@pytest.mark.parametrize("name", ANSWERS)
 def test_a_grammar_takes_calls_as_their_dialect_writes_them_and_no_others(name):
     dialect, answer, text = ANSWERS[name]
     call = answer.removeprefix(text).lstrip()
-    automatic, required = toolbox(dialect).grammar(None), toolbox(dialect, "required").grammar(None)
+    automatic, required = grammar_of(dialect), grammar_of(dialect, "required")
     for grammar in (automatic, required):
         assert grammar_takes(grammar, call)
         assert not grammar_takes(grammar, call.replace("1}", '"1"}'))
@@ -187,8 +200,31 @@ def test_a_grammar_takes_calls_as_their_dialect_writes_them_and_no_others(name):
 
 def test_several_calls_only_where_they_are_wanted():
     call = ANSWERS["hermes"][1].removeprefix("Well.\n")
-    assert grammar_takes(toolbox(HERMES).grammar(None), f"{call}\n{call}")
-    assert not grammar_takes(toolbox(HERMES, parallel=False).grammar(None), f"{call}\n{call}")
+    assert grammar_takes(grammar_of(HERMES), f"{call}\n{call}")
+    assert not grammar_takes(grammar_of(HERMES, parallel=False), f"{call}\n{call}")
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_marks_that_are_tokens_stand_in_the_grammar_as_such(stream, choice):
+    inner = tokenizers.Tokenizer.from_str(stream.tokenizer.inner.to_str())
+    inner.add_tokens(["<tool_call>"])
+    inner.add_special_tokens(["</tool_call>"])
+    begin, end = (inner.token_to_id(mark) for mark in ("<tool_call>", "</tool_call>"))
+    manifest = dataclasses.replace(stream.manifest, vocab=inner.get_vocab_size())
+    grammars = Grammars(manifest, Tokenizer(inner))
+    controls = grammars.controls(("<tool_call>", "</tool_call>", "no token"))
+    assert controls == {"<tool_call>": begin, "</tool_call>": end}
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    box = read_tools([tool], choice, True, HERMES)
+    matcher = grammars.matcher_of(tool_grammar(box, controls), "tools")()
+    ids = inner.encode('<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>', add_special_tokens=False).ids
+    assert (ids[0], ids[-1]) == (begin, end)
+    for id_ in ids:
+        mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        assert mask[id_], matcher.get_error()
+        assert matcher.consume_token(id_)
+    assert matcher.is_accepting()
 
 
 def test_two_tools_that_define_a_name_differently_are_refused():
@@ -198,7 +234,7 @@ def test_two_tools_that_define_a_name_differently_are_refused():
 
     box = read_tools([tool("f", "integer"), tool("g", "string")], "auto", True, HERMES)
     with pytest.raises(ApiError, match="define 'n' differently"):
-        box.grammar(None)
+        tool_grammar(box, {})
 
 
 # ---- fields
@@ -208,6 +244,46 @@ def test_a_field_that_is_not_known_is_refused_unless_it_is_empty():
     assert Fields(b'{"strange": null, "user": "x"}', {"a"}).raw("strange") is None
     with pytest.raises(ApiError, match="'strange'"):
         Fields(b'{"strange": 0}', {"a"})
+
+
+# ---- on disk
+
+
+class File:
+    """Stands for a stream whose file has a size."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def save(self, path):
+        path.write_bytes(bytes(self.size))
+
+    def restore(self, path):
+        if not path.exists():
+            raise BadSession("no file")
+        self.size = path.stat().st_size
+
+
+def test_the_oldest_on_disk_make_room_and_what_was_taken_is_gone(tmp_path):
+    folder = tmp_path / "kept"
+    a, b, c, d = (letter * 64 for letter in "abcd")
+    kept = SavedConversations(folder, 100)
+    for key, size in ((a, 40), (b, 30), (c, 20)):
+        kept.save(key, File(size))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    kept.save(d, File(60))
+    assert kept.names() == [c, d]
+    (folder / "notes.txt").write_text("not ours")
+    later = SavedConversations(folder, 100)
+    assert later.names() == [c, d]
+    taken = File(0)
+    assert later.restore(d, taken)
+    assert taken.size == 60
+    assert not later.restore(d, taken)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{c}.session", "notes.txt"]
+    assert SavedConversations(folder, 10).names() == []
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
 # ---- turns on one thread
@@ -314,3 +390,24 @@ def test_too_many_that_wait_are_refused_and_none_is_taken_at_the_end():
     scheduler.stop(5)
     with pytest.raises(ApiError, match="stopping"):
         scheduler.submit(log.job("d", 1))
+
+
+# ---- what the documentation says
+
+DOCS = (Path(__file__).parent.parent / "docs" / "serve.md").read_text(encoding="utf-8")
+
+
+def test_every_field_and_path_is_documented():
+    fields = chat_api.KNOWN - {"model", "messages"}
+    assert {field for field in fields if not re.search(rf"`{field}\b", DOCS)} == set()
+    assert {path for path in PATHS if f"`{path}" not in DOCS and f" {path}" not in DOCS} == set()
+
+
+def test_the_documented_limits_are_those_of_the_server():
+    limits = Limits()
+    assert f"a body of {limits.body_bytes >> 20} MiB within {limits.body_seconds:.0f} seconds" in DOCS
+    assert f"{limits.messages:,} messages, {limits.answer_tokens} tokens an answer" in DOCS
+    assert f"{limits.request_seconds:.0f} seconds a request" in DOCS.replace("\n", " ")
+    assert f"queue of {limits.waiting}" in DOCS
+    assert f"(`--disk`, {limits.saved_bytes // 1_000_000} MB" in DOCS
+    assert f"(`--streams`, {limits.streams})" in DOCS

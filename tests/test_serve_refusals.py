@@ -69,6 +69,28 @@ def test_what_would_change_the_answer_and_is_not_done_is_refused_by_name(server,
     assert error(response)["param"] == param
 
 
+def nested(depth):
+    schema = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        nested(200), {"$ref": "#"}, {"$ref": "http://127.0.0.1/x"}, {"type": "string", "format": "no-such"},
+        {"type": "array", "contains": {}}, {"type": "string", "pattern": "("},
+        {"type": "integer", "minimum": 5, "maximum": 4},
+    ],
+)  # fmt: skip
+def test_a_schema_that_cannot_be_kept_is_refused_before_anything_is_said(server, schema):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    response = post(server, {"messages": [user("hi")], "response_format": form})
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == "response_format"
+
+
 def test_what_clients_send_and_means_nothing_here_is_ignored(server):
     ignored = {
         "user": "me", "metadata": {"a": "b"}, "store": False, "n": 1, "presence_penalty": 0, "frequency_penalty": 0.0,

@@ -34,9 +34,9 @@ def serve(
         typer.Option(help="Host name that clients may call this server by. Repeat the option. Default: local names."),
     ] = None,
     streams: Annotated[int, typer.Option(help="Number of conversations kept in memory, each with its own state.")] = 8,
-    saved: Annotated[
-        int, typer.Option(help="Number of conversations kept on disk when they leave memory. 0 keeps none.")
-    ] = 256,
+    disk: Annotated[
+        int, typer.Option(help="Megabytes on disk for conversations that left memory. 0 keeps none there.")
+    ] = 2000,
     max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens of one answer.")] = 4096,
     timeout: Annotated[float, typer.Option(help="Seconds after which a request is ended with what it has.")] = 600.0,
     threads: Threads = None,
@@ -56,8 +56,8 @@ def serve(
     from edgesink.serve.settings import Limits, Settings
 
     key = api_key if api_key is not None else os.environ.get("EDGESINK_API_KEY") or None
-    limits = Limits(streams=streams, saved=saved, answer_tokens=max_tokens, request_seconds=timeout)
+    limits = Limits(streams=streams, saved_bytes=disk * 1_000_000, answer_tokens=max_tokens, request_seconds=timeout)
     settings = Settings("", host, port, key, None, tuple(allow_host or ()), limits)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, None, kernels, mapped)
-    folder = cache_folder("conversations") / stream.manifest.fingerprint[:16] if saved else None
+    folder = cache_folder("conversations") / stream.manifest.fingerprint[:16] if disk else None
     run(stream, dataclasses.replace(settings, model=name or understand(model).short, folder=folder), say)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgesink.errors import EdgesinkError
+from edgesink.errors import BadOption
 
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
@@ -26,7 +26,7 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
-def refused(error: EdgesinkError, param: str | None = None) -> ApiError:
+def refused(error: BadOption, param: str | None = None) -> ApiError:
     """What the client can change, said in our words."""
     return ApiError(str(error), 400, param)
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from edgesink.errors import EdgesinkError
+from edgesink.errors import BadOption
 from edgesink.serve import chat_api, completions_api, responses_api
 from edgesink.serve.api_error import INTERNAL, ApiError, refused
 from edgesink.serve.chat_api import ChatAnswer
@@ -84,7 +84,7 @@ def make_app(service: Service) -> Starlette:
         ],
         middleware=[Middleware(Counted, metrics=service.metrics), Middleware(Guard, settings=service.settings)],
         exception_handlers={
-            ApiError: _api_error, EdgesinkError: _edgesink_error, HTTPException: _http_error, Exception: _fault,
+            ApiError: _api_error, BadOption: _bad_option, HTTPException: _http_error, Exception: _fault,
         },
     )  # fmt: skip
 
@@ -119,8 +119,8 @@ async def _api_error(request: Request, error: Exception) -> Response:
     return error_response(error)
 
 
-async def _edgesink_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, EdgesinkError)
+async def _bad_option(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadOption)
     return error_response(refused(error))
 
 

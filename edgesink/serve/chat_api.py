@@ -17,6 +17,7 @@ from edgesink.serve.messages import history_reader
 from edgesink.serve.options import SAMPLING, wanted
 from edgesink.serve.prompts import ChatPrompt
 from edgesink.serve.service import Service
+from edgesink.serve.tool_grammar import tool_grammar
 from edgesink.serve.tools import Call, CallFilter, Toolbox, canonical, read_tools
 from edgesink.serve.writing import chances_json, sse, usage_json
 
@@ -66,10 +67,10 @@ def constrained(service: Service, asked: Wanted, form: str | None, toolbox: Tool
         return dataclasses.replace(asked, matcher=service.grammars.matcher_of(form, "response_format"))
     if toolbox is None:
         return asked
-    token_id = service.tokenizer.inner.token_to_id(toolbox.dialect.token) if toolbox.dialect.token else None
-    matcher = service.grammars.matcher_of(toolbox.grammar(token_id), "tools")
-    marks = {} if token_id is None else {token_id: toolbox.dialect.token}
-    return dataclasses.replace(asked, matcher=matcher, marks=marks)
+    controls = service.grammars.controls((toolbox.dialect.begin_mark, toolbox.dialect.end_mark))
+    matcher = service.grammars.matcher_of(tool_grammar(toolbox, controls), "tools")
+    silent = {id_: mark for mark, id_ in controls.items() if service.tokenizer.is_special(mark)}
+    return dataclasses.replace(asked, matcher=matcher, marks=silent)
 
 
 def _chances(fields: Fields) -> int | None:

@@ -21,12 +21,21 @@ class Dialect:
     arguments: str  # the name that a call's arguments go by
     result: str  # a tool's result, for RESULT, and the tool's name for NAME
     is_list: bool = False  # calls are one JSON list
-    token: str = ""  # the control token that is `begin`, where it is one
+
+    @property
+    def begin_mark(self) -> str:
+        """`begin` without white space; in some vocabularies a control token."""
+        return self.begin.strip()
+
+    @property
+    def end_mark(self) -> str:
+        """`end` without white space."""
+        return self.end.strip()
 
 
 HERMES = Dialect(
     name="hermes",
-    tells=("<tool_call>",),
+    tells=("<tool_call>", "[ARGS]"),  # the latter of newer Mistrals, whose own way is not JSON throughout
     system="# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\nTOOLS\n</tools>\n\n"
     "For each function call, return a json object with function name and arguments within <tool_call></tool_call> "
@@ -60,12 +69,11 @@ MISTRAL = Dialect(
     arguments="arguments",
     result="Result of NAME: RESULT",
     is_list=True,
-    token="[TOOL_CALLS]",
 )
 
-DIALECTS = (MISTRAL, LLAMA3, HERMES)
+DIALECTS = (HERMES, MISTRAL, LLAMA3)
 
 
 def dialect_of(chat_template: str) -> Dialect:
-    """The dialect of a model with this chat template."""
+    """The dialect of a model with this chat template; the first of the table that it tells."""
     return next((one for one in DIALECTS if any(mark in chat_template for mark in one.tells)), HERMES)

@@ -22,11 +22,11 @@ def format_grammar(form: Any, param: str, nested: bool) -> str | None:
     if kind == "text":
         return None
     if kind == "json_object":
-        return schema_grammar(ANY_OBJECT)
+        return schema_grammar(ANY_OBJECT, param)
     if kind != "json_schema":
         raise ApiError(f"{param}.type is not text, json_object or json_schema.", param=param)
     holder = form.get("json_schema") if nested else form
     schema = holder.get("schema") if isinstance(holder, Mapping) else None
     if not isinstance(schema, dict):
         raise ApiError(f"{param} has no schema.", param=param)
-    return schema_grammar(schema)
+    return schema_grammar(schema, param)

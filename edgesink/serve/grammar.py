@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -39,10 +39,18 @@ class Grammars:
         with self._lock:
             twin = self._tokenizer
         first = LLMatcher(twin, grammar, log_level=0)
-        if first.is_error():
-            why = (first.get_error().strip().splitlines() or ["it is not understood"])[0]
+        probe = first.deep_copy()
+        probe.compute_bitmask()
+        if probe.is_error() or (probe.is_stopped() and not probe.is_accepting()):
+            why = (probe.get_error().strip().splitlines() or ["no text fits it"])[0]
             raise ApiError(f"{param} is not supported: {why[:300]}", param=param)
         return first.deep_copy
+
+    def controls(self, texts: Iterable[str]) -> dict[str, int]:
+        """Those of the texts that are one token and no text to the library, as it takes all in angle brackets to be."""
+        with self._lock:
+            ids = {text: self._source.inner.token_to_id(text) for text in texts}
+            return {text: id_ for text, id_ in ids.items() if id_ is not None and self._tokenizer.is_special_token(id_)}
 
     def bytes_of(self, token_id: int) -> bytes:
         """What a token is in a text."""
@@ -65,11 +73,14 @@ class Grammars:
         return LLTokenizer(self._source.inner.to_str(), n_vocab=manifest.vocab, eos_token=end)
 
 
-def schema_grammar(schema: Mapping[str, Any]) -> str:
-    """The grammar of JSON texts of a schema."""
+def schema_grammar(schema: Mapping[str, Any], param: str) -> str:
+    """The grammar of JSON texts of a schema; ApiError if it is nested too deeply."""
     from llguidance import LLMatcher
 
-    grammar: str = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=STYLE)
+    try:
+        grammar: str = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=STYLE)
+    except (ValueError, RecursionError):
+        raise ApiError(f"{param} is nested too deeply.", param=param) from None
     return grammar
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 
-from edgesink.errors import EdgesinkError
+from edgesink.errors import BadOption
 from edgesink.manifest import CHAT_TEMPLATE
 from edgesink.runtime.sampling import SamplingSpec
 from edgesink.runtime.session import Stream
@@ -85,7 +85,7 @@ class Service:
         self.dialect = _dialect(stream)
         self.grammars = Grammars(stream.manifest, stream.tokenizer)
         limits = settings.limits
-        saved = SavedConversations(settings.folder, limits.saved) if settings.folder else None
+        saved = SavedConversations(settings.folder, limits.saved_bytes) if settings.folder else None
         self.conversations = Conversations(stream, limits.streams, saved)
         self.scheduler = Scheduler(limits.waiting)
         self.metrics = Metrics()
@@ -132,7 +132,7 @@ class Service:
     ) -> Iterator[None]:
         try:
             yield from reply(conversation, read, prompt, wanted, emit)
-        except EdgesinkError as error:
+        except BadOption as error:  # all else that may go wrong is not the client's fault
             raise refused(error) from None
         finally:
             before = conversation.before

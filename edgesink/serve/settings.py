@@ -16,7 +16,7 @@ class Limits:
     """How much there may be of what a client could ask without end."""
 
     streams: int = 8  # conversations in memory, each with a state of its own
-    saved: int = 256  # conversations on disk
+    saved_bytes: int = 2_000_000_000  # of conversations on disk
     waiting: int = 64  # requests that wait for their turn; one more is refused
     answer_tokens: int = 4096  # of one answer
     request_seconds: float = 600.0  # from the arrival of a request to the end of its answer
@@ -26,7 +26,7 @@ class Limits:
     stop_seconds: float = 10.0  # to finish what runs, after which it is cancelled
 
     def __post_init__(self) -> None:
-        least = {"saved": 0, "waiting": 0}
+        least = {"saved_bytes": 0, "waiting": 0}
         for name, value in self.__dict__.items():
             if not value >= least.get(name, 1e-3):
                 raise BadOption(f"{name.replace('_', ' ')} = {value}", f"{least.get(name, 'more than 0')}")

@@ -1,4 +1,4 @@
-"""Tools that a client offers: told to the model, called by it within a grammar, and read out of its answer.
+"""Tools that a client offers: told to the model, and its calls read out of its answer.
 
 Owns the way between OpenAI's JSON and a dialect's text, in both directions: what a client sends back is written as the
 model wrote it.
@@ -13,10 +13,8 @@ from typing import Any, Literal
 
 from edgesink.serve.api_error import ApiError
 from edgesink.serve.dialects import Dialect
-from edgesink.serve.grammar import styled
 
 MOST = 128  # tools of a request
-DEFINITIONS = frozenset({"$defs", "definitions"})  # of a JSON schema, which its references name from the top
 
 Choice = Literal["auto", "none", "required"]
 
@@ -53,47 +51,17 @@ class Toolbox:
         lines = "\n".join(_tool_json(tool) for tool in self.tools)
         return self.dialect.system.replace("TOOLS", lines)
 
-    def grammar(self, token_id: int | None) -> str:
-        """Of an answer; `token_id` is the dialect's control token."""
-        call = _call_schema(self.tools, self.dialect)
-        if self.dialect.is_list:
-            defined = {name: call.pop(name) for name in DEFINITIONS.intersection(call)}
-            call = {"type": "array", "items": call, "minItems": 1, "maxItems": 8 if self.parallel else 1, **defined}
-        body = f"%json {styled(call)}"
-        begin, end = json.dumps(self.dialect.begin), json.dumps(self.dialect.end)
-        text = "TEXT: /(.|\\n)*/\n"
-        if token_id is not None:
-            one = f'<[{token_id}]> " "? call'
-            start = one if self.choice == "required" else f"TEXT | {one}"
-            return f"%llguidance {{}}\nstart: {start}\n{text}call: {body}\n"
-        if not self.dialect.begin:
-            start = "call" if self.choice == "required" else "call | OTHER"
-            return f"%llguidance {{}}\nstart: {start}\nOTHER: /[^{{](.|\\n)*/\ncall: {body}\n"
-        one = f"{begin} call {end}"
-        if self.choice == "required":
-            return f"%llguidance {{}}\nstart: {one}\ncall: {body}\n"
-        trigger, rest = json.dumps(self.dialect.begin.rstrip()), self.dialect.begin[len(self.dialect.begin.rstrip()) :]
-        several = "tool* last" if self.parallel else "tool | last"
-        return (
-            f"%llguidance {{}}\nstart: {several}\nlast: TEXT\n{text}trigger[lazy]: TEXT {trigger}\n"
-            f"tool: trigger {json.dumps(rest)} call {end}\ncall: {body}\n"
-        )
-
-    def split(self, answer: str) -> tuple[str, list[Call]]:
-        """The text of an answer and its calls, as far as it can be read as such."""
-        return split(answer, self.dialect)
-
 
 def split(answer: str, dialect: Dialect) -> tuple[str, list[Call]]:
-    """See `Toolbox.split`."""
-    trigger = dialect.begin.rstrip()
+    """The text of an answer and its calls, as far as it can be read as such."""
+    trigger = dialect.begin_mark
     if not trigger:
         calls = _calls(answer, dialect) if answer.lstrip().startswith("{") else None
         return ("", calls) if calls else (answer, [])
     text, *pieces = answer.split(trigger)
     found: list[Call] = []
     for piece in pieces:
-        body, _, behind = piece.partition(dialect.end.strip()) if dialect.end else (piece, "", "")
+        body, _, behind = piece.partition(dialect.end_mark) if dialect.end else (piece, "", "")
         calls = _calls(body, dialect)
         if calls is None:  # cut short, or something else
             text += trigger + piece
@@ -164,20 +132,6 @@ def _tool_json(tool: Tool) -> str:
     return json.dumps({"type": "function", "function": function}, ensure_ascii=False)
 
 
-def _call_schema(tools: Sequence[Tool], dialect: Dialect) -> dict[str, Any]:
-    """The JSON schema of a call of one of the tools; what their own schemas define stands at its top."""
-    calls, defined = [], dict[str, dict[str, Any]]()
-    for tool in tools:
-        parameters = dict(tool.parameters)
-        for place in DEFINITIONS.intersection(parameters):
-            for name, schema in dict(parameters.pop(place)).items():
-                if defined.setdefault(place, {}).setdefault(name, schema) != schema:
-                    raise ApiError(f"Two tools define {name[:60]!r} differently.", param="tools")
-        call = {"name": {"const": tool.name}, dialect.arguments: parameters}
-        calls.append({"type": "object", "properties": call, "required": list(call), "additionalProperties": False})
-    return {**(calls[0] if len(calls) == 1 else {"anyOf": calls}), **defined}
-
-
 def _calls(body: str, dialect: Dialect) -> list[Call] | None:
     """The calls of a JSON text; None if it is no such."""
     try:
@@ -204,7 +158,7 @@ class CallFilter:
     """Lets the text of an answer through as it comes, and holds back what is or may become a call."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._dialect, self._trigger = dialect, dialect.begin.rstrip()
+        self._dialect, self._trigger = dialect, dialect.begin_mark
         self._all, self._shown = "", 0
 
     def push(self, text: str) -> str:
