@@ -18,7 +18,8 @@ from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LayerRing, StreamSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
-TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("evidence.md", "sink-token.md", "speed.md")}
+NAMES = ("evidence.md", "memory.md", "sink-token.md", "speed.md")
+TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in NAMES}
 COMMANDS = [
     command
     for text in TEXTS.values()
