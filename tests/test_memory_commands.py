@@ -24,7 +24,7 @@ def file(tmp_path):
 def test_list_shows_the_newest_last(command, file):
     code, out, err = command("memory", "list", file, "--count", 2)
     assert code == 0
-    assert [line.split("  ", 3)[-1] for line in out.splitlines()] == [
+    assert [line.split("  ")[-1] for line in out.splitlines()] == [
         "user, from now on: From now on, be brief.", "assistant: I will be brief.",
     ]  # fmt: skip
     assert "3 passages" in err

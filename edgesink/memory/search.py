@@ -23,7 +23,8 @@ Way = Literal["words", "meaning"]
 
 HELD = 0.6  # of what is rare in a message, that the best passage must hold for words to speak
 FEWEST_WORDS = 2  # that say something, in a message for which words speak where there is no calibration to ask
-CLOSE = 0.85  # of the best score: a newer passage about the same thing takes its place
+CLOSE: dict[Way, float] = {"words": 0.6, "meaning": 0.85}
+"""Of the best score: a newer passage about the same thing takes its place. What changed is told in other words."""
 SAME = 0.5  # of the words of the shorter of two passages, that both must have to be about the same thing
 ASSISTANT = 0.8  # what a score counts if the model said it
 WIDE = 12  # passages that are looked at
@@ -75,9 +76,9 @@ def search(
         calibration = None
     elif not calibration.lets_through(asked.gate_rows):
         return []
-    found = _told(archive, by_words, "words")
-    if found and found[0].score >= HELD and (calibration is not None or len(rarity) >= FEWEST_WORDS):
-        return _newest_first([one for one in found if one.score >= HELD])[:count]
+    found = [one for one in _told(archive, by_words, "words") if one.score >= HELD]
+    if found and (calibration is not None or len(rarity) >= FEWEST_WORDS):
+        return _newest(found)[:count]
     if calibration is None:
         return []
     assert asked.spoken is not None
@@ -89,7 +90,7 @@ def search(
             lambda passages: ~np.isin(passages, seen), WIDE,
         )  # fmt: skip
     found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= calibration.numbers.least]
-    return _newest_first(found)[:count]
+    return _newest(found)[:count]
 
 
 def _told(archive: Archive, hits: Sequence[Hit], way: Way) -> list[Found]:
@@ -108,19 +109,17 @@ def is_question(text: str) -> bool:
     return text.rstrip("\"'”’)» \n").endswith(("?", "？")) and not any(mark in text[:-1] for mark in (". ", "! ", "。"))
 
 
-def _newest_first(found: list[Found]) -> list[Found]:
-    """In the place of each passage the newest about the same thing that fits nearly as well; those it replaces last."""
+def _newest(found: list[Found]) -> list[Found]:
+    """In the place of each passage the newest about the same thing that fits nearly as well; the others are over."""
     chosen: list[Found] = []
-    older: list[Found] = []
     waiting = list(found)
     while waiting:
         best = waiting.pop(0)
-        rivals = [one for one in waiting if one.score >= CLOSE * best.score and _same(best.passage, one.passage)]
-        newest = max([best, *rivals], key=lambda one: one.passage.id)
+        least = CLOSE[best.way] * best.score
+        rivals = [one for one in waiting if one.score >= least and _same(best.passage, one.passage)]
         waiting = [one for one in waiting if one not in rivals]
-        chosen.append(newest)
-        older += [one for one in [best, *rivals] if one is not newest]
-    return chosen + older
+        chosen.append(max([best, *rivals], key=lambda one: one.passage.id))
+    return chosen
 
 
 def _same(one: Passage, other: Passage) -> bool:
