@@ -1,7 +1,7 @@
 """Language models that talk endlessly on the device in your hand, in constant memory.
 
-The runtime is imported when `load`, `Chat` or `Stream` is first asked for, so the shared words (`edgesink.ring`,
-`edgesink.spec` …) stay free of it.
+The runtime is imported when `load`, `Chat`, `Memory` or `Stream` is first asked for, so the shared words
+(`edgesink.ring`, `edgesink.spec` …) stay free of it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from edgesink.errors import EdgesinkError
 from edgesink.version import __version__
 
 if TYPE_CHECKING:
+    from edgesink.memory.memory import Memory
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.session import Stream, load
 
-__all__ = ["Chat", "EdgesinkError", "Stream", "__version__", "load"]
+__all__ = ["Chat", "EdgesinkError", "Memory", "Stream", "__version__", "load"]
 
-_LAZY = {"Chat": "edgesink.runtime.chat", "Stream": "edgesink.runtime.session", "load": "edgesink.runtime.session"}
+_LAZY = {
+    "Chat": "edgesink.runtime.chat", "Memory": "edgesink.memory.memory", "Stream": "edgesink.runtime.session",
+    "load": "edgesink.runtime.session",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

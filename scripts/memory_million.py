@@ -35,7 +35,7 @@ def main() -> None:
     zeros, ones = np.zeros(width, np.float32), np.ones(width, np.float32)
     numbers = Numbers(0, 0, -9.0, -9.0, 0.0, 0.5, 0.5)
     made = Calibration(
-        "made up", numbers, zeros, ones, centres, zeros, np.zeros((2, width), np.float32), np.zeros(2, np.float32)
+        "made up", numbers, zeros, ones, zeros, np.zeros((2, width), np.float32), np.zeros(2, np.float32)
     )
 
     def rows(count: int) -> np.ndarray:
@@ -48,9 +48,9 @@ def main() -> None:
         for done in range(0, PASSAGES, TURN):
             turn = []
             for _ in range(TURN):
-                tokens, codes = made.packed(rows(MATTER))
+                tokens, mean = made.packed(rows(MATTER))
                 text = f"{' '.join(islice(talk, 2))} Number {draw.integers(0, 40_000)}."
-                turn.append(NewPassage(0, TOKENS, text, tokens=tokens, codes=codes))
+                turn.append(NewPassage(0, TOKENS, text, tokens=tokens, mean=mean))
             began = time.perf_counter()
             archive.add(stream, "user", turn, made.name)
             kept_ms.append(1000 * (time.perf_counter() - began) / TURN)

@@ -18,7 +18,7 @@ from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LayerRing, StreamSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
-NAMES = ("evidence.md", "sessions.md", "sink-token.md", "speed.md", "chat.md")
+NAMES = ("chat.md", "evidence.md", "memory.md", "sessions.md", "sink-token.md", "speed.md")
 TEXTS = {name: (DOCS / name).read_text(encoding="utf-8") for name in NAMES}
 COMMANDS = [
     command

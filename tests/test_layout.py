@@ -30,7 +30,7 @@ MAY_IMPORT = {
 that have a line of their own."""
 
 DOORS = {
-    "edgesink": {"edgesink.runtime"},  # `edgesink.load`, imported when it is asked for
+    "edgesink": {"edgesink.runtime", "edgesink.memory"},  # `edgesink.load`, imported when it is asked for
     "edgesink.bundles": {"edgesink.export"},  # what is not a bundle yet is exported once
 }
 """Modules that may import more than their room."""

@@ -13,7 +13,7 @@ import pytest
 from edgesink.errors import BadMemory, BadOption, BadPlace
 from edgesink.memory import archive_file
 from edgesink.memory.archive import Archive, NewPassage, written_bytes
-from edgesink.memory.cells import PACK, read_codes
+from edgesink.memory.packs import PACK, read_means
 
 
 @pytest.fixture
@@ -30,9 +30,7 @@ def said(*texts, first=0):
 
 def with_vectors(count, size=64):
     tokens = np.full((8, size), 3, np.int8)
-    return [
-        NewPassage(0, 8, f"passage {i}", tokens=tokens, codes=np.array([i % 7, 9], np.uint16)) for i in range(count)
-    ]
+    return [NewPassage(0, 8, f"passage {i}", tokens=tokens, mean=np.array([i % 7, 9], np.int8)) for i in range(count)]
 
 
 def test_what_was_said_comes_back_in_order(archive):
@@ -124,23 +122,23 @@ def test_vectors_of_the_oldest_go_before_any_text(tmp_path):
     assert archive.count == 4 * PACK
     with archive.reading() as connection:
         left = [id_ for (id_,) in connection.execute("SELECT passage FROM vectors ORDER BY passage")]
-        packed = np.concatenate([codes.passages for codes in read_codes(connection, 1)]).tolist()
+        packed = np.concatenate([means.passages for means in read_means(connection, 1)]).tolist()
     assert 0 < len(left) < 4 * PACK
     assert left == list(range(4 * PACK - len(left) + 1, 4 * PACK + 1))
     assert packed == left
     archive.close()
 
 
-def test_codes_are_packed_and_what_is_forgotten_leaves_its_pack(archive):
+def test_means_are_packed_and_what_is_forgotten_leaves_its_pack(archive):
     stream = archive.begin_stream("print")
     archive.add(stream, "user", with_vectors(PACK), "layer 3")
     archive.add(stream, "user", with_vectors(5), "layer 3")
     archive.forget([2, PACK + 1])
     with archive.reading() as connection:
         assert connection.execute("SELECT count(*) FROM pack").fetchone() == (1,)
-        packed, new = read_codes(connection, 1)
+        packed, new = read_means(connection, 1)
     assert packed.passages.tolist() == [1, *range(3, PACK + 1)]
-    assert packed.codes.reshape(-1, 2)[:3].tolist() == [[0, 9], [2, 9], [3, 9]]
+    assert packed.vectors[:3].tolist() == [[0, 9], [2, 9], [3, 9]]
     assert new.passages.tolist() == list(range(PACK + 2, PACK + 6))
     archive.forget([1, *range(3, PACK + 1)])
     with archive.reading() as connection:

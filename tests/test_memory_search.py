@@ -9,8 +9,7 @@ import pytest
 
 from edgesink.memory.archive import Archive, NewPassage
 from edgesink.memory.calibration import Calibration, Numbers, normalised
-from edgesink.memory.cells import Codes, likely
-from edgesink.memory.likeness import search_likeness
+from edgesink.memory.likeness import likeness, search_likeness
 from edgesink.memory.sample_talk import chatter
 from edgesink.memory.search import Asked, is_question, search
 from edgesink.memory.words import content_words, search_words, weights
@@ -80,20 +79,21 @@ def test_a_question_is_told_from_a_telling():
     assert not is_question("It is here.")
 
 
-def test_cells_written_by_hand():
-    codes = Codes(np.array([10, 11, 12]), np.array([2, 1, 3]), np.array([0, 3, 1, 3, 2, 0], np.uint16))
-    scores = np.array([[9, 0, 5, 0], [0, 0, 7, 2]], np.uint8)
-    places, total = likely(codes, scores)
-    assert dict(zip(codes.passages[places].tolist(), total.tolist(), strict=True)) == {10: 9 + 2, 12: 9 + 7}
+def test_likeness_written_by_hand():
+    one, other = [1.0, 0.0], [0.0, 1.0]
+    tokens, begins = np.array([one, other, one], np.float32), np.array([0, 2])
+    score = likeness(tokens, begins, np.array([one, other], np.float32), np.array([0.5, 0.5], np.float32))
+    assert score == pytest.approx([1.0, (0.5 + 0.5 * np.sqrt(0.5)) / 1.5])
 
 
-def made_up(gate=(9.0, 9.0), centres=64, seed=0):
-    draw = np.random.default_rng(seed)
+CENTRES = normalised(np.random.default_rng(0).normal(size=(64, WIDTH))).astype(np.float32)
+
+
+def made_up(gate=(9.0, 9.0)):
     zeros = np.zeros(WIDTH, np.float32)
     return Calibration(
-        "made up", Numbers(0, 0, -1.0, -1.0, 0.3, 0.5, 0.5), zeros, zeros + 1,
-        normalised(draw.normal(size=(centres, WIDTH)).astype(np.float32)), zeros, np.zeros((2, WIDTH), np.float32),
-        np.array(gate, np.float32),
+        "made up", Numbers(0, 0, -1.0, -1.0, 0.3, 0.5, 0.5), zeros, zeros + 1, zeros,
+        np.zeros((2, WIDTH), np.float32), np.array(gate, np.float32),
     )  # fmt: skip
 
 
@@ -103,10 +103,10 @@ def filled(archive, made, passages=1500, seed=1):
     for _ in range(0, passages, 100):
         turn = []
         for _ in range(100):
-            rows = made.centres[draw.integers(0, len(made.centres), 8)] + 0.1 * draw.normal(size=(8, WIDTH))
+            rows = CENTRES[draw.integers(0, 64, 8)] + 0.1 * draw.normal(size=(8, WIDTH))
             kept.append(normalised(rows))
-            tokens, codes = made.packed(rows.astype(np.float32))
-            turn.append(NewPassage(0, 9, "word " * 8, tokens=tokens, codes=codes))
+            tokens, mean = made.packed(rows.astype(np.float32))
+            turn.append(NewPassage(0, 9, "word " * 8, tokens=tokens, mean=mean))
         archive.add(stream, "user", turn, made.name)
     return kept
 
@@ -116,11 +116,9 @@ def test_the_most_alike_are_those_of_an_exhaustive_comparison(archive):
     passages = filled(archive, made)
     draw, same = np.random.default_rng(2), 0
     for _ in range(20):
-        question = normalised(made.centres[draw.integers(0, 64, 5)] + 0.1 * draw.normal(size=(5, WIDTH))).astype(
-            np.float32
-        )
+        question = normalised(CENTRES[draw.integers(0, 64, 5)] + 0.1 * draw.normal(size=(5, WIDTH))).astype(np.float32)
         weight = np.array([0.4, 0.3, 0.2, 0.1, 0.0], np.float32)
-        exact = [float((rows @ question.T).max(axis=0) @ weight) for rows in passages]
+        exact = [float(likeness(rows, np.array([0]), question, weight)[0]) for rows in passages]
         with archive.reading() as connection:
             hits = search_likeness(connection, made, question, weight, lambda ids: ids != 7, 3)
         best = [i + 1 for i in np.argsort(exact)[::-1] if i + 1 != 7][:3]
@@ -137,7 +135,7 @@ def test_the_gate_and_the_least_likeness_keep_silent(archive):
         def words(self):
             return ["unheard"] * 3
 
-    rows = made.centres[:3]
+    rows = CENTRES[:3]
     asked = Asked("unheard of", Said(), rows, rows)
     assert search(archive, asked, made, 0, 0, 2)
     assert search(archive, asked, made_up(gate=(-9.0, 9.0)), 0, 0, 2) == []
@@ -152,10 +150,10 @@ def test_a_bounded_archive_keeps_memory_flat(tmp_path):
     archive, made = Archive(tmp_path / "small.memory", most_bytes=4 << 20), made_up()
     stream, talk, draw = archive.begin_stream("print"), chatter(3), np.random.default_rng(0)
     resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096  # noqa: E731
-    tokens, codes = made.packed(draw.normal(size=(20, WIDTH)).astype(np.float32))
+    tokens, mean = made.packed(draw.normal(size=(20, WIDTH)).astype(np.float32))
     for turn in range(50):
         texts = [" ".join(islice(talk, 2)) for _ in range(200)]
-        archive.add(stream, "user", [NewPassage(0, 40, text, tokens=tokens, codes=codes) for text in texts], made.name)
+        archive.add(stream, "user", [NewPassage(0, 40, text, tokens=tokens, mean=mean) for text in texts], made.name)
         if turn == 20:
             before = resident()
     assert archive.bytes <= 4 << 20

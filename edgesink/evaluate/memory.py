@@ -26,7 +26,21 @@ Kind = Literal["lines", "own words", "other words", "changed", "never said"]
 Arm = Literal["nothing", "quoted", "pinned"]
 KINDS: tuple[Kind, ...] = ("lines", "own words", "other words", "changed", "never said")
 SENTENCES = 3  # of chatter in one message
-ANSWER = "Okay."
+ANSWERS = (
+    "Thank you for telling me, I will keep it in mind.", "I see. That sounds like quite a day.",
+    "Good to know. Is there anything else on your mind?", "That is nice to hear.",
+    "I understand. Let me know if I can help with it.", "Oh, I can imagine how that felt.",
+    "Noted. How did the rest of the day go?", "That makes sense, thank you for sharing it.",
+)  # fmt: skip
+WORLD = (
+    ("What is the capital of Italy?", "The capital of Italy is Rome."),
+    ("How many legs does an insect have?", "An insect has six legs."),
+    ("Who wrote Faust?", "Faust was written by Johann Wolfgang von Goethe."),
+    ("Which colour do you get from blue and yellow?", "Blue and yellow make green."),
+    ("What do bees make?", "Bees make honey."),
+    ("When was the first landing on the moon?", "The first landing on the moon was in 1969."),
+)
+"""The last that is talked about before the questions, so that the window shows how questions are answered."""
 LONGEST_ANSWER = 24  # tokens
 UNKNOWN = re.compile(
     r"(don't|do not|didn't|did not|haven't|have not|doesn't|hasn't|isn't|not|no|never) (\w+ )?"
@@ -147,6 +161,8 @@ def measure(
     while chat.stream.position < end:
         tell(chat, " ".join(islice(talk, SENTENCES)))
         report(chat.stream.position, whole)
+    for asked, answer in WORLD:
+        tell(chat, asked, answer)
     done = end
     for question in questions:
         for arm in arms:
@@ -156,11 +172,11 @@ def measure(
     chat.memory = memory
 
 
-def tell(chat: Chat, message: str) -> None:
-    """A message whose answer is not the model's own, and short."""
+def tell(chat: Chat, message: str, answer: str = "") -> None:
+    """A message whose answer is not the model's own; "" takes one of ANSWERS, the next for each message."""
     for _ in chat.answer(message, 0):
         pass
-    chat.stream.feed(chat.stream.tokenizer.encode(ANSWER))
+    chat.stream.feed(chat.stream.tokenizer.encode(answer or ANSWERS[len(chat.turns) // 2 % len(ANSWERS)]))
 
 
 def _ask(chat: Chat, memory: Memory, question: Question, arm: Arm) -> Answered:

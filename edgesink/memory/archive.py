@@ -2,7 +2,7 @@
 
 Owns the rows of the database and how large it may grow: what goes first are the vectors of the oldest passages while
 vectors take more than half of it, then the oldest passages themselves; standing instructions stay. Vectors are stored
-as they come; `cells` reads them.
+as they come; `packs` reads their means.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.memory import archive_file
-from edgesink.memory.cells import drop_from_packs, pack_codes
+from edgesink.memory.packs import drop_from_packs, pack_means
 
 Role = Literal["user", "assistant"]
 MOST_BYTES = 256 << 20  # of the file, where nothing else is asked for
@@ -52,7 +52,7 @@ class NewPassage:
     text: str
     standing: bool = False
     tokens: np.ndarray | None = None  # int8 [n, d]: vectors of the tokens that matter
-    codes: np.ndarray | None = None  # uint16 [m]: the cells that they are in
+    mean: np.ndarray | None = None  # int8 [d], their mean
 
 
 class Archive:
@@ -169,12 +169,12 @@ class Archive:
                     ),
                 )  # fmt: skip
                 ids.append(int(cursor.lastrowid or 0))
-                if passage.tokens is not None and passage.codes is not None and len(passage.tokens):
+                if passage.tokens is not None and passage.mean is not None and len(passage.tokens):
                     connection.execute(
                         "INSERT INTO vectors VALUES (?, ?, ?, ?)",
-                        (ids[-1], _space(connection, space), passage.tokens.tobytes(), passage.codes.tobytes()),
+                        (ids[-1], _space(connection, space), passage.tokens.tobytes(), passage.mean.tobytes()),
                     )
-            pack_codes(connection)
+            pack_means(connection)
         if (excess := self.bytes - self.most_bytes) > 0:
             self._make_room(excess + int(self.most_bytes * SLACK))
         return ids
@@ -197,6 +197,12 @@ class Archive:
                 f"SELECT {_COLUMNS} FROM passage WHERE id < ? ORDER BY id DESC LIMIT ?", (before or 2**62, count)
             )
             return [_passage(row) for row in rows]
+
+    def has_unseen(self, stream: int, seen_from: int) -> bool:
+        """Whether there is anything that the stream does not see: it sees its tokens from that position on."""
+        with self.reading() as connection:
+            query = "SELECT 1 FROM passage WHERE stream != ? OR first IS NULL OR first < ? LIMIT 1"
+            return connection.execute(query, (stream, seen_from)).fetchone() is not None
 
     def standing(self) -> list[Passage]:
         """The standing instructions, oldest first."""
@@ -256,13 +262,13 @@ class Archive:
     def _make_room(self, wanted: int) -> None:
         """Free about so many bytes: vectors of the oldest passages while they are most of it, else those passages."""
         with self._writing() as connection:
-            row = connection.execute("SELECT coalesce(sum(length(tokens) + length(codes)), 0) FROM vectors").fetchone()
+            row = connection.execute("SELECT coalesce(sum(length(tokens) + length(mean)), 0) FROM vectors").fetchone()
             if int(row[0]) > max(wanted, self.most_bytes // 2):
-                query = "SELECT passage, length(tokens) + length(codes) FROM vectors ORDER BY passage"
+                query = "SELECT passage, length(tokens) + length(mean) FROM vectors ORDER BY passage"
                 _drop(connection, wanted, query, _delete_vectors)
                 return
             query = (
-                "SELECT id, length(text) * 2 + 100 + coalesce((SELECT length(tokens) + length(codes) FROM vectors "
+                "SELECT id, length(text) * 2 + 100 + coalesce((SELECT length(tokens) + length(mean) FROM vectors "
                 "WHERE passage = id), 0) FROM passage WHERE NOT standing ORDER BY id"
             )
             _drop(connection, wanted, query, _delete)

@@ -55,14 +55,13 @@ CREATE TABLE vectors (
     passage INTEGER PRIMARY KEY REFERENCES passage ON DELETE CASCADE,
     space INTEGER NOT NULL REFERENCES space,
     tokens BLOB NOT NULL,       -- int8 [n, d], a vector for every token that matters
-    codes BLOB NOT NULL         -- uint16 [m], the coarse cells that those are in, each once
+    mean BLOB NOT NULL          -- int8 [d], their mean
 );
-CREATE TABLE pack (             -- the codes of many passages in one place, to be read at once
-    id INTEGER PRIMARY KEY,
+CREATE TABLE pack (             -- the means of many passages in one place, to be read at once
+    id INTEGER PRIMARY KEY,     -- the last of those passages
     space INTEGER NOT NULL REFERENCES space,
     passages BLOB NOT NULL,     -- int64 [p]
-    counts BLOB NOT NULL,       -- uint16 [p], codes of each
-    codes BLOB NOT NULL         -- uint16 [sum of counts]
+    means BLOB NOT NULL         -- int8 [p, d]
 );
 """
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgesink.errors import BadBundle
 from edgesink.memory.calibration import Calibration, Numbers, normalised
+from edgesink.memory.likeness import likeness
 from edgesink.memory.sample_talk import Note, asides, chatter, notes
 from edgesink.memory.spoken import Spoken, weights_of
 from edgesink.runtime.session import Stream
@@ -25,8 +26,6 @@ from edgesink.runtime.turn_feed import TurnFeed, Unfed
 
 CHATTER = 160  # passages that no question is about
 ANSWER = "Okay."
-CELLS = 512
-ROUNDS = 8  # of finding the centres of cells
 FOLDS = 5
 RIDGE = 30.0
 FALSE = 0.02  # share of small talk that may pass
@@ -80,8 +79,7 @@ def calibrate(stream: Stream, report: Callable[[int, int], None] = lambda done, 
         for one, first, score in zip(samples.questions, best.first, best.scores, strict=True)
     ])  # fmt: skip
     mean, scale = _scale(samples, layer)
-    vectors = np.concatenate([normalised((one.rows[layer] - mean) * scale) for one in samples.passages])
-    arrays = mean, scale, _centres(vectors), gate.mean, gate.direction, gate.offset
+    arrays = mean, scale, gate.mean, gate.direction, gate.offset
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
     numbers = Numbers(
         layer, gate_layer, float(gate.least[0]), float(gate.least[1]), least, float(np.mean(best.first)), float(passed)
@@ -189,7 +187,7 @@ def _found(samples: Samples, layer: int) -> _Found:
             question.words, {word: rarity.get(word, max(rarity.values())) for word in question.words if word}
         )
         vectors = normalised((question.rows[layer].astype(np.float32) - mean) * scale)
-        score = np.maximum.reduceat(passages @ vectors.T, begins, axis=0) @ weights
+        score = likeness(passages, begins, vectors, weights)
         order = np.argsort(-score, kind="stable")
         rank = int(np.flatnonzero(about[order] == question.note)[0])
         first.append(rank == 0)
@@ -268,18 +266,3 @@ def _left_out(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarra
         mine[out] = one[out] @ direction + offset
         theirs[out_other] = other[out_other] @ direction + offset
     return mine, theirs
-
-
-def _centres(vectors: np.ndarray) -> np.ndarray:
-    """The centres of CELLS cells by spherical k-means, float32 [cells, d]."""
-    draw = np.random.default_rng(0)
-    cells = min(CELLS, max(1, len(vectors) // 4))
-    centres = vectors[draw.choice(len(vectors), cells, replace=False)]
-    for _ in range(ROUNDS):
-        nearest = (vectors @ centres.T).argmax(axis=1)
-        sums = np.zeros_like(centres)
-        np.add.at(sums, nearest, vectors)
-        empty = np.flatnonzero(np.bincount(nearest, minlength=cells) == 0)
-        sums[empty] = vectors[draw.choice(len(vectors), len(empty))]
-        centres = normalised(sums)
-    return centres.astype(np.float32)

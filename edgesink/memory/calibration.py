@@ -49,7 +49,6 @@ class Calibration:
     numbers: Numbers
     mean: np.ndarray  # float32 [d], of value rows of `layer`
     scale: np.ndarray  # float32 [d], 1 / their standard deviation
-    centres: np.ndarray  # float32 [cells, d], of length 1
     gate_mean: np.ndarray  # float32 [d], of value rows of `gate_layer`
     gate: np.ndarray  # float32 [2, d], directions
     gate_offset: np.ndarray  # float32 [2]
@@ -59,11 +58,9 @@ class Calibration:
         return normalised((rows - self.mean) * self.scale)
 
     def packed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Value rows as they are kept: int8 [n, d], and the cells that they are in, uint16 [m], each once."""
+        """Value rows as they are kept, int8 [n, d], and their mean, int8 [d]: directions, of any length."""
         vectors = self.vectors(rows)
-        cells = np.unique((vectors @ self.centres.T).argmax(axis=1)).astype(np.uint16)
-        largest = np.abs(vectors).max(axis=1, keepdims=True)
-        return np.round(vectors * (FULL / np.maximum(largest, 1e-9))).astype(np.int8), cells
+        return _eight_bits(vectors), _eight_bits(vectors.mean(axis=0))
 
     def wants(self, rows: np.ndarray) -> np.ndarray:
         """What the gate says of a message by its value rows of `gate_layer` [n, d]: float32 [2]."""
@@ -73,6 +70,12 @@ class Calibration:
         """Whether a message asks for something that was told."""
         asks, is_question = self.wants(rows)
         return bool(asks >= self.numbers.asks and is_question >= self.numbers.is_question)
+
+
+def _eight_bits(vectors: np.ndarray) -> np.ndarray:
+    largest = np.abs(vectors).max(axis=-1, keepdims=True)
+    eight: np.ndarray = np.round(vectors * (FULL / np.maximum(largest, 1e-9))).astype(np.int8)
+    return eight
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:
@@ -123,8 +126,6 @@ def _check(made: Calibration, manifest: Manifest) -> None:
     for name, shape in shapes.items():
         if getattr(made, name).shape != shape:
             raise ValueError(f"{name} has shape {getattr(made, name).shape}, not {shape}")
-    if made.centres.ndim != 2 or made.centres.shape[1] != d or not 0 < len(made.centres) < 2**16:
-        raise ValueError(f"centres of shape {made.centres.shape}")
     if not all(np.isfinite(getattr(made, name)).all() for name in ARRAYS):
         raise ValueError("numbers that are not finite")
     if max(made.numbers.layer, made.numbers.gate_layer) * 2 >= len(manifest.states):

@@ -1,8 +1,8 @@
 """Searching by meaning: the question's own value rows against those of passages, token by token.
 
 A passage is as like a question as the question's tokens are, weighted by how rare they are, to whatever token of the
-passage is most like each (max-sim). All passages are compared roughly by cells (`cells`), and the best few hundred
-exactly. Owns this arithmetic; which passages may be found is the caller's.
+passage is most like each (max-sim), and a little as the means of both are alike. All passages are compared by their
+means (`packs`), and the best few hundred exactly. Owns this arithmetic; which passages may be found is the caller's.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable
 import numpy as np
 
 from edgesink.memory.calibration import FULL, Calibration
-from edgesink.memory.cells import joined, likely, read_codes
+from edgesink.memory.packs import read_means
 from edgesink.memory.words import Hit
 
-NEAR_CELLS = 16  # of a question's token
-EXACT = 200  # passages that are compared exactly
+OF_MEANS = 0.5  # what the likeness of means counts, where that of tokens counts 1
+EXACT = 400  # passages that are compared exactly
 
 
 def search_likeness(
@@ -43,7 +43,7 @@ def search_likeness(
     if row is None or not counts.any():
         return []
     question, weights = question[counts], weights[counts]
-    rough = _rough(connection, row[0], calibration, question, weights, is_sought)
+    rough = _rough(connection, row[0], weights @ question, is_sought)
     exact = _exact(connection, rough, question, weights)
     return sorted(exact, key=lambda hit: -hit.score)[:count]
 
@@ -51,30 +51,24 @@ def search_likeness(
 def _rough(
     connection: sqlite3.Connection,
     space: int,
-    calibration: Calibration,
     question: np.ndarray,
-    weights: np.ndarray,
     is_sought: Callable[[np.ndarray], np.ndarray],
 ) -> list[int]:
-    """The numbers of passages that are worth an exact comparison."""
-    scores = question @ calibration.centres.T  # [q, cells]
-    near = min(NEAR_CELLS, scores.shape[1])
-    least = np.partition(scores, -near, axis=1)[:, -near, None]
-    scores = np.where(scores >= least, np.maximum(scores, 0), 0) * weights[:, None]
-    rough = np.ceil(scores * (255 / max(float(scores.max()), 1e-9))).astype(np.uint8)
-    found, values = [], []
-    for codes in joined(read_codes(connection, space)):
-        places, score = likely(codes, rough)
-        found.append(codes.passages[places])
-        values.append(score)
+    """The numbers of passages that are worth an exact comparison, by their means and that of the question [d]."""
+    found, scores = [], []
+    for means in read_means(connection, space):
+        vectors = means.vectors.astype(np.float32)
+        length = np.sqrt(np.einsum("pd,pd->p", vectors, vectors))
+        found.append(means.passages)
+        scores.append(vectors @ question / np.maximum(length, 1))
     if not found:
         return []
-    passages, score = np.concatenate(found), np.concatenate(values)
+    passages, score = np.concatenate(found), np.concatenate(scores)
     sought = is_sought(passages)
     passages, score = passages[sought], score[sought]
     if len(passages) > EXACT:
         passages = passages[np.argpartition(score, -EXACT)[-EXACT:]]
-    return np.sort(passages).tolist()
+    return [int(passage) for passage in np.sort(passages)]
 
 
 def _exact(connection: sqlite3.Connection, passages: list[int], question: np.ndarray, weights: np.ndarray) -> list[Hit]:
@@ -89,5 +83,22 @@ def _exact(connection: sqlite3.Connection, passages: list[int], question: np.nda
     tokens /= np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1 / FULL)
     sizes = np.array([len(blob) // width for _, blob in rows])
     begins = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    best = np.maximum.reduceat(tokens @ question.T, begins, axis=0)  # [passages, q]
-    return [Hit(passage, float(score)) for (passage, _), score in zip(rows, best @ weights, strict=True)]
+    scores = likeness(tokens, begins, question, weights)
+    return [Hit(passage, float(score)) for (passage, _), score in zip(rows, scores, strict=True)]
+
+
+def likeness(tokens: np.ndarray, begins: np.ndarray, question: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """How like each passage is to a question, float32 [p], at most 1.
+
+    Args:
+        tokens: of the passages one after the other, float32 [n, d], of length 1.
+        begins: where each passage begins, int64 [p].
+        question: float32 [q, d], of length 1.
+        weights: float32 [q], summing to 1.
+    """
+    best = np.maximum.reduceat(tokens @ question.T, begins, axis=0) @ weights  # [p]
+    means = np.add.reduceat(tokens, begins, axis=0)
+    asked = weights @ question
+    lengths = np.maximum(np.linalg.norm(means, axis=1) * np.linalg.norm(asked), 1e-9)
+    score: np.ndarray = (best + OF_MEANS * (means @ asked) / lengths) / (1 + OF_MEANS)
+    return score

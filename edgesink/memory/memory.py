@@ -183,6 +183,8 @@ class Memory:
         """Look for what belongs to a message, and bring it back; the message as it is to be fed."""
         began, stream = time.perf_counter(), chat.stream
         seen_from = max(0, chat.next_turn(message).end - stream.window)
+        if not self.archive.has_unseen(self._stream, seen_from):
+            return message
         made = self._calibration
         asked = ask(stream, made, message, chat.next_turn(message)) if made else Asked(message)
         can_pin = self._can_pin(stream)
@@ -266,9 +268,9 @@ class Memory:
         for piece in cut(text, ends):
             said = text[piece.start : piece.end]
             first, last = skipped + piece.first, skipped + piece.last
-            tokens, codes = self._vectors(spoken, start, first, last)
+            tokens, mean = self._vectors(spoken, start, first, last)
             wish = role == "user" and is_standing(said)
-            passages.append(NewPassage(start + first, start + last, said, wish, tokens, codes))
+            passages.append(NewPassage(start + first, start + last, said, wish, tokens, mean))
         if passages:
             self.archive.add(self._stream, role, passages, self._calibration.name if self._calibration else "")
 

@@ -1,7 +1,8 @@
 """What of all that was said belongs to a message: by its words if they are rare ones, else by what it means.
 
-Owns the choice: words speak only where the best passage holds most of what is rare in the message; meanings only where
-the gate of the calibration takes the message for one that asks; of passages about the same thing the newest is right.
+Owns the choice: nothing is looked for where the gate of the calibration does not take the message for one that asks;
+words speak only where the best passage holds most of what is rare in it, else meanings do; of passages about the same
+thing the newest is right.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from edgesink.memory.words import Hit, content_words, search_words, weights
 Way = Literal["words", "meaning"]
 
 HELD = 0.6  # of what is rare in a message, that the best passage must hold for words to speak
-CLOSE = 0.85  # of the best score: a newer passage about the same thing takes its place
+FEWEST_WORDS = 2  # that say something, in a message for which words speak where there is no calibration to ask
+CLOSE: dict[Way, float] = {"words": 0.6, "meaning": 0.85}
+"""Of the best score: a newer passage about the same thing takes its place. What changed is told in other words."""
 SAME = 0.5  # of the words of the shorter of two passages, that both must have to be about the same thing
 ASSISTANT = 0.8  # what a score counts if the model said it
 WIDE = 12  # passages that are looked at
@@ -69,13 +72,17 @@ def search(
         hidden = frozenset(id_ for (id_,) in connection.execute(query, (stream, seen_from)))
         rarity = weights(connection, content_words(asked.text))
         by_words = search_words(connection, rarity, hidden, WIDE)
-    found = _told(archive, by_words, "words")
-    if found and found[0].score >= HELD:
-        return _newest_first([one for one in found if one.score >= HELD])[:count]
     if calibration is None or asked.spoken is None or asked.rows is None or asked.gate_rows is None:
+        calibration = None
+    elif not calibration.lets_through(asked.gate_rows):
         return []
-    if not calibration.lets_through(asked.gate_rows):
+    found = [one for one in _told(archive, by_words, "words") if one.score >= HELD]
+    if found and (calibration is not None or len(rarity) >= FEWEST_WORDS):
+        return _newest(found)[:count]
+    if calibration is None:
         return []
+    assert asked.spoken is not None
+    assert asked.rows is not None
     seen = np.fromiter(hidden, np.int64, len(hidden))
     with archive.reading() as connection:
         by_meaning = search_likeness(
@@ -83,7 +90,7 @@ def search(
             lambda passages: ~np.isin(passages, seen), WIDE,
         )  # fmt: skip
     found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= calibration.numbers.least]
-    return _newest_first(found)[:count]
+    return _newest(found)[:count]
 
 
 def _told(archive: Archive, hits: Sequence[Hit], way: Way) -> list[Found]:
@@ -102,19 +109,17 @@ def is_question(text: str) -> bool:
     return text.rstrip("\"'”’)» \n").endswith(("?", "？")) and not any(mark in text[:-1] for mark in (". ", "! ", "。"))
 
 
-def _newest_first(found: list[Found]) -> list[Found]:
-    """In the place of each passage the newest about the same thing that fits nearly as well; those it replaces last."""
+def _newest(found: list[Found]) -> list[Found]:
+    """In the place of each passage the newest about the same thing that fits nearly as well; the others are over."""
     chosen: list[Found] = []
-    older: list[Found] = []
     waiting = list(found)
     while waiting:
         best = waiting.pop(0)
-        rivals = [one for one in waiting if one.score >= CLOSE * best.score and _same(best.passage, one.passage)]
-        newest = max([best, *rivals], key=lambda one: one.passage.id)
+        least = CLOSE[best.way] * best.score
+        rivals = [one for one in waiting if one.score >= least and _same(best.passage, one.passage)]
         waiting = [one for one in waiting if one not in rivals]
-        chosen.append(newest)
-        older += [one for one in [best, *rivals] if one is not newest]
-    return chosen + older
+        chosen.append(max([best, *rivals], key=lambda one: one.passage.id))
+    return chosen
 
 
 def _same(one: Passage, other: Passage) -> bool:

@@ -1,0 +1,100 @@
+"""The commands that look into a memory, and `eval memory` on a toy."""
+
+import json
+
+import pytest
+
+from edgesink.evaluate.memory import Question, is_right, plan
+from edgesink.memory.archive import Archive, NewPassage
+from edgesink.spec import StreamSpec
+
+SHED = "The code of the garden shed is 4471."
+
+
+@pytest.fixture
+def file(tmp_path):
+    archive = Archive(tmp_path / "talk.memory")
+    stream = archive.begin_stream("print")
+    archive.add(stream, "user", [NewPassage(0, 9, SHED), NewPassage(9, 20, "From now on, be brief.", standing=True)])
+    archive.add(stream, "assistant", [NewPassage(20, 30, "I will be brief.")])
+    archive.close()
+    return tmp_path / "talk.memory"
+
+
+def test_list_shows_the_newest_last(command, file):
+    code, out, err = command("memory", "list", file, "--count", 2)
+    assert code == 0
+    assert [line.split("  ")[-1] for line in out.splitlines()] == [
+        "user, from now on: From now on, be brief.", "assistant: I will be brief.",
+    ]  # fmt: skip
+    assert "3 passages" in err
+
+
+def test_search_shows_what_would_come_back(command, file):
+    code, out, _ = command("memory", "search", file, "What is the code of the shed?")
+    assert (code, out.splitlines()[0].split("  ")[0]) == (0, "1.00 by words")
+    assert SHED in out
+    code, out, err = command("memory", "search", file, "Where is the moon?")
+    assert (code, out, "nothing would come back" in err) == (0, "", True)
+
+
+def test_what_is_forgotten_is_gone_and_numbers_or_all_must_be_said(command, file):
+    assert command("memory", "forget", file)[0] == 1
+    assert command("memory", "forget", file, 1, "--all")[0] == 1
+    code, _, err = command("memory", "forget", file, 1, 77)
+    assert (code, "1 passages" in err) == (0, True)
+    _, out, _ = command("memory", "export", file)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["From now on, be brief.", "I will be brief."]
+    assert command("memory", "forget", file, "--all")[0] == 0
+    assert command("memory", "export", file)[1] == ""
+    assert b"4471" not in file.read_bytes()
+
+
+def test_a_file_that_is_not_there_is_not_made(command, tmp_path):
+    code, _, err = command("memory", "list", tmp_path / "none")
+    assert code == 1
+    assert "no memory at" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_tells_every_note_once_and_the_farthest_first():
+    told = plan([1, 4], each=8)
+    assert [group.windows for group in told] == [4, 1]
+    messages = [message for group in told for message in group.messages]
+    assert len(messages) == len(set(messages))
+    for group in told:
+        for question in group.questions:
+            assert question.kind == "never said" or question.evidence in group.messages
+    kinds = [question.kind for group in told for question in group.questions]
+    assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == {
+        "lines": 16, "own words": 16, "other words": 16, "changed": 12, "never said": 16,
+    }  # fmt: skip
+
+
+def test_what_a_right_answer_is():
+    changed = Question("changed", 1, "Where does she live?", "She lives in Porto.", ("Porto",), "Bergen")
+    assert is_right(changed, "She lives in Porto.")
+    assert not is_right(changed, "In Bergen, or in Porto.")
+    assert is_right(Question("own words", 1, "", "x", ("nine", "9")), "It was at 9.")
+    assert not is_right(Question("own words", 1, "", "x", ("nine", "9")), "It was in 1994.")
+    unknown = Question("never said", 0, "", "", ())
+    assert is_right(unknown, "I'm sorry, but you haven't told me.")
+    assert is_right(unknown, "I don't know the name of your goldfish.")
+    assert not is_right(unknown, "Your goldfish is called Bubbles.")
+
+
+@pytest.mark.slow
+def test_eval_memory_on_a_toy(toy, tmp_path, command):
+    bundle = toy.bundle(tmp_path / "bundle", StreamSpec(4, 700, 164, 64))
+    words = ["eval", "memory", bundle, "--distances", "1", "--each", "1", "--ways", "nothing,quoted", "--threads", "1"]
+    code, out, err = command(*words, "--json")
+    assert code == 0
+    assert "not calibrated" in err
+    result = json.loads(out)
+    kinds = {(score["kind"], score["arm"]) for score in result["scores"]}
+    assert ("own words", "quoted") in kinds
+    found = {score["arm"]: score["found"] for score in result["scores"] if score["kind"] == "own words"}
+    assert found == {"nothing": 0.0, "quoted": 1.0}
+    assert set(result["perplexity_rises"]) == {"quoted"}
+    assert command(*words[:-4], "--ways", "shouted")[0] == 1
+    assert command(*words[:-6], "--each", "64")[0] == 1
