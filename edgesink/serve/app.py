@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from edgesink.errors import BadOption
@@ -69,6 +69,11 @@ def make_app(service: Service) -> Starlette:
             raise ApiError("There is no such conversation in memory.", 404, code="conversation_not_found")
         return JSONResponse(found.status())
 
+    page = Page(directory=PAGE)
+
+    async def page_file(request: Request) -> Response:
+        return await page.get_response(request.path_params.get("name", "index.html"), request.scope)
+
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
@@ -80,7 +85,8 @@ def make_app(service: Service) -> Starlette:
             Route("/metrics", metrics),
             Route("/edgesink/info", info),
             Route("/edgesink/ring/{conversation}", ring),
-            *([Mount("/", Page(directory=PAGE, html=True))] if PAGE.is_dir() else []),
+            Route("/", page_file),  # not a Mount: it would answer for all paths whose method is another
+            Route("/{name}", page_file),
         ],
         middleware=[Middleware(Counted, metrics=service.metrics), Middleware(Guard, settings=service.settings)],
         exception_handlers={
