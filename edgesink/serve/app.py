@@ -16,10 +16,10 @@ from starlette.staticfiles import StaticFiles
 
 from edgesink.errors import BadOption
 from edgesink.serve import chat_api, completions_api, responses_api
-from edgesink.serve.api_error import INTERNAL, ApiError, refused
+from edgesink.serve.api_error import ApiError, refused
 from edgesink.serve.chat_api import ChatAnswer
 from edgesink.serve.completions_api import CompletionAnswer
-from edgesink.serve.guard import SECURITY_HEADERS, Guard, error_response
+from edgesink.serve.guard import SECURITY_HEADERS, Faults, Guard, error_response
 from edgesink.serve.http_answers import answered, body_of
 from edgesink.serve.metrics import Counted
 from edgesink.serve.response_answer import ResponseAnswer
@@ -88,10 +88,11 @@ def make_app(service: Service) -> Starlette:
             Route("/", page_file),  # not a Mount: it would answer for all paths whose method is another
             Route("/{name}", page_file),
         ],
-        middleware=[Middleware(Counted, metrics=service.metrics), Middleware(Guard, settings=service.settings)],
-        exception_handlers={
-            ApiError: _api_error, BadOption: _bad_option, HTTPException: _http_error, Exception: _fault,
-        },
+        middleware=[
+            Middleware(Counted, metrics=service.metrics), Middleware(Faults),
+            Middleware(Guard, settings=service.settings),
+        ],
+        exception_handlers={ApiError: _api_error, BadOption: _bad_option, HTTPException: _http_error},
     )  # fmt: skip
 
 
@@ -134,7 +135,3 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     return error_response(ApiError(f"{error.detail}.", error.status_code, code=code))
-
-
-async def _fault(request: Request, error: Exception) -> Response:
-    return error_response(INTERNAL)

@@ -7,16 +7,19 @@ machine without a Host that we know (DNS rebinding). So both are checked before 
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgesink.serve.api_error import ApiError
+from edgesink.serve.api_error import INTERNAL, ApiError
 from edgesink.serve.settings import Settings
 
-OPEN = ("/v1/", "/edgesink/", "/metrics")  # that are closed without a key, where there is one
+log = logging.getLogger("edgesink.serve")
+
+CLOSED = ("/v1/", "/edgesink/", "/metrics")  # paths that take the key, where there is one
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer",
@@ -52,8 +55,32 @@ class Guard:
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise ApiError("Pages of other sites may not use this server.", 403, code="cross_origin")
         key = self._settings.api_key
-        if key is not None and path.startswith(OPEN) and not _is_key(headers.get("authorization", ""), key):
+        if key is not None and path.startswith(CLOSED) and not _is_key(headers.get("authorization", ""), key):
             raise ApiError("The API key is missing or wrong.", 401, code="invalid_api_key")
+
+
+class Faults:
+    """Turns what is a fault of ours into an answer that tells nothing; the log has the rest."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI. Where an answer has begun, the fault goes on, and the connection is closed."""
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception:
+            if begun or scope["type"] != "http":
+                raise
+            log.exception("a request failed")
+            await error_response(INTERNAL)(scope, receive, send)
 
 
 def _name(host: str) -> str:
