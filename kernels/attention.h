@@ -154,6 +154,23 @@ static void few_scores(const float *queries, int64_t count, const half *keys, co
         }
 }
 
+// Rows of keys to [D, TILE_ROWS] in floats, and of values to [rows, D]. What is there beyond the rows, the last one again or
+// whatever the memory held, is scored and then not seen.
+static void make_tiles(const half *keys, const half *values, int64_t rows, int64_t dim, float *key_tile,
+                       float *value_tile) {
+    for (int64_t first = 0; first < rows; first += LANES)
+        for (int64_t d = 0; d < dim; d += LANES) {
+            F square[LANES];
+            UNROLL for (int i = 0; i < LANES; i++) {
+                const int64_t row = first + i < rows ? first + i : rows - 1;
+                square[i] = f_of_half(keys + row * dim + d);
+            }
+            f_transpose(square);
+            UNROLL for (int i = 0; i < LANES; i++) f_store(key_tile + (d + i) * TILE_ROWS + first, square[i]);
+        }
+    for (int64_t i = 0; i < rows * dim; i += LANES) f_store(value_tile + i, f_of_half(values + i));
+}
+
 // The same for many, against keys [D, TILE_ROWS] in floats.
 static void many_scores(const float *queries, int64_t count, const float *keys, int64_t dim,
                         float (*scores)[TILE_ROWS]) {
@@ -306,14 +323,7 @@ static int together_task(const Attention *a, int64_t task) {
         if (count <= MOST_FEW) {
             few_scores(queries, count, keys + row * dim, values + row * dim, rows, dim, scores);
         } else {
-            for (int64_t r = 0; r < TILE_ROWS; r++) {
-                float key[dim];
-                for (int64_t d = 0; d < dim; d += LANES) {
-                    f_store(key + d, r < rows ? f_of_half(keys + (row + r) * dim + d) : f_set(0));
-                    if (r < rows) f_store(value_tile + r * dim + d, f_of_half(values + (row + r) * dim + d));
-                }
-                for (int64_t d = 0; d < dim; d++) key_tile[d * TILE_ROWS + r] = key[d];
-            }
+            make_tiles(keys + row * dim, values + row * dim, rows, dim, key_tile, value_tile);
             many_scores(queries, count, key_tile, dim, scores);
         }
         for (int64_t i = 0; i < count; i++) {

@@ -12,7 +12,7 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 #endif
 
 #if defined(SIMD_AVX512)
@@ -55,6 +55,25 @@ static inline void f_sum4(F a, F b, F c, F d, float *sums) {
 }
 static inline F f_times_two_to(F x, F n) { return _mm512_scalef_ps(x, n); }
 static inline F f_round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE void f_transpose(F x[LANES]) {  // rows to columns: each quarter's 4 x 4, then the quarters
+    F y[LANES];
+    UNROLL for (int i = 0; i < LANES; i += 4) {
+        const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(x[i], x[i + 1]));
+        const __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(x[i + 2], x[i + 3]));
+        const __m512d ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(x[i], x[i + 1]));
+        const __m512d cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(x[i + 2], x[i + 3]));
+        y[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), y[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+        y[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high));
+        y[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high));
+    }
+    UNROLL for (int j = 0; j < 4; j++) {
+        const F even = _mm512_shuffle_f32x4(y[j], y[4 + j], 0x88), odd = _mm512_shuffle_f32x4(y[j], y[4 + j], 0xdd);
+        const F even2 = _mm512_shuffle_f32x4(y[8 + j], y[12 + j], 0x88);
+        const F odd2 = _mm512_shuffle_f32x4(y[8 + j], y[12 + j], 0xdd);
+        x[j] = _mm512_shuffle_f32x4(even, even2, 0x88), x[8 + j] = _mm512_shuffle_f32x4(even, even2, 0xdd);
+        x[4 + j] = _mm512_shuffle_f32x4(odd, odd2, 0x88), x[12 + j] = _mm512_shuffle_f32x4(odd, odd2, 0xdd);
+    }
+}
 
 static inline I i_zero(void) { return _mm512_setzero_si512(); }
 static inline I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
@@ -126,6 +145,22 @@ static inline F f_times_two_to(F x, F n) {
     return _mm256_mul_ps(x, _mm256_castsi256_ps(exponent));
 }
 static inline F f_round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE void f_transpose(F x[LANES]) {  // rows to columns: each half's 4 x 4, then the halves
+    F y[LANES];
+    UNROLL for (int i = 0; i < LANES; i += 4) {
+        const __m256d ab = _mm256_castps_pd(_mm256_unpacklo_ps(x[i], x[i + 1]));
+        const __m256d cd = _mm256_castps_pd(_mm256_unpacklo_ps(x[i + 2], x[i + 3]));
+        const __m256d ab_high = _mm256_castps_pd(_mm256_unpackhi_ps(x[i], x[i + 1]));
+        const __m256d cd_high = _mm256_castps_pd(_mm256_unpackhi_ps(x[i + 2], x[i + 3]));
+        y[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)), y[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd));
+        y[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high));
+        y[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high));
+    }
+    UNROLL for (int j = 0; j < 4; j++) {
+        x[j] = _mm256_permute2f128_ps(y[j], y[4 + j], 0x20);
+        x[4 + j] = _mm256_permute2f128_ps(y[j], y[4 + j], 0x31);
+    }
+}
 
 static inline I i_zero(void) { return _mm256_setzero_si256(); }
 static inline I i_add(I a, I b) { return _mm256_add_epi32(a, b); }
@@ -196,6 +231,14 @@ static inline F f_times_two_to(F x, F n) {
     return vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23)));
 }
 static inline F f_round(F x) { return vrndnq_f32(x); }
+INLINE void f_transpose(F x[LANES]) {  // rows to columns
+    const float64x2_t ab = vreinterpretq_f64_f32(vzip1q_f32(x[0], x[1]));
+    const float64x2_t cd = vreinterpretq_f64_f32(vzip1q_f32(x[2], x[3]));
+    const float64x2_t ab_high = vreinterpretq_f64_f32(vzip2q_f32(x[0], x[1]));
+    const float64x2_t cd_high = vreinterpretq_f64_f32(vzip2q_f32(x[2], x[3]));
+    x[0] = vreinterpretq_f32_f64(vzip1q_f64(ab, cd)), x[1] = vreinterpretq_f32_f64(vzip2q_f64(ab, cd));
+    x[2] = vreinterpretq_f32_f64(vzip1q_f64(ab_high, cd_high)), x[3] = vreinterpretq_f32_f64(vzip2q_f64(ab_high, cd_high));
+}
 
 static inline I i_zero(void) { return vdupq_n_s32(0); }
 static inline I i_add(I a, I b) { return vaddq_s32(a, b); }
