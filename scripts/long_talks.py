@@ -11,8 +11,9 @@ Three ways to forget are compared on the same messages: `turns` (system prompt p
   prompt tells; those in the last third of the talk;
 - repetition: share of the 4-grams of the answers' words that stood earlier in the same answer;
 - answers that are word for word the one before;
-- perplexity of reference replies: with `--references`, a greedy talk is made once with twice the capacity, and its
-  replies are scored, teacher-forced, at the capacity under test;
+- echo: share of those 4-grams that stood in the three answers before;
+- perplexity of reference replies: with `--references`, every message is answered once in a conversation of its own, and
+  these replies are scored, teacher-forced, in the place of the answers of one long talk;
 - first token of turn 3 and of the last, tokens per second, resident memory once two rings have been forgotten (all
   that is allocated has been touched by then) and at the end.
 
@@ -112,7 +113,7 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
         "obeyed": sum(bool(OBEYED.search(answer)) for answer in probed) / len(probed),
         "obeyed_at_the_end": bool(OBEYED.search(answers[-1])),
         "repetition": float(np.mean([repetition(answer) for answer in answers])),
-        "same_as_before": sum(one == two for one, two in itertools.pairwise(answers)),
+        "echo": echo(answers), "same_as_before": sum(one == two for one, two in itertools.pairwise(answers)),
         "first_token_seconds": [float(np.median(first_seconds[2:5])), float(np.median(first_seconds[-3:]))],
         "tokens_per_second": float(np.median(speeds)), "resident_mb": [resident[full], resident[-1]],
         "answers": answers,
@@ -130,6 +131,22 @@ def repetition(answer: str) -> float:
     words = answer.lower().split()
     grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def echo(answers: list[str]) -> float:
+    """Mean share of the 4-grams of words of an answer that stood in one of the three before it."""
+    grams = [{tuple(words[i : i + 4]) for i in range(len(words) - 3)} for words in (a.lower().split() for a in answers)]
+    shares = [len(own & set().union(*grams[max(0, i - 3) : i])) / len(own) for i, own in enumerate(grams) if i and own]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def lonely_replies(bundle: Path, turns: int, tokens: int, threads: int | None) -> list[str]:
+    """What each message is answered in a conversation of its own."""
+    chat, replies = Chat(edgesink.load(bundle, threads=threads), SYSTEM), []
+    for message in messages(turns):
+        replies.append("".join(token.text for token in chat.answer(message, tokens)))
+        chat.reset()
+    return replies
 
 
 def reference_perplexity(bundle: Path, way: str, replies: list[str], threads: int | None) -> float:
@@ -162,7 +179,7 @@ def line(result: dict[str, Any]) -> str:
     return (
         f"| {result['way']} | {result['broken']:.0%} | {result['violations']} | {result['obeyed']:.0%} "
         f"({'yes' if result['obeyed_at_the_end'] else 'no'} at the end) | {result['repetition']:.1%} "
-        f"| {result['same_as_before']} | {perplexity} | {first[0]:.2f} -> {first[1]:.2f} s "
+        f"| {result['echo']:.1%} | {result['same_as_before']} | {perplexity} | {first[0]:.2f} -> {first[1]:.2f} s "
         f"| {result['tokens_per_second']:.0f} | {memory[0]:.0f} -> {memory[1]:.0f} MB |"
     )
 
@@ -175,19 +192,18 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=300)
     parser.add_argument("--tokens", type=int, default=60, help="of an answer, at most")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--references", action="store_true", help="also score replies made with twice the capacity")
+    parser.add_argument("--references", action="store_true", help="also score replies of conversations of one message")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     bundle = find_bundle(options.model, StreamSpec.fitted(4, options.capacity - 4))
     replies: list[str] = []
     if options.references:
-        wide = find_bundle(options.model, StreamSpec.fitted(4, 2 * options.capacity - 4))
-        replies = talk(wide, "turns", options.turns, options.tokens, options.threads)["answers"]
+        replies = lonely_replies(bundle, options.turns, options.tokens, options.threads)
     print(f"{options.model}, capacity {options.capacity}, {options.turns} turns, at most {options.tokens} tokens each")
     columns = (
-        "way", "broken", "violations", "obeyed", "repetition", "as before", "perplexity", "first token", "tokens/s",
-        "memory",
+        "way", "broken", "violations", "obeyed", "repetition", "echo", "as before", "perplexity", "first token",
+        "tokens/s", "memory",
     )  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     results = []

@@ -1,6 +1,8 @@
 """A window that begins with a turn: what it hides, by hand; the graphs against the oracle; what a chat makes of it."""
 
 import dataclasses
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +155,21 @@ def test_what_is_seen_is_always_a_conversation(toy, tmp_path):
     for i in range(12):
         list(plain.answer(f"({i}) and so on", 9))
     assert plain.stream.evicted == plain.stream.position - plain.stream.capacity
+
+
+def test_the_script_for_long_talks_sees_broken_turns_where_they_are_broken(toy, tmp_path):
+    path = Path(__file__).parent.parent / "scripts" / "long_talks.py"
+    spec = importlib.util.spec_from_file_location("long_talks", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    bundle = toy.bundle(tmp_path / "bundle", StreamSpec(3, 697, 160, 8))
+    turns, plain = (script.talk(bundle, way, turns=12, tokens=9, threads=1) for way in ("turns", "plain"))
+    assert turns["forgotten"] > plain["forgotten"] > 0
+    assert turns["broken"] == 0
+    assert plain["broken"] > 0.5
+    assert script.repetition("a b c d e a b c d") == pytest.approx(1 / 6)
+    assert script.echo(["a b c d", "x a b c d"]) == 0.5
+    assert script.reference_perplexity(bundle, "turns", ["hm", "aha"], threads=1) > 1
 
 
 def test_undo_and_a_session_keep_where_the_window_begins(bundle, tmp_path):
