@@ -91,6 +91,6 @@ for command in COMMANDS:
 for command in EVAL_COMMANDS:
     eval_app.command()(command)
 app.add_typer(eval_app, name="eval")
-for name, command in memory.COMMANDS.items():
-    memory_app.command(name)(command)
+for name, of_memory in memory.COMMANDS.items():
+    memory_app.command(name)(of_memory)
 app.add_typer(memory_app, name="memory")
