@@ -170,6 +170,16 @@ def test_a_newer_telling_takes_the_place_of_an_older(talk):
     assert "Bergen" not in fed(chat, "Where does my cousin Ilse live?"), "what is over is not brought back"
 
 
+def test_what_is_over_is_not_brought_back_while_what_replaced_it_is_seen(talk):
+    chat, memory = talk()
+    said(chat, "My cousin Ilse lives in Bergen.", 0)
+    small_talk(chat)
+    said(chat, "My cousin Ilse lives in Porto.", 0)
+    memory.recalled = None
+    fed(chat, "Where does my cousin Ilse live?")
+    assert memory.recalled is None
+
+
 def test_questions_that_were_asked_before_are_not_brought_back(talk):
     chat, memory = talk()
     said(chat, "What is the code of the garden shed?", 0)

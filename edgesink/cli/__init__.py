@@ -103,6 +103,6 @@ for command in SESSION_COMMANDS:
     sessions_app.command(command.__name__.rstrip("_"))(command)
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(eval_app, name="eval")
-for name, command in memory.COMMANDS.items():
-    memory_app.command(name)(command)
+for name, of_memory in memory.COMMANDS.items():
+    memory_app.command(name)(of_memory)
 app.add_typer(memory_app, name="memory")

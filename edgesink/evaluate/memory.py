@@ -42,6 +42,7 @@ WORLD = (
 )
 """The last that is talked about before the questions, so that the window shows how questions are answered."""
 LONGEST_ANSWER = 24  # tokens
+PAIR = 80  # tokens of a fact and a sentence of chatter, with their answers, about
 UNKNOWN = re.compile(
     r"(don't|do not|didn't|did not|haven't|have not|doesn't|hasn't|isn't|not|no|never) (\w+ )?"
     r"(know|mention|told|tell|say|said|information|sure|specif|provid|have|record|recall|remember|clear|given|aware)"
@@ -148,22 +149,23 @@ def measure(
     """
     questions = [question for group in told for question in group.questions]
     capacity = chat.stream.capacity
-    whole = told[0].windows * capacity + len(questions) * len(arms) * LONGEST_ANSWER
+    messages = sum(len(group.messages) for group in told)
+    whole = told[0].windows * capacity + messages * PAIR + len(questions) * len(arms) * LONGEST_ANSWER
     talk = chatter(seed=11)
-    end = told[0].windows * capacity  # where the conversation will have come, about
-    for group in told:
-        while chat.stream.position < end - group.windows * capacity:
-            tell(chat, " ".join(islice(talk, SENTENCES)))
-            report(chat.stream.position, whole)
+    nearer = [*(group.windows for group in told[1:]), 0]
+    for group, windows in zip(told, nearer, strict=True):
         for message in group.messages:
             tell(chat, message)
             tell(chat, next(talk))
-    while chat.stream.position < end:
-        tell(chat, " ".join(islice(talk, SENTENCES)))
-        report(chat.stream.position, whole)
+            report(chat.stream.position, whole)
+        end = chat.stream.position + (group.windows - windows) * capacity
+        while chat.stream.position < end:
+            tell(chat, " ".join(islice(talk, SENTENCES)))
+            report(chat.stream.position, whole)
     for asked, answer in WORLD:
         tell(chat, asked, answer)
-    done = end
+    done = chat.stream.position
+    whole = done + len(questions) * len(arms) * LONGEST_ANSWER
     for question in questions:
         for arm in arms:
             yield _ask(chat, memory, question, arm)
@@ -188,7 +190,7 @@ def _ask(chat: Chat, memory: Memory, question: Question, arm: Arm) -> Answered:
     text = "".join(token.text for token in chat.answer(question.text, LONGEST_ANSWER))
     recalled = memory.recalled
     chat.undo()
-    passages = [one.passage.text for one in recalled.found] if recalled else []
+    passages: list[str] = [one.passage.text for one in recalled.found] if recalled else []
     found = bool(question.evidence) and any(question.evidence in passage for passage in passages)
     return Answered(
         question, arm, found, bool(passages), is_right(question, text), text,
@@ -218,7 +220,7 @@ def scores(answered: Sequence[Answered]) -> list[Score]:
 
 def false_recalls(chat: Chat, memory: Memory) -> list[str]:
     """The messages of small talk for which something came back; none of them is answered."""
-    found = []
+    found: list[str] = []
     for message in small_talk():
         memory.recalled = None
         with memory.around(chat, message):

@@ -8,7 +8,6 @@ means (`packs`), and the best few hundred exactly. Owns this arithmetic; which p
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 
 import numpy as np
 
@@ -25,7 +24,6 @@ def search_likeness(
     calibration: Calibration,
     question: np.ndarray,
     weights: np.ndarray,
-    is_sought: Callable[[np.ndarray], np.ndarray],
     count: int,
 ) -> list[Hit]:
     """The passages most like a question, the best first.
@@ -35,7 +33,6 @@ def search_likeness(
         calibration: of the model that the question was fed to.
         question: float32 [q, d], its vectors, of length 1.
         weights: float32 [q], what each counts, summing to 1.
-        is_sought: of numbers of passages int64 [n], which of them are looked for: bool [n].
         count: most that are wanted.
     """
     row = connection.execute("SELECT id FROM space WHERE name = ?", (calibration.name,)).fetchone()
@@ -43,7 +40,7 @@ def search_likeness(
     if row is None or not counts.any():
         return []
     question, weights = question[counts], weights[counts]
-    rough = _rough(connection, row[0], weights @ question, is_sought)
+    rough = _rough(connection, row[0], weights @ question)
     exact = _exact(connection, rough, question, weights)
     return sorted(exact, key=lambda hit: -hit.score)[:count]
 
@@ -52,7 +49,6 @@ def _rough(
     connection: sqlite3.Connection,
     space: int,
     question: np.ndarray,
-    is_sought: Callable[[np.ndarray], np.ndarray],
 ) -> list[int]:
     """The numbers of passages that are worth an exact comparison, by their means and that of the question [d]."""
     found, scores = [], []
@@ -64,8 +60,6 @@ def _rough(
     if not found:
         return []
     passages, score = np.concatenate(found), np.concatenate(scores)
-    sought = is_sought(passages)
-    passages, score = passages[sought], score[sought]
     if len(passages) > EXACT:
         passages = passages[np.argpartition(score, -EXACT)[-EXACT:]]
     return [int(passage) for passage in np.sort(passages)]

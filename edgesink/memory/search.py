@@ -27,7 +27,7 @@ CLOSE: dict[Way, float] = {"words": 0.6, "meaning": 0.85}
 """Of the best score: a newer passage about the same thing takes its place. What changed is told in other words."""
 SAME = 0.5  # of the words of the shorter of two passages, that both must have to be about the same thing
 ASSISTANT = 0.8  # what a score counts if the model said it
-WIDE = 12  # passages that are looked at
+WIDE = 24  # passages that are looked at
 
 
 @dataclass(frozen=True)
@@ -64,33 +64,33 @@ def search(
         asked: the message.
         calibration: of the model; None searches by words only.
         stream: that is talked in.
-        seen_from: position from which on it still sees its tokens: what is there is not looked for.
+        seen_from: position from which on it still sees its tokens: what is there is not brought back, nor what that
+            replaces.
         count: most that are wanted.
     """
     with archive.reading() as connection:
         query = "SELECT id FROM passage WHERE stream = ? AND first >= ?"
-        hidden = frozenset(id_ for (id_,) in connection.execute(query, (stream, seen_from)))
+        seen = frozenset(id_ for (id_,) in connection.execute(query, (stream, seen_from)))
         rarity = weights(connection, content_words(asked.text))
-        by_words = search_words(connection, rarity, hidden, WIDE)
+        by_words = search_words(connection, rarity, WIDE)
     if calibration is None or asked.spoken is None or asked.rows is None or asked.gate_rows is None:
         calibration = None
     elif not calibration.lets_through(asked.gate_rows):
         return []
     found = [one for one in _told(archive, by_words, "words") if one.score >= HELD]
     if found and (calibration is not None or len(rarity) >= FEWEST_WORDS):
-        return _newest(found)[:count]
+        return [one for one in _newest(found) if one.passage.id not in seen][:count]
     if calibration is None:
         return []
     assert asked.spoken is not None
     assert asked.rows is not None
-    seen = np.fromiter(hidden, np.int64, len(hidden))
     with archive.reading() as connection:
         by_meaning = search_likeness(
             connection, calibration, calibration.vectors(asked.rows), weights_of(asked.spoken.words(), rarity),
-            lambda passages: ~np.isin(passages, seen), WIDE,
+            WIDE,
         )  # fmt: skip
     found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= calibration.numbers.least]
-    return _newest(found)[:count]
+    return [one for one in _newest(found) if one.passage.id not in seen][:count]
 
 
 def _told(archive: Archive, hits: Sequence[Hit], way: Way) -> list[Found]:

@@ -62,15 +62,12 @@ def weights(connection: sqlite3.Connection, words: Sequence[str]) -> dict[str, f
     return rarity
 
 
-def search_words(
-    connection: sqlite3.Connection, rarity: dict[str, float], hidden: frozenset[int], count: int
-) -> list[Hit]:
+def search_words(connection: sqlite3.Connection, rarity: dict[str, float], count: int) -> list[Hit]:
     """The passages that fit best by BM25, and how much of the question's rarity each of them holds.
 
     Args:
         connection: of the archive.
         rarity: of the words of the question.
-        hidden: passages that are not looked for, those that the stream still sees.
         count: most that are wanted.
     """
     if not rarity:
@@ -78,9 +75,9 @@ def search_words(
     least = max(rarity.values()) - SPREAD  # of a frequent word every passage would have to be ranked
     query = " OR ".join(_quoted(word) for word, rare in rarity.items() if rare >= least)
     rows = connection.execute(
-        "SELECT rowid FROM word WHERE word MATCH ? ORDER BY rank LIMIT ?", (query, count + len(hidden))
+        "SELECT rowid FROM word WHERE word MATCH ? ORDER BY rank LIMIT ?", (query, count)
     ).fetchall()
-    found = [id_ for (id_,) in rows if id_ not in hidden][:count]
+    found = [id_ for (id_,) in rows]
     whole = sum(rarity.values())
     held = dict.fromkeys(found, 0.0)
     for word, rare in rarity.items():
