@@ -373,6 +373,7 @@ static Attention one_of(const Attention *a, int64_t t) {
     one.qkv += t * (a->heads + 2 * a->kv_heads) * a->head_dim;
     one.cosine += phases, one.sine += phases, one.sink_cosine += phases, one.sink_sine += phases;
     one.context += t * a->heads * a->head_dim;
+    if (a->oldest) one.oldest += t * a->oldest_step;
     if (!a->scratch) return one;
     Attention last = *a;
     last.tokens = 1, last.position += a->tokens - 1, last.scratch = NULL;

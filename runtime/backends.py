@@ -22,6 +22,7 @@ class Backend(Protocol):
 
     logits: np.ndarray  # float32 [V], after the last id fed; overwritten by the next run
     name: str  # what runs it, for people
+    has_exact_rows: bool  # of several tokens a run, each to the bit what a run of that token alone gives
     can_hide: bool  # windows may be made to begin later than they have to
     in_memory: bool  # `state` gives the very memory of the graph, not a copy
     state_bytes: int  # of keys and values, from the first token to the last
@@ -73,7 +74,7 @@ class OnnxBackend:
     def _bind(self, graph: BoundGraph, manifest: Manifest, in_memory: bool) -> None:
         self._graph, self._manifest, self.in_memory = graph, manifest, in_memory
         self.name, self.state_bytes = graph.name, graph.state.bytes
-        self.can_hide = graph.can_hide
+        self.can_hide, self.has_exact_rows = graph.can_hide, graph.has_kernels
         self.most_rows = (manifest.logit_rows or 1) if graph.gives_rows else 1
         self._vocab = manifest.vocab
         self._count, self._rows = np.ones(1, np.int64), np.zeros((0, self._vocab), np.float32)

@@ -90,7 +90,7 @@ class BoundGraph:
         self._kernels = _kernels(bundle, manifest, options)  # their memory is the session's
         session = _open_session(bundle, manifest, options, self._kernels, derive)
         _check_vocabulary(session, manifest)
-        self.name = _runner_name(options.device, self._kernels)
+        self.name, self.has_kernels = _runner_name(options.device, self._kernels), self._kernels is not None
         optional = {given.name for given in session.get_overridable_initializers()}
         self.gives_rows, self.can_hide = names.LOGIT_ROWS in optional, names.OLDEST in optional
         if manifest.logit_rows and not self.gives_rows:

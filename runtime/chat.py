@@ -22,7 +22,7 @@ from edgesink.runtime.saved_chat import ChatState
 from edgesink.runtime.session import Stream
 from edgesink.runtime.transcript import Eviction, Turn
 from edgesink.runtime.turn_feed import TurnFeed, Unfed
-from edgesink.spec import Drafts, Evict
+from edgesink.spec import Evict
 
 Pin = Literal["system", "fit", "none"]
 """What is pinned when a conversation begins: all that stands before the first message, which includes the system
@@ -252,12 +252,8 @@ class Chat:
             unfed = self.next_turn(written)
             going = self._begin(message, unfed)
             ids, sampling = (*unfed.answer, *unfed.turn), self._sampling
-            # who gives a seed wants the same answer every time: when tokens are run several a pass depends on the clock
-            drafts: Drafts | None = None if sampling.seed is None else "off"
             try:
-                for token in generate(
-                    self.stream, ids, sampling, max_new_tokens, drafts=drafts, generator=self._random
-                ):
+                for token in generate(self.stream, ids, sampling, max_new_tokens, generator=self._random):
                     going.ended = token.id in self.stream.manifest.eos_ids
                     self._unfed = Unfed(self.stream.position, () if going.ended else (token.id,))
                     going.text.append(token.text)

@@ -55,7 +55,7 @@ class Stream:
         manifest: what the bundle says of itself.
         position: tokens fed since the stream started, the model's sink token included: it goes in front of the first.
         past: the ids of the last of them, as many as a token sees; none of those before `restore`.
-        drafts: whether `follow` may run several tokens a pass, "auto" (where it pays), "on" or "off".
+        drafts: whether `follow` may run several tokens a pass, "auto" (on our kernels, where it pays), "on" or "off".
         changes: counts whatever was fed, taken back, reset or replaced.
         on_chunk: called behind every chunk of up to `manifest.stream.chunk` tokens; what it raises ends the feeding
             there, and the stream goes on from `position`.
@@ -220,7 +220,9 @@ class Stream:
         """`step` for the tokens of an answer: where the stream has said the like before, several of them in one pass.
 
         Args:
-            drafts: whether that may be; None takes `drafts`. A bundle of one row of logits never does it.
+            drafts: whether that may be; None takes `drafts`. "auto" does it where the logits are to the bit those of
+                `step`, on our kernels: when it pays depends on the clock, and an answer must not. A bundle of one row
+                of logits never does it.
 
         Returns:
             float32 [V], the logits after the id, until the next call. On our kernels they are to the bit those of
@@ -229,7 +231,7 @@ class Stream:
         mode = self.drafts if drafts is None else drafts
         if mode == "on" and self.most_rows == 1:
             raise BadOption("drafts for a graph with one row of logits", "one with more", self._why_few_rows)
-        if mode == "off" or self.most_rows == 1:
+        if mode == "off" or self.most_rows == 1 or (mode == "auto" and not self._backend.has_exact_rows):
             return self.feed([token_id])
         return self.drafter.follow(token_id, always=mode == "on")
 
@@ -435,9 +437,14 @@ class Stream:
             return None
         tokens = range(self.position, self.position + size)
         begins = [self._ring.window_begin(token, self.marks, self.most_hidden) for token in tokens]
-        while self.marks and self.marks[0] < self.position - 2 * self._ring.rows:  # nobody goes back so far
-            del self.marks[0]
+        self._forget_marks()
         return np.array(begins, np.int64)
+
+    def _forget_marks(self) -> None:
+        """Drop the marks that no window will begin with, wherever the stream may go back to."""
+        back = min([self.position, *(self.journal.positions[:1] if self.journal is not None else ())])
+        while self.marks and self.marks[0] < back - 2 * self._ring.rows:
+            del self.marks[0]
 
     def _move(self, tokens: int) -> None:
         self.position += tokens

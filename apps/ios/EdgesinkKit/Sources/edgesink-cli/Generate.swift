@@ -24,7 +24,7 @@ enum Generate {
         if let file = arguments.string("restore") { try await session.restore(from: URL(filePath: file)) }
         let ids = try prompt(arguments, tokenizer, isFresh: await session.position == 0)
         let tokens = try await session.generate(
-            ids, tokenizer: tokenizer, sampling: sampling(arguments, await session.manifest.sampling),
+            ids, tokenizer: tokenizer, sampling: sampling(arguments, session.manifest.sampling),
             maxNewTokens: arguments.optional("max-new-tokens", Int.self),
             stop: arguments.string("stop").map { [$0] } ?? [],
             ignoresEnd: arguments.has("ignore-end"))
