@@ -180,7 +180,8 @@ def test_undo_and_a_session_keep_where_the_window_begins(bundle, tmp_path):
     begin = chats[0].stream.window_begin
     list(chats[0].answer("something longer", 20))
     chats[0].undo()
-    assert (chats[0].stream.marks, chats[0].stream.window_begin) == (chats[1].stream.marks, begin)
+    wanted = [[mark for mark in chat.stream.marks if mark >= begin] for chat in chats]  # older ones go sooner or later
+    assert (wanted[0], chats[0].stream.window_begin) == (wanted[1], begin)
     with Session.open(tmp_path / "session") as session:
         session.save(chats[0])
     resumed = Chat(edgesink.load(bundle), evict="plain")
