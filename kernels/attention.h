@@ -365,7 +365,14 @@ static void together_merge(const Attention *a) {
 
 static int is_apart(const Attention *a) { return a->tokens > 1 && a->tokens <= MOST_APART; }
 
-// One token of a call, in scratch memory of its own; that of the last token is the largest, as it sees most.
+// One token that sees as much as any of a call: it stands where the last does, and its window begins where the first's does.
+static Attention largest_of(const Attention *a) {
+    Attention one = *a;
+    one.tokens = 1, one.position += a->tokens - 1, one.scratch = NULL;
+    return one;
+}
+
+// One token of a call, in scratch memory of its own.
 static Attention one_of(const Attention *a, int64_t t) {
     const int64_t pairs = a->head_dim / 2, phases = t * pairs;
     Attention one = *a;
@@ -375,17 +382,15 @@ static Attention one_of(const Attention *a, int64_t t) {
     one.context += t * a->heads * a->head_dim;
     if (a->oldest) one.oldest += t * a->oldest_step;
     if (!a->scratch) return one;
-    Attention last = *a;
-    last.tokens = 1, last.position += a->tokens - 1, last.scratch = NULL;
-    one.scratch = (char *)a->scratch + (size_t)t * together_scratch_bytes(&last);
+    const Attention largest = largest_of(a);
+    one.scratch = (char *)a->scratch + (size_t)t * together_scratch_bytes(&largest);
     return one;
 }
 
 static size_t attention_scratch_bytes(const Attention *a) {
     if (!is_apart(a)) return together_scratch_bytes(a);
-    Attention last = *a;
-    last.tokens = 1, last.position += a->tokens - 1;
-    return (size_t)a->tokens * together_scratch_bytes(&last);
+    const Attention largest = largest_of(a);
+    return (size_t)a->tokens * together_scratch_bytes(&largest);
 }
 
 static void attention_write(const Attention *a, int64_t t) {
@@ -399,15 +404,15 @@ static void attention_write(const Attention *a, int64_t t) {
 
 static int64_t attention_tasks(const Attention *a) {
     if (!is_apart(a)) return together_tasks(a);
-    const Attention last = one_of(a, a->tokens - 1);
-    return a->tokens * together_tasks(&last);
+    const Attention largest = largest_of(a);
+    return a->tokens * together_tasks(&largest);
 }
 
 static int attention_task(const Attention *a, int64_t task) {
     if (!is_apart(a)) return together_task(a, task);
     const int64_t each = attention_tasks(a) / a->tokens;
     const Attention one = one_of(a, task / each);
-    return task % each < together_tasks(&one) ? together_task(&one, task % each) : 1;  // an earlier token has fewer
+    return task % each < together_tasks(&one) ? together_task(&one, task % each) : 1;  // others have fewer
 }
 
 static void attention_merge(const Attention *a) {

@@ -113,6 +113,19 @@ def test_the_kernels_hide_the_same_tokens(toy, tmp_path, instructions):
     assert near < 0.1 < far, f"rounding moves logits by {near}, marks by {far}"
 
 
+def test_a_pass_in_which_the_window_jumps_has_the_bits_of_single_steps(toy, tmp_path, instructions):
+    """Its first tokens see twice as many rows as its last, and more threads may share them."""
+    bundle = toy.bundle(tmp_path / "int8", StreamSpec(4, 508, 16, 8), "int8")
+    ids = [2 + (i * 37) % 250 for i in range(712)]
+    together, alone = edgesink.load(bundle, kernels=True), edgesink.load(bundle, kernels=True)
+    for stream in (together, alone):
+        stream.marks = [200, 450]  # token 707 still sees the first, token 708 begins with the second
+        stream.prefill(ids[:704])
+    begins = [alone._ring.window_begin(token, alone.marks, alone.most_hidden) for token in (707, 708)]
+    assert begins == [200, 450]
+    assert np.array_equal(together.feed_all(ids[704:], 8), np.stack([alone.step(id_) for id_ in ids[704:]]))
+
+
 def test_old_bundles_are_refused_by_name(bundle, monkeypatch):
     stream = edgesink.load(bundle)
     assert Chat(stream).evict == "turns"
