@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -126,7 +127,13 @@ def calibrate(model: Model = DEFAULT_MODEL, threads: Threads = None, as_json: Js
     say(f"(kept in {goal})")
 
 
-COMMANDS = {"search": search, "list": list_, "forget": forget, "export": export, "calibrate": calibrate}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "search": search,
+    "list": list_,
+    "forget": forget,
+    "export": export,
+    "calibrate": calibrate,
+}
 
 
 def open_memory(path: Path, way: Way) -> Memory:
