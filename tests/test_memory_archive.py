@@ -167,7 +167,7 @@ for turn in range(10**6):
 
 def test_a_process_that_is_killed_leaves_whole_turns_and_all_that_were_finished(tmp_path):
     path = tmp_path / "talk.memory"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-P", "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
     for _ in range(20):
         last = int(process.stdout.readline())
     time.sleep(0.05)

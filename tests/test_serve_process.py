@@ -14,7 +14,7 @@ from serving import assistant, user
 
 from edgesink.spec import StreamSpec
 
-COMMAND = [sys.executable, "-c", "from edgesink.cli import main; main()", "serve"]
+COMMAND = [sys.executable, "-P", "-c", "from edgesink.cli import main; main()", "serve"]
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def serving(bundle: Path, *options: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = "from edgesink.cli import main; main()"
-    command = [sys.executable, "-c", program, "serve", str(bundle), "--port", str(port), *options]
+    command = [sys.executable, "-P", "-c", program, "serve", str(bundle), "--port", str(port), *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ) as server:
         try:
             wait_until_open(port, server)
