@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from edgesink.errors import BadOption
 
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""What is recommended, by the names of `SamplingDefaults` and of `runtime.sampling.SamplingSpec`."""
+
 
 @dataclass(frozen=True)
 class SamplingDefaults:

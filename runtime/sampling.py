@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgesink.errors import BROKEN, BadNumbers, BadOption
-from edgesink.sampling_defaults import SamplingDefaults, check_sampling, sampling_words
+from edgesink.sampling_defaults import SAMPLING_FIELDS, SamplingDefaults, check_sampling, sampling_words
 
 Sampler = Callable[[np.ndarray, Sequence[int]], int]
 """(logits float32 [V], ids seen lately) -> next id."""
@@ -76,8 +76,7 @@ class SamplingSpec:
         Raises:
             BadOption: a value is out of range.
         """
-        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-        own = {} if defaults is None else {name: getattr(defaults, name) for name in names}
+        own = {} if defaults is None else {name: getattr(defaults, name) for name in SAMPLING_FIELDS}
         return cls(**(own | {name: value for name, value in chosen.items() if value is not None}))
 
     @property

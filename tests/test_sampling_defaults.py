@@ -53,6 +53,15 @@ def test_a_field_that_is_not_followed_is_named(tmp_path):
     assert read(tmp_path, fields).source == expected
 
 
+def test_a_field_that_is_not_followed_is_named_where_the_table_recommends_the_rest(tmp_path):
+    known = known_sampling("SmolLM2-135M")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"num_beams": 5}))
+    expected = "edgesink's table of known models, without "
+    assert folder_sampling(tmp_path, known).source == f"{expected}num_beams 5"
+    assert gguf_sampling({"general.sampling.mirostat": 2}, "x", known).source == f"{expected}mirostat 2"
+    assert gguf_sampling({"general.name": "x"}, "x", known) == known
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -83,6 +92,10 @@ def test_a_gguf_recommends_as_llama_cpp_reads_it():
         ("qwen2.5-7b-instruct", "temperature 0.7, top-k 20, top-p 0.8, repetition penalty 1.05"),
         ("gemma-3-270m-it", "temperature 1, top-k 64, top-p 0.95"),
         ("Llama-3.2-1B-Instruct", "temperature 0.6, top-p 0.9"),
+        ("Meta-Llama-3.1-8B-Instruct", "temperature 0.6, top-p 0.9"),
+        ("Qwen3-4B", "temperature 0.6, top-k 20, top-p 0.95"),
+        ("Qwen3-4B-Instruct-2507", None),
+        ("Qwen3-4B-Base", None),
         ("Mistral-7B-Instruct-v0.3", None),
         ("my-smollm2-135m", None),
     ],

@@ -59,7 +59,7 @@ class SafetensorsCheckpoint:
         check_quantization(config)
         self.model = self._family.read(config, folder_name(config.get("_name_or_path"), path))
         self._config_ends = self._end_ids(config)
-        self.sampling: SamplingDefaults | None = folder_sampling(path) or known_sampling(self.model.name)
+        self.sampling: SamplingDefaults | None = folder_sampling(path, known_sampling(self.model.name))
         self.sink_token_id = sink_token(config, self.model.vocab)
         config.refuse_unread(NEUTRAL, HARMLESS, MEANINGS)
         check_sizes(defaults | values, self.model, config.where)

@@ -87,9 +87,8 @@ class GgufCheckpoint:
         sources = [self._source(weight) for weight in weight_names(self.model)]
         account_for(tensors.shapes, sources, tensors.used, str(path))
         self.eos_ids = self._end_ids(header)
-        self.sampling: SamplingDefaults | None = gguf_sampling(self.fields, str(path)) or known_sampling(
-            self.model.name
-        )
+        known = known_sampling(self.model.name)
+        self.sampling: SamplingDefaults | None = gguf_sampling(self.fields, str(path), known)
         self.sink_token_id: int | None = None  # the format has no field for one
         self._token_id(header, "bos")
 

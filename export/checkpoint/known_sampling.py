@@ -25,13 +25,13 @@ class Known(NamedTuple):
 
 
 KNOWN = (
-    Known(r"smollm2-.*", 0.2, 0, 0.9),  # the example of its page
-    Known(r"smollm3-.*", 0.6, 0, 0.95),
+    Known(r"smollm2-", 0.2, 0, 0.9),  # the example of its page
+    Known(r"smollm3-", 0.6, 0, 0.95),
     Known(r"qwen2\.5-(coder-)?(0\.5|1\.5)b-instruct", 0.7, 20, 0.8, 1.1),
     Known(r"qwen2\.5-(3|7|14|32|72)b-instruct", 0.7, 20, 0.8, 1.05),
-    Known(r"qwen3-(0\.6|1\.7|4|8|14|32)b", 0.6, 20, 0.95),
-    Known(r"gemma-?3-.*", 1.0, 64, 0.95),
-    Known(r"llama-3\.[123]-.*instruct", 0.6, 0, 0.9),
+    Known(r"qwen3-(0\.6|1\.7|4|8|14|32)b(?!-(base|instruct|thinking))", 0.6, 20, 0.95),
+    Known(r"gemma-?3-", 1.0, 64, 0.95),
+    Known(r"(meta-)?llama-3\.[123]-.*instruct", 0.6, 0, 0.9),
     Known(r"tinyllama-1\.1b-chat", 0.7, 50, 0.95),  # the example of its page
 )
 

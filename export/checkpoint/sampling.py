@@ -2,24 +2,26 @@
 
 Owns what each of their fields means, and which are left out. These are defaults that anyone may overrule, so a field
 that edgesink cannot follow refuses no model: it is named in the `source` of what is read, which `edgesink inspect`
-shows. A value of a wrong type or out of range is refused. What a silent file means is `known_sampling`'s.
+shows, unless nothing at all is recommended. A value of a wrong type or out of range is refused. What holds where a file
+has no field that edgesink follows is the caller's, who looks into `known_sampling`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgesink.errors import BadCheckpoint, BadOption
 from edgesink.export.checkpoint.config import read_object
 from edgesink.export.families.fields import short
-from edgesink.sampling_defaults import SamplingDefaults
+from edgesink.sampling_defaults import SAMPLING_FIELDS, SamplingDefaults
 
 GENERATION_CONFIG = "generation_config.json"
 HUB_TOP_K = 50  # of transformers, where a file says that it samples and names no top_k
 
-HUB_FIELDS = {name: name for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+HUB_FIELDS = {name: name for name in SAMPLING_FIELDS}
 GGUF_FIELDS = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -62,45 +64,47 @@ _PREFIX = "general.sampling."
 _ONLY_WITH = {"xtc_threshold": "xtc_probability", "mirostat_tau": "mirostat", "mirostat_eta": "mirostat"}
 
 
-def folder_sampling(folder: Path) -> SamplingDefaults | None:
-    """What `generation_config.json` recommends, read as transformers reads it; None if it says nothing of sampling.
+def folder_sampling(folder: Path, known: SamplingDefaults | None = None) -> SamplingDefaults | None:
+    """What `generation_config.json` recommends, read as transformers reads it; `known` if it says nothing of sampling.
 
-    `do_sample` false is the most likely token always. A file that has a temperature and does not mention `do_sample`
-    means to sample: so servers read it, though transformers itself would not.
+    `do_sample` false is the most likely token always. A file that does not mention `do_sample` and has one of the
+    fields that edgesink follows means to sample: so servers read it, though transformers itself would not.
     """
     path = folder / GENERATION_CONFIG
     if not path.is_file():
-        return None
+        return known
     fields = {name: value for name, value in read_object(path).items() if value is not None}
     samples = fields.get("do_sample")
     if samples not in (None, True, False):
         raise BadCheckpoint(f"{path} has do_sample {short(samples)}", "true or false")
+    others = _followed_by_nobody(fields, HUB_OTHERS)
+    others += [
+        f"{name} (unknown)" for name in sorted(fields.keys() - HUB_FIELDS.keys() - HUB_OTHERS.keys() - HUB_HARMLESS)
+    ]
     if samples is None and not HUB_FIELDS.keys() & fields.keys():
-        return None
+        return known and replace(known, source=_source(known.source, others))
     found = _numbers(fields, HUB_FIELDS, str(path))
     if samples is False:
         found["temperature"] = 0.0
     elif "top_k" not in found:
         found["top_k"] = HUB_TOP_K
-    others = _followed_by_nobody(fields, HUB_OTHERS)
-    others += [
-        f"{name} (unknown)" for name in sorted(fields.keys() - HUB_FIELDS.keys() - HUB_OTHERS.keys() - HUB_HARMLESS)
-    ]
     return _defaults(found, GENERATION_CONFIG, others, str(path))
 
 
-def gguf_sampling(header: Mapping[str, Any], where: str) -> SamplingDefaults | None:
-    """What `general.sampling.*` recommends, as llama.cpp reads it; None if there is no such field that we follow."""
+def gguf_sampling(
+    header: Mapping[str, Any], where: str, known: SamplingDefaults | None = None
+) -> SamplingDefaults | None:
+    """What `general.sampling.*` recommends; `known` if there is no such field that we follow."""
     fields = {name.removeprefix(_PREFIX): value for name, value in header.items() if name.startswith(_PREFIX)}
     found = _numbers(fields, GGUF_FIELDS, where, prefix=_PREFIX)
-    if not found:
-        return None
     others = [
         name
         for name in _followed_by_nobody(fields, GGUF_OTHERS)
         if name.split()[0] not in _ONLY_WITH or fields.get(_ONLY_WITH[name.split()[0]])
     ]
     others += [f"{name} (unknown)" for name in sorted(fields.keys() - GGUF_FIELDS.keys() - GGUF_OTHERS.keys())]
+    if not found:
+        return known and replace(known, source=_source(known.source, others))
     return _defaults(found, f"{_PREFIX}* of the GGUF", others, where)
 
 
@@ -128,6 +132,11 @@ def _followed_by_nobody(fields: Mapping[str, Any], neutral: Mapping[str, Any]) -
 def _defaults(found: Mapping[str, Any], source: str, others: list[str], where: str) -> SamplingDefaults:
     values = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, **found}
     try:
-        return SamplingDefaults(**values, source=", without ".join([source, *([", ".join(others)] if others else [])]))
+        return SamplingDefaults(**values, source=_source(source, others))
     except BadOption as error:
         raise BadCheckpoint(f"{where} has {error.found}", error.expected) from None
+
+
+def _source(source: str, others: list[str]) -> str:
+    """Where a recommendation is from, and what of it is not followed."""
+    return f"{source}, without {', '.join(others)}" if others else source
