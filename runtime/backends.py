@@ -75,12 +75,11 @@ class OnnxBackend:
         self._graph, self._manifest, self.in_memory = graph, manifest, in_memory
         self.name, self.state_bytes = graph.name, graph.state.bytes
         self.can_hide, self.has_exact_rows = graph.can_hide, graph.has_kernels
-        self.most_rows = (manifest.logit_rows or 1) if graph.gives_rows else 1
-        self._vocab = manifest.vocab
-        self._count, self._rows = np.ones(1, np.int64), np.zeros((0, self._vocab), np.float32)
+        self.most_rows = manifest.logit_rows or 1
+        self._count, self._rows = np.ones(1, np.int64), np.zeros((0, manifest.vocab), np.float32)
         if self.most_rows > 1:
             graph.share_input(names.LOGIT_ROWS, self._count)
-        self._logits = np.zeros((1, self._vocab), np.float32)
+        self._logits = np.zeros((1, manifest.vocab), np.float32)
         graph.share_output(names.LOGITS, self._logits)
         self.logits = self._logits[0]
         self.feed = graph.run
@@ -104,7 +103,7 @@ class OnnxBackend:
     ) -> np.ndarray:
         """See `Backend.feed_rows`; their memory grows to the most that were asked for."""
         if len(self._rows) < rows:
-            self._rows = np.zeros((rows, self._vocab), np.float32)
+            self._rows = np.zeros((rows, self._manifest.vocab), np.float32)
         given = self._rows[:rows]
         self._count[0] = rows
         self._graph.share_output(names.LOGITS, given)

@@ -78,7 +78,7 @@ class BoundGraph:
         name: what runs the graph, "onnxruntime 1.32.0 cpu, AVX2 kernels".
         state: the key/value buffers.
         can_hide: whether a window can be made to begin later than it has to (`names.OLDEST`).
-        gives_rows: whether a run can give the logits of more tokens than the last (`names.LOGIT_ROWS`).
+        has_kernels: whether the graph is the one for our kernels.
 
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
@@ -92,8 +92,8 @@ class BoundGraph:
         _check_vocabulary(session, manifest)
         self.name, self.has_kernels = _runner_name(options.device, self._kernels), self._kernels is not None
         optional = {given.name for given in session.get_overridable_initializers()}
-        self.gives_rows, self.can_hide = names.LOGIT_ROWS in optional, names.OLDEST in optional
-        if manifest.logit_rows and not self.gives_rows:
+        self.can_hide = names.OLDEST in optional
+        if manifest.logit_rows and names.LOGIT_ROWS not in optional:
             raise BadBundle(
                 f"the graph has no input {names.LOGIT_ROWS}", "one, as its manifest says", "export the model again"
             )

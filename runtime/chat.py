@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from edgesink.errors import BadBundle, BadOption
 from edgesink.runtime.generate import Token, generate
-from edgesink.runtime.sampling import SamplingSpec, seeded
+from edgesink.runtime.sampling import SamplingSpec, make_sampler, seeded
 from edgesink.runtime.saved_chat import ChatState
 from edgesink.runtime.session import Stream
 from edgesink.runtime.transcript import Eviction, Turn
@@ -251,9 +251,9 @@ class Chat:
         with self.memory.around(self, message) if self.memory else nullcontext(message) as written:
             unfed = self.next_turn(written)
             going = self._begin(message, unfed)
-            ids, sampling = (*unfed.answer, *unfed.turn), self._sampling
+            ids, sampler = (*unfed.answer, *unfed.turn), make_sampler(self._sampling, self._random)
             try:
-                for token in generate(self.stream, ids, sampling, max_new_tokens, generator=self._random):
+                for token in generate(self.stream, ids, self._sampling, max_new_tokens, sampler=sampler):
                     going.ended = token.id in self.stream.manifest.eos_ids
                     self._unfed = Unfed(self.stream.position, () if going.ended else (token.id,))
                     going.text.append(token.text)

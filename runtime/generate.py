@@ -17,7 +17,7 @@ import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.manifest import Manifest
-from edgesink.runtime.sampling import Sampler, SamplingSpec, SplitMix64, make_sampler
+from edgesink.runtime.sampling import Sampler, SamplingSpec, make_sampler
 from edgesink.runtime.tokenizer import Detokenizer, Tokenizer
 from edgesink.spec import Drafts
 
@@ -53,7 +53,6 @@ def generate(
     max_new_tokens: int | None = None,
     stop: Sequence[str] = (),
     drafts: Drafts | None = None,
-    generator: SplitMix64 | None = None,
     sampler: Sampler | None = None,
 ) -> Iterator[Token]:
     """Feed `ids`, then yield one token at a time until an end id, a stop string or `max_new_tokens`.
@@ -61,13 +60,13 @@ def generate(
     A token is fed when the next one is asked for, so the last token yielded is not in the stream: neither an end id,
     nor the token at which the caller stopped asking. Feed it first to go on from there. An end id has no text. The
     repetition penalty is for ids of the answer, so that words of the prompt may be said.
-    `drafts`: whether the stream may run several tokens a pass; None leaves it as it is set. `generator` draws on where
-    it stands, for answers that are one random sequence; None starts with the seed of `sampling`. `sampler` chooses in
-    the place of the one that `sampling` describes, and is asked once for every token.
+    `drafts`: whether the stream may run several tokens a pass; None leaves it as it is set. `sampler` chooses in the
+    place of a new one that `sampling` describes, and is asked once for every token; with one, answers can be parts of
+    one random sequence.
     """
     if max_new_tokens is not None and max_new_tokens < 0:
         raise BadOption(f"max_new_tokens = {max_new_tokens}", "0 or more")
-    sample = sampler or make_sampler(sampling, generator)
+    sample = sampler or make_sampler(sampling)
     recent: deque[int] = deque(maxlen=max(1, sampling.repetition_window))
     end_ids = frozenset(stream.manifest.eos_ids)
     text = StopFilter(Detokenizer(stream.tokenizer), stop)

@@ -22,11 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from edgesink import strict_json
-from edgesink.errors import BadOption, BadSession, NoSpace, first_line
+from edgesink.errors import BadOption, BadSession, first_line
 from edgesink.files import durable_write
 from edgesink.manifest import Manifest
 from edgesink.runtime.sampling import SamplingSpec
-from edgesink.runtime.session_file import MOST_POSITION, SavedSession
+from edgesink.runtime.session_file import FORMAT as STATE_FORMAT
+from edgesink.runtime.session_file import MOST_POSITION, SavedSession, room_for
 from edgesink.runtime.transcript import Turn, turns_as_data, turns_of_data
 from edgesink.runtime.turn_feed import Unfed
 from edgesink.spec import Evict
@@ -34,7 +35,7 @@ from edgesink.tokenizer_file import well_formed
 
 FORMAT = "2"
 HEADER = {"edgesink_session", "fingerprint", "chat", "chat_sha256", "state_sha256"}
-DTYPES = {"F32": np.float32, "F16": np.float16}  # as safetensors says them
+DTYPES = (np.float32, np.float16)  # of a state
 LONGEST_QUEUE = 1 << 24  # ids that wait to be fed; more is a damaged file
 ANOTHER = "start a new session under another name, or remove this one"
 
@@ -79,20 +80,14 @@ def write_chat(path: Path, saved: SavedChat, state: Mapping[str, np.ndarray]) ->
         "edgesink_session": FORMAT, "fingerprint": saved.fingerprint, "chat": chat, "chat_sha256": _digest(chat),
         "state_sha256": _digest_of(arrays),
     }  # fmt: skip
-    try:
-        with durable_write(path) as aside:
-            save_file(arrays, aside, header)
-    except SafetensorError as error:
-        raise NoSpace(f"{path} cannot be written ({error})", "", "choose another place or free some disk") from None
+    with room_for(path), durable_write(path) as aside:
+        save_file(arrays, aside, header)
 
 
-def is_saved_chat(path: Path) -> bool:
-    """Whether the file is one of this format, and not of an older one or none at all."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("edgesink_session") == FORMAT
-    except (SafetensorError, OSError):
-        return False
+def is_state_only(path: Path) -> bool:
+    """Whether the file is one that `session_file` wrote; BadSession for none, or one that cannot be read."""
+    with _reading(path) as file:
+        return bool((file.metadata() or {}).get("edgesink_session") == STATE_FORMAT)
 
 
 def read_header(path: Path) -> SavedChat:
@@ -128,7 +123,7 @@ def read_chat(path: Path, manifest: Manifest, empty: dict[str, np.ndarray]) -> t
         for name, buffer in empty.items():
             array = state[name]
             rows = min(saved.position, buffer.shape[2])
-            if array.shape != (*buffer.shape[:2], rows, buffer.shape[3]) or array.dtype not in DTYPES.values():
+            if array.shape != (*buffer.shape[:2], rows, buffer.shape[3]) or array.dtype not in DTYPES:
                 raise ValueError(f"{name} is {array.dtype}{list(array.shape)}")
             rounded |= array.dtype.itemsize > buffer.dtype.itemsize
             buffer[:, :, :rows] = array
@@ -161,6 +156,8 @@ class _reading:  # noqa: N801  (a context manager that reads like a verb)
 
 def _header(path: Path, file: Any) -> SavedChat:
     header = file.metadata() or {}
+    if header.get("edgesink_session") == STATE_FORMAT:
+        raise BadSession(f"{path} has no transcript", "a session that `edgesink chat --session` keeps")
     if header.get("edgesink_session") != FORMAT:
         raise BadSession(f"{path} is no session of this version", f"format {FORMAT}", "update edgesink")
     if set(header) != HEADER:

@@ -302,7 +302,7 @@ class Stream:
         """Start a new stream; `sinks` None keeps the number. What the buffers held before is never seen."""
         self._ring = self.manifest.stream.ring(self.sinks if sinks is None else sinks)
         if self._is_broken:  # rows that are masked count nothing times what they hold, which of NaN is NaN
-            self._backend.load_state({name: np.zeros_like(array) for name, array in self._backend.state().items()})
+            self._backend.load_state(self.empty_state())
         self.position, self._furthest, self._is_broken = 0, 0, False
         self._begun_anew()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,15 @@ def write_session(path: Path, manifest: Manifest, position: int, sinks: int, sta
     header = {
         "edgesink_session": FORMAT, "fingerprint": fingerprint, "position": str(position), "sinks": str(sinks),
     }  # fmt: skip
+    with room_for(path), atomic_write(path) as aside:
+        save_file(written, aside, header)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """What safetensors says when it cannot write, as NoSpace."""
     try:
-        with atomic_write(path) as aside:
-            save_file(written, aside, header)
+        yield
     except SafetensorError as error:
         raise NoSpace(f"{path} cannot be written ({error})", "", "choose another place or free some disk") from None
 

@@ -7,16 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from edgesink.runtime.saved_chat import SavedChat
-from edgesink.runtime.transcript import Turn, exchanges, turns_as_data
+from edgesink.runtime.transcript import Turn, exchanges, in_one_line, turns_as_data
 
 NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
 def title(saved: SavedChat, most: int = 40) -> str:
     """The beginning of the first message, in one line."""
-    first = next((turn.text for turn in saved.chat.turns if turn.role == "user"), "")
-    line = " ".join(first.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return in_one_line(next((turn.text for turn in saved.chat.turns if turn.role == "user"), ""), most)
 
 
 def summary(saved: SavedChat, size: int) -> str:

@@ -21,14 +21,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgesink.errors import BadOption, BadSession
 from edgesink.files import check_file_goal, place_errors, sweep_durable
 from edgesink.locks import alone
 from edgesink.paths import expanded, state_folder
-from edgesink.runtime.chat import Chat
-from edgesink.runtime.saved_chat import SavedChat, is_saved_chat, read_chat, read_header, write_chat
+from edgesink.runtime.saved_chat import SavedChat, is_state_only, read_chat, read_header, write_chat
+from edgesink.runtime.transcript import in_one_line
+
+if TYPE_CHECKING:
+    from edgesink.runtime.chat import Chat
 
 SUFFIX = ".session"
 NAME = re.compile(r"\w[\w.-]{0,79}")
@@ -107,10 +110,6 @@ class Session:
         """Whether nothing has been saved yet."""
         return not os.path.lexists(self.path)
 
-    def header(self) -> SavedChat | None:
-        """What is on the disk, without its state; None for a new session or a file of a state only."""
-        return read_header(self.path) if not self.is_new and is_saved_chat(self.path) else None
-
     def resume(self, chat: Chat, given: Mapping[str, object] | None = None) -> list[str]:
         """Take up the session in a chat, if there is something to take up.
 
@@ -175,7 +174,7 @@ def take_up(chat: Chat, path: Path, given: Mapping[str, object] | None = None) -
     Raises:
         BadSession: no such file, one of another bundle, or a damaged one; the chat is as it was.
     """
-    if not is_saved_chat(path):
+    if is_state_only(path):
         chat.restore(path)
         return [], None
     stream = chat.stream
@@ -233,9 +232,8 @@ def remove_session(name: str | Path) -> None:
         path.unlink()
 
 
-def _short(text: str, most: int = 40) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+def _short(text: str) -> str:
+    return in_one_line(text, 40)
 
 
 def _now() -> str:

@@ -52,6 +52,12 @@ def _turn(item: Any) -> Turn:
     return Turn(**item)
 
 
+def in_one_line(text: str, most: int) -> str:
+    """A text without its line breaks, cut to `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def exchanges(turns: Sequence[Turn]) -> int:
     """How many messages of the user there are."""
     return sum(turn.role == "user" for turn in turns)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from edgesink.manifest import Manifest
-from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.turn_encoder import TurnEncoder
 from edgesink.turns import Piece, Script, Turns, around_message, write
+
+if TYPE_CHECKING:
+    from edgesink.runtime.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

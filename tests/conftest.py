@@ -1,5 +1,6 @@
 """Models that many tests share: SmolLM2-135M as it is, and tiny random Llamas of every shape that is exported."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -36,6 +37,28 @@ def instructions(request):
     kernels.choose_kernels(request.param)
     yield request.param
     kernels.choose_kernels(INSTRUCTION_SETS[0])
+
+
+@pytest.fixture
+def full_disk():
+    """`with full_disk():` no file can become longer than 1000 bytes. POSIX."""
+    if os.name != "posix":
+        pytest.skip("file size limits are POSIX")
+    import resource
+    import signal
+
+    @contextlib.contextmanager
+    def limited():
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """A stream: what it says of itself, what it refuses, and how it is put away and taken up again."""
 
-import os
-
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -233,24 +231,13 @@ def test_a_session_of_another_bundle_is_refused(stream, toy_maker, tmp_path):
         stream.restore(tmp_path / "session")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
-def test_a_full_disk_leaves_the_old_session_file_as_it_was(stream, tmp_path):
-    import resource
-    import signal
-
+def test_a_full_disk_leaves_the_old_session_file_as_it_was(stream, tmp_path, full_disk):
     path = tmp_path / "session"
     stream.prefill([4, 5, 6])
     stream.save(path)
     before = path.read_bytes()
     stream.prefill(list(range(2, 60)))
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(NoSpace):
-            stream.save(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(), pytest.raises(NoSpace):
+        stream.save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["session"]

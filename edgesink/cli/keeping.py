@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgesink.cli.output import say
 from edgesink.errors import EdgesinkError
-from edgesink.runtime.chat import Chat
 from edgesink.runtime.sessions import Session
+
+if TYPE_CHECKING:
+    from edgesink.runtime.chat import Chat
 
 ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that end a process: told to, or its terminal is closed."""

@@ -10,7 +10,6 @@ import typer
 
 from edgesink.cli.options import Json
 from edgesink.cli.output import megabytes, print_json, say
-from edgesink.errors import BadSession
 from edgesink.files import atomic_write
 
 if TYPE_CHECKING:
@@ -92,10 +91,7 @@ def rm(names: Annotated[list[str], typer.Argument(help="Names of sessions, or pa
 
 
 def _header(name: str) -> SavedChat:
-    from edgesink.runtime.saved_chat import is_saved_chat, read_header
+    from edgesink.runtime.saved_chat import read_header
     from edgesink.runtime.sessions import session_path
 
-    path = session_path(name)
-    if path.is_file() and not is_saved_chat(path):
-        raise BadSession(f"{path} has no transcript", "a session that `edgesink chat --session` keeps")
-    return read_header(path)
+    return read_header(session_path(name))

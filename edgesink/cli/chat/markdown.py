@@ -57,7 +57,7 @@ def cut(block: str, most: int) -> tuple[str, str]:
 
 def rendered(block: str) -> Markdown:
     """One block, or several, for rich."""
-    shown = _kind()(block, code_theme="ansi_dark", hyperlinks=False)
+    shown = _kind()("", code_theme="ansi_dark", hyperlinks=False)
     shown.parsed = [_with_line_ends(token) for token in _parser().parse(block)]
     return shown
 
