@@ -64,6 +64,10 @@ class BadMemory(EdgesinkError):
     """An archive of what was said is damaged, of a later version, or busy."""
 
 
+class DamagedMemory(BadMemory):
+    """An archive's file is damaged: another can be begun once it is set aside."""
+
+
 class MissingPackage(EdgesinkError):
     """An optional dependency is needed for what was asked."""
 

@@ -36,6 +36,7 @@ import numpy as np
 
 import edgesink
 from edgesink.bundles import find_bundle
+from edgesink.gauges import resident_bytes
 from edgesink.runtime.chat import Chat
 from edgesink.spec import StreamSpec
 
@@ -77,12 +78,6 @@ def is_probe(i: int, count: int) -> bool:
     return i % PROBE_EVERY == 2 or i == count - 1
 
 
-def resident_mb() -> float:
-    """Memory of this process now."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-
 def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -> dict[str, Any]:
     """A talk of so many turns, and what was seen of it."""
     chat = Chat(edgesink.load(bundle, threads=threads), SYSTEM, **WAYS[way])
@@ -102,7 +97,7 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
                 broken += chat.stream.window_begin not in starts
         speeds.append((made - 1) / max(1e-9, time.perf_counter() - begin - first))
         first_seconds.append(first)
-        resident.append(resident_mb())
+        resident.append(resident_bytes() / (1 << 20))
         if chat.stream.evicted > 2 * chat.stream.capacity:
             full = min(full, len(resident) - 1)
         answers.append("".join(text).strip())

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgesink.gauges import resident_bytes
 from edgesink.memory.archive import Archive, NewPassage
 from edgesink.memory.calibration import Calibration, Numbers, normalised
 from edgesink.memory.sample_talk import chatter
-from edgesink.memory.search import Asked, search
+from edgesink.memory.search import AsFed, Asked, search
 
 PASSAGES, TOKENS, MATTER, TURN = 25_000, 40, 22, 100
 CELLS, SPREAD = 512, 0.08
@@ -44,7 +45,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "memory", most_bytes=2 << 30)
-        stream, talk, kept_ms, before = archive.begin_stream("made up"), chatter(5), [], 0.0
+        stream, talk, kept_ms, before = archive.begin_stream("made up"), chatter(5), [], 0
         for done in range(0, PASSAGES, TURN):
             turn = []
             for _ in range(TURN):
@@ -55,16 +56,16 @@ def main() -> None:
             archive.add(stream, "user", turn, made.name)
             kept_ms.append(1000 * (time.perf_counter() - began) / TURN)
             if done == PASSAGES // 10:
-                before = resident_megabytes()
+                before = resident_bytes()
         print(f"{PASSAGES * TOKENS:,} tokens in {PASSAGES:,} passages: {archive.bytes / 1e6:.0f} MB in the file")
         print(f"keeping a passage: {np.median(kept_ms):.2f} ms; resident growth over the last 90 %: "
-              f"{resident_megabytes() - before:.1f} MB")  # fmt: skip
+              f"{(resident_bytes() - before) / 1e6:.1f} MB")  # fmt: skip
         took, cpu = [], []
         for number in range(SEARCHES):
             words = [f"word{number}x{i}" for i in range(MATTER // 2 - 1)]
             message = f"{' '.join(words)} market {number}?"
             found = rows(len(words))
-            asked = Asked(message, _Said(words), found, found)  # type: ignore[arg-type]
+            asked = Asked(message, AsFed(_Said(words), found, found))  # type: ignore[arg-type]
             began, cpu_began = time.perf_counter(), time.process_time()
             search(archive, asked, made, 0, 0, 4)
             took.append(1000 * (time.perf_counter() - began))
@@ -83,11 +84,6 @@ class _Said:
     def words(self) -> list[str]:
         """For every token its word."""
         return self._words
-
-
-def resident_megabytes() -> float:
-    """Of this process, on Linux."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
 if __name__ == "__main__":

@@ -243,3 +243,18 @@ def test_bench_refuses_what_it_cannot_time(bundle, options, message):
     done = CliRunner().invoke(app, ["bench", str(bundle), "--prompt", "9", *options])
     assert isinstance(done.exception, BadOption)
     assert message in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--quick", "--rounds", "2"], "--rounds with --quick"),
+        (["--quick", "--workload", "prose"], "--workload with --quick"),
+        (["--workload", "prose", "--plot", "x.png"], "--plot with --workload"),
+        (["--workload", "prose", "--against", "llama.cpp"], "--against with --workload"),
+    ],
+)
+def test_an_option_that_would_not_be_used_is_refused(bundle, options, message):
+    done = CliRunner().invoke(app, ["bench", str(bundle), *options])
+    assert isinstance(done.exception, BadOption)
+    assert message in str(done.exception)

@@ -10,9 +10,11 @@ import time
 import numpy as np
 import pytest
 
-from edgesink.errors import BadMemory, BadOption, BadPlace
+from edgesink.errors import BadMemory, BadOption, BadPlace, DamagedMemory
 from edgesink.memory import archive_file
-from edgesink.memory.archive import Archive, NewPassage, written_bytes
+from edgesink.memory.archive import Archive, NewPassage
+from edgesink.memory.calibration import Calibration, Numbers
+from edgesink.memory.likeness import search_likeness
 from edgesink.memory.packs import PACK, read_means
 
 
@@ -70,12 +72,11 @@ def test_a_stream_is_resumed_where_its_session_was_saved(archive):
     assert (other, prefix) == (stream + 1, ())
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_tokens_that_were_taken_back_are_in_no_stream(archive, keep):
+def test_passages_whose_tokens_were_taken_back_are_forgotten(archive):
     stream = archive.begin_stream("print")
     archive.add(stream, "user", said("before", "behind"))
-    archive.cut_stream(stream, 10, keep)
-    assert [(p.text, p.first) for p in archive.export()] == [("before", 0)] + [("behind", None)] * keep
+    archive.cut_stream(stream, 10)
+    assert [(p.text, p.first) for p in archive.export()] == [("before", 0)]
 
 
 def test_what_is_forgotten_is_not_in_the_file_nor_beside_it(archive):
@@ -95,6 +96,12 @@ def test_what_is_forgotten_is_not_in_the_file_nor_beside_it(archive):
     archive.add(stream, "user", said("The stream that is talked in is still known."))
 
 
+def test_a_number_that_is_given_twice_is_forgotten_once(archive):
+    archive.add(archive.begin_stream("print"), "user", said("one", "two"))
+    assert archive.forget([1, 1, 7]) == 1
+    assert [p.text for p in archive.export()] == ["two"]
+
+
 def test_the_oldest_go_first_and_instructions_stay(tmp_path):
     archive = Archive(tmp_path / "small.memory", most_bytes=1 << 20)
     stream = archive.begin_stream("print")
@@ -103,7 +110,7 @@ def test_the_oldest_go_first_and_instructions_stay(tmp_path):
     for i in range(0, 3000, 50):
         archive.add(stream, "user", said(*(f"number {j}: {length}" for j in range(i, i + 50))))
     assert archive.bytes <= 1 << 20
-    assert written_bytes(archive.path) < 4 << 20
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 4 << 20
     kept = [p.text for p in archive.export()]
     assert kept[0] == "From now on, be brief."
     assert kept[-1].startswith("number 2999")
@@ -195,7 +202,7 @@ def test_a_damaged_file_is_refused_as_it_is_and_can_be_set_aside(tmp_path, damag
         "overwritten": whole[:200] + b"\xff" * (len(whole) - 200),
     }[damage]  # fmt: skip
     path.write_bytes(broken)
-    with pytest.raises(BadMemory, match="damaged"):
+    with pytest.raises(DamagedMemory, match="damaged"):
         Archive(path)
     assert path.read_bytes() == broken
     assert archive_file.set_aside(path).name == "talk.memory.damaged-1"
@@ -203,6 +210,51 @@ def test_a_damaged_file_is_refused_as_it_is_and_can_be_set_aside(tmp_path, damag
     fresh = Archive(path)
     assert fresh.count == 0
     fresh.close()
+
+
+@pytest.mark.parametrize("prefix", ["{", "[1, 1.5]", "[true]", "7", '{"a": 1, "a": 1}', b"[1]"])
+def test_first_ids_that_are_none_are_damage(archive, prefix):
+    archive.begin_stream("print", [5])
+    with archive.reading() as connection:
+        connection.execute("UPDATE stream SET prefix = ?", (prefix,))
+    with pytest.raises(DamagedMemory, match=r"talk\.memory is damaged \(the first ids"):
+        archive.resume_stream("print", 0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE vectors SET tokens = x'0102030405' WHERE passage = 3", "UPDATE vectors SET tokens = x''",
+        "UPDATE vectors SET mean = 'text' WHERE passage = 515", "UPDATE vectors SET mean = x'010203'",
+        "UPDATE vectors SET mean = x'010203' WHERE passage = 515", "UPDATE pack SET means = x'010203'",
+        "UPDATE pack SET passages = x'01'", "UPDATE pack SET passages = x''", "UPDATE pack SET means = x''",
+        "UPDATE pack SET means = zeroblob(512)",
+    ],
+)  # fmt: skip
+def test_vectors_of_another_width_are_damage(archive, damage):
+    zeros = np.zeros(2, np.float32)
+    made = Calibration("layer 3", Numbers(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0), zeros, zeros, zeros, zeros, zeros)
+    stream = archive.begin_stream("print")
+    for _ in range(4):
+        archive.add(stream, "user", with_vectors(PACK // 4, size=2), "layer 3")
+    archive.add(stream, "user", with_vectors(5, size=2), "layer 3")
+    question = np.array([[0.6, 0.8]], np.float32)
+    with archive.reading() as connection:
+        assert len(search_likeness(connection, made, question, np.ones(1, np.float32), 600)) == 400
+        connection.execute(damage)
+        if "tokens" in damage and "WHERE" in damage:  # one of the passages that are compared exactly
+            connection.execute("DELETE FROM vectors WHERE passage != 3")
+    with pytest.raises(DamagedMemory, match=r"talk\.memory is damaged"), archive.reading() as connection:
+        search_likeness(connection, made, question, np.ones(1, np.float32), 600)
+
+
+def test_a_pack_without_its_passages_finds_nothing(archive):
+    zeros = np.zeros(2, np.float32)
+    made = Calibration("layer 3", Numbers(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0), zeros, zeros, zeros, zeros, zeros)
+    archive.add(archive.begin_stream("print"), "user", with_vectors(PACK, size=2), "layer 3")
+    with archive.reading() as connection:
+        connection.execute("DELETE FROM vectors")
+        assert search_likeness(connection, made, np.ones((1, 2), np.float32), np.ones(1, np.float32), 5) == []
 
 
 def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path):
@@ -223,6 +275,8 @@ def test_what_is_no_memory_is_refused_by_name(tmp_path):
         Archive(tmp_path / "no folder" / "talk.memory")
     with pytest.raises(BadPlace, match="no ordinary file"):
         Archive(tmp_path)
+    with pytest.raises(BadPlace, match="null"):
+        Archive(tmp_path / "talk\0memory")
     with pytest.raises(BadOption, match="1048576 or more"):
         Archive(tmp_path / "talk.memory", most_bytes=1000)
     later = Archive(tmp_path / "later")

@@ -1,11 +1,18 @@
 """A conversation with a memory: the evicted comes back, pinned rows are put back, and trouble ends the memory only."""
 
+import dataclasses
+import json
+import re
+
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import edgesink
 from edgesink import load
 from edgesink.errors import BadMemory, BadOption
+from edgesink.manifest import Manifest
+from edgesink.memory import calibration
 from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.memory import Memory
 from edgesink.spec import StreamSpec
@@ -133,6 +140,50 @@ def fake_calibration(chat, passes=True, layer=1):
     return Calibration("toy", numbers, zeros, ones, zeros, np.zeros((2, d), np.float32), np.zeros(2, np.float32))
 
 
+def changed(manifest, *, tensors=None, name=None, numbers=(), text=None):
+    """Write the calibration of the toy with something changed in it, and read it."""
+    made = fake_calibration(None)
+    arrays = {one: getattr(made, one) for one in calibration.ARRAYS} | (tensors or {})
+    kept = text or json.dumps(dataclasses.asdict(made.numbers) | dict(numbers))
+    path = calibration.place_of(manifest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {
+        "edgesink_memory": calibration.FORMAT,
+        "name": name or calibration.name_of(manifest, "0"),
+        "numbers": kept,
+    }
+    save_file(arrays, path, header)
+    return calibration.read(manifest)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tensors": {"more": np.zeros(3, np.float32)}}, "the unknown tensor 'more'"),
+        ({"tensors": {"mean": np.zeros(31, np.float32)}}, "mean has shape (31,), not (32,)"),
+        ({"tensors": {"gate_mean": np.zeros(31, np.float32)}}, "gate_mean has shape (31,), not (32,)"),
+        ({"tensors": {"gate": np.zeros((2, 31), np.float32)}}, "gate has shape (2, 31), not (2, 32)"),
+        ({"name": "another:0"}, "it is of another bundle: 'another:0'"),
+        ({"numbers": {"layer": 1.0}}, "layer is 1.0, not a whole number"),
+        ({"numbers": {"layer": True}}, "layer is True, not a whole number"),
+        ({"numbers": {"asks": True}}, "asks is True, not a number"),
+        ({"numbers": {"least": float("nan")}}, "least is nan"),
+        ({"numbers": {"layer": 9}}, "layer 9 is no layer of the model"),
+        ({"numbers": {"gate_layer": 9}}, "gate_layer 9 is no layer of the model"),
+        ({"numbers": {"more": 1}}, "the unknown number 'more'"),
+        ({"text": '{"layer": 1}'}, "no number 'asks'"),
+        ({"text": '{"layer": 1, "layer": 0}'}, "'layer' stands in it twice"),
+        ({"text": "[]"}, "its numbers are no object"),
+    ],
+)
+def test_a_calibration_that_is_not_understood_is_refused_by_name(bundle, tmp_path, monkeypatch, change, message):
+    monkeypatch.setenv("EDGESINK_CACHE", str(tmp_path))
+    manifest = Manifest.read(bundle)
+    assert changed(manifest).numbers == fake_calibration(None).numbers
+    with pytest.raises(BadMemory, match=re.escape(message)):
+        changed(manifest, **change)
+
+
 def test_looking_for_meanings_leaves_the_stream_as_it_was(talk, bundle):
     plain = edgesink.Chat(load(bundle), pin="none")
     chat, memory = talk(compare=fake_calibration(plain, passes=False))
@@ -234,6 +285,31 @@ def test_trouble_with_the_archive_ends_the_memory_and_not_the_conversation(talk,
     assert memory.is_off
     assert "the memory is off" in memory.trouble
     assert said(chat, "Hello again.", 5) == said(plain, "Hello again.", 5)
+
+
+def test_another_version_is_refused_and_not_set_aside_whatever_its_name(tmp_path):
+    path = tmp_path / "damaged"
+    made = Memory(path)
+    with made.archive.reading() as connection:
+        connection.execute("PRAGMA user_version = 9")
+    made.close()
+    with pytest.raises(BadMemory, match="version 9"):
+        Memory(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["damaged"]
+
+
+def test_nonsense_in_the_database_ends_the_memory_and_not_the_conversation(talk, tmp_path):
+    chat, memory = talk()
+    said(chat, SHED)
+    chat.save(tmp_path / "monday")
+    with memory.archive.reading() as connection:
+        connection.execute("UPDATE stream SET prefix = '[1, 1'")
+    memory.close()
+    chat, memory = talk()
+    chat.restore(tmp_path / "monday")
+    said(chat, "Hello.")
+    assert memory.is_off
+    assert "the first ids of a stream are no ids" in memory.trouble
 
 
 def test_a_damaged_file_is_set_aside_and_a_new_memory_begins(tmp_path):

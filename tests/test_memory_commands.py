@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from edgesink.errors import BadOption
 from edgesink.evaluate.memory import Question, is_right, plan
 from edgesink.memory.archive import Archive, NewPassage
 from edgesink.spec import StreamSpec
@@ -83,6 +84,28 @@ def test_what_a_right_answer_is():
     assert not is_right(unknown, "Your goldfish is called Bubbles.")
 
 
+def test_a_bundle_that_cannot_pin_is_refused_before_anything_is_measured(toy, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("edgesink.evaluate.memory.tell", lambda *_: pytest.fail("it has begun"))
+    bundle = toy.bundle(tmp_path / "bundle", StreamSpec(4, 700, 38, 64))
+    code, _, err = command("eval", "memory", bundle, "--each", "1", "--ways", "quoted,pinned")
+    assert code == 1
+    assert "pins 38 rows at most, 7 of them for its sinks" in err
+    assert "expected 39 or more for the way pinned" in err
+
+
+def test_distances_are_taken_once_and_in_order(toy, tmp_path, command, monkeypatch):
+    seen = []
+
+    def stop(distances, each):
+        seen.append(distances)
+        raise BadOption("enough")
+
+    monkeypatch.setattr("edgesink.evaluate.memory.plan", stop)
+    bundle = toy.bundle(tmp_path / "bundle", StreamSpec(4, 700, 8, 64))
+    assert command("eval", "memory", bundle, "--distances", "2,1,2", "--ways", "quoted")[0] == 1
+    assert seen == [[1, 2]]
+
+
 @pytest.mark.slow
 def test_eval_memory_on_a_toy(toy, tmp_path, command):
     bundle = toy.bundle(tmp_path / "bundle", StreamSpec(4, 700, 164, 64))
@@ -97,4 +120,4 @@ def test_eval_memory_on_a_toy(toy, tmp_path, command):
     assert found == {"nothing": 0.0, "quoted": 1.0}
     assert set(result["perplexity_rises"]) == {"quoted"}
     assert command(*words[:-4], "--ways", "shouted")[0] == 1
-    assert command(*words[:-6], "--each", "64")[0] == 1
+    assert command(*words[:-7], "1,2", "--each", "64")[0] == 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesink.memory.passages import MOST, Cut, cut
-from edgesink.memory.sample_talk import notes, small_talk
+from edgesink.memory.sample_talk import has_answer, notes, small_talk
 from edgesink.memory.standing import is_standing
 from edgesink.memory.words import COMMON
 
@@ -108,5 +108,5 @@ def test_the_notes_are_enough_and_a_paraphrase_shares_no_word_that_matters():
             {word.strip(".,?'").lower() for word in text.split()} - COMMON for text in (note.text, note.other)
         )
         assert said & asked == set(), note
-        assert note.is_answered(note.text), note
-        assert not note.is_answered(note.other), note
+        assert has_answer(note.answers, note.text), note
+        assert not has_answer(note.answers, note.other), note

@@ -11,7 +11,7 @@ from edgesink.memory.archive import Archive, NewPassage
 from edgesink.memory.calibration import Calibration, Numbers, normalised
 from edgesink.memory.likeness import likeness, search_likeness
 from edgesink.memory.sample_talk import chatter
-from edgesink.memory.search import Asked, is_question, search
+from edgesink.memory.search import AsFed, Asked, is_question, search
 from edgesink.memory.words import content_words, search_words, weights
 
 WIDTH = 24
@@ -136,11 +136,11 @@ def test_the_gate_and_the_least_likeness_keep_silent(archive):
             return ["unheard"] * 3
 
     rows = CENTRES[:3]
-    asked = Asked("unheard of", Said(), rows, rows)
+    asked = Asked("unheard of", AsFed(Said(), rows, rows))
     assert search(archive, asked, made, 0, 0, 2)
     assert search(archive, asked, made_up(gate=(-9.0, 9.0)), 0, 0, 2) == []
     assert search(archive, asked, made_up(gate=(9.0, -9.0)), 0, 0, 2) == []
-    far = Asked("unheard of", Said(), -rows.sum(axis=0, keepdims=True).repeat(3, 0), rows)
+    far = Asked("unheard of", AsFed(Said(), -rows.sum(axis=0, keepdims=True).repeat(3, 0), rows))
     assert all(one.score >= 0.3 for one in search(archive, far, made, 0, 0, 2))
 
 

@@ -235,3 +235,5 @@ def test_a_comparison_names_what_it_cannot_read(study, tmp_path):
         named_folders([f"a={study / 'vanilla-0'}", "nameless"])
     with pytest.raises(BadOption, match="no trained model in"):
         named_folders([f"a={tmp_path}"])
+    with pytest.raises(BadOption, match="two models 'a'"):
+        named_folders([f"a={study / 'vanilla-0'}", f"a={study / 'sink-token-0'}"])

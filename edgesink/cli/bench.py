@@ -25,9 +25,15 @@ if TYPE_CHECKING:
     from edgesink.manifest import Manifest
 
 PERPLEXITY_TOKENS = 4096
+QUICK_OPTIONS = {"model", "quick", "precision", "as_json"}
+WORKLOAD_OPTIONS = {
+    "model", "workload", "windows", "threads", "precision", "steps", "rounds", "as_json",
+    "prompt",  # no window may be smaller
+}  # fmt: skip
 
 
 def bench(
+    context: typer.Context,
     model: Model = DEFAULT_MODEL,
     text: Texts = [],  # noqa: B006 - typer copies it
     windows: Annotated[str, typer.Option(help="Window sizes to run, sinks included, comma-separated.")] = "256,1024",
@@ -78,11 +84,16 @@ def bench(
         str,
         typer.Option(
             help="Time answers to these requests instead, with drafts and without, comma-separated: prose, "
-            "code-edit, quotes. Each answer has at most --steps tokens."
+            "code-edit, quotes. Each answer has at most --steps tokens. Only --windows, --threads, --precision, "
+            "--rounds and --json go with it."
         ),
     ] = "",
     quick: Annotated[
-        bool, typer.Option("--quick", help="Measure the most important figures in less than two minutes.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Measure the most important figures in less than two minutes. Only --precision and --json go with it.",
+        ),
     ] = False,
     plot: Plot = None,
     as_json: Json = False,
@@ -94,6 +105,7 @@ def bench(
     from edgesink.cli.workloads import time_quickly, time_workloads
 
     if quick:
+        _refuse_others(context, "--quick", QUICK_OPTIONS)
         time_quickly(model, precision, as_json)
         return
     from edgesink.bench.peers import PeerOptions, contenders
@@ -101,6 +113,8 @@ def bench(
     from edgesink.bench.rounds import Contender, Setting, compare
     from edgesink.manifest import Manifest
 
+    if workload:
+        _refuse_others(context, "--workload", WORKLOAD_OPTIONS)
     sizes, counts = int_list(windows), int_list(threads)
     if not sizes or not counts or min(counts) < 1 or min(sizes) <= max(prompt, 2 * DEFAULT_SINKS):
         raise BadOption(
@@ -134,6 +148,14 @@ def bench(
     if plot:
         _draw(plot, report.figures)
     print(json.dumps(report.as_data(), indent=2) if as_json else report.as_text())
+
+
+def _refuse_others(context: typer.Context, mode: str, used: set[str]) -> None:
+    """BadOption for what was given and would not be used."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in used and source is not None and source.name == "COMMANDLINE":
+            raise BadOption(f"{parameter.opts[0]} with {mode}, which does not use it", "one of the two")
 
 
 def _check_windows(manifests: dict[int, Manifest]) -> None:

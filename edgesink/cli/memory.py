@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -99,7 +98,7 @@ def forget(
 def export(file: MemoryFile) -> None:
     """Print a memory as JSON, one passage a line."""
     for passage in _archive(file).export():
-        print(json.dumps(_as_data(passage), ensure_ascii=False))
+        print_json(_as_data(passage), indent=None)
 
 
 def calibrate(model: Model = DEFAULT_MODEL, threads: Threads = None, as_json: Json = False) -> None:
@@ -111,6 +110,7 @@ def calibrate(model: Model = DEFAULT_MODEL, threads: Threads = None, as_json: Js
     import edgesink
     from edgesink.bundles import find_bundle
     from edgesink.memory import calibration
+    from edgesink.memory.calibrate import PASSAGES
     from edgesink.memory.calibrate import calibrate as measure
 
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads)
@@ -122,7 +122,8 @@ def calibrate(model: Model = DEFAULT_MODEL, threads: Threads = None, as_json: Js
         print_json({"file": str(goal), **dataclasses.asdict(made.numbers)})
         return
     print(f"layer     {made.numbers.layer}")
-    print(f"found     {made.numbers.found:.0%} of the paraphrased questions find their note first among 200 passages")
+    found = f"{made.numbers.found:.0%} of the paraphrased questions"
+    print(f"found     {found} find their note first among {PASSAGES} passages")
     print(f"passed    {made.numbers.passed:.0%} of them are found and taken for questions about what was told")
     say(f"(kept in {goal})")
 

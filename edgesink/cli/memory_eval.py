@@ -45,10 +45,11 @@ def memory(
     from edgesink.evaluate.memory import Arm, false_recalls, guard, measure, plan, scores
     from edgesink.memory import calibration
     from edgesink.memory.memory import Memory
+    from edgesink.memory.sample_talk import small_talk
     from edgesink.runtime.chat import Chat
 
-    arms, back = _arms(ways, get_args(Arm)), int_list(distances)
-    if not back or min(back) < 1 or each * len(set(back)) > 64:
+    arms, back = _arms(ways, get_args(Arm)), sorted(set(int_list(distances)))
+    if not back or min(back) < 1 or each * len(back) > 64:
         raise BadOption(
             f"{each} notes at the distances {distances!r}", "distances from 1 up, and at most 64 notes in all"
         )
@@ -83,7 +84,7 @@ def memory(
     print(f"{'kind':<12} {'windows':>7}  {'way':<8} {'questions':>9}  {'found':>5}  {'right':>5}")
     for one in table:
         print(f"{one.kind:<12} {one.windows:>7}  {one.arm:<8} {one.questions:>9}  {one.found:>5.0%}  {one.right:>5.0%}")
-    print(f"recalled for small talk: {len(false)} of 100 messages")
+    print(f"recalled for small talk: {len(false)} of {len(small_talk())} messages")
     for arm, rise in harm.items():
         print(f"perplexity with a passage that does not matter, {arm}: {rise:+.2%}")
     brought = [one for one in answered if one.recalled]

@@ -92,10 +92,10 @@ def on_terminal() -> Talk:
     return Talk(say, draw)
 
 
-def print_json(data: Any) -> None:
-    """The result as JSON, in ASCII where the output is not UTF-8."""
+def print_json(data: Any, indent: int | None = 2) -> None:
+    """The result as JSON, in ASCII where the output is not UTF-8; all in one line with the indent None."""
     encoding = (sys.stdout.encoding if sys.stdout else None) or "utf-8"
-    print(json.dumps(data, indent=2, ensure_ascii=codecs.lookup(encoding).name != "utf-8"))
+    print(json.dumps(data, indent=indent, ensure_ascii=codecs.lookup(encoding).name != "utf-8"))
 
 
 def megabytes(count: int) -> str:

@@ -12,19 +12,20 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from edgesink.memory.memory import Memory
-from edgesink.memory.recalling import Way
-from edgesink.memory.sample_talk import changes, chatter, never_said, notes, small_talk
+from edgesink.errors import BadOption
+from edgesink.memory.memory import FEWEST_ROWS, Memory, can_reserve
+from edgesink.memory.recalling import Way, quotation
+from edgesink.memory.sample_talk import changes, chatter, has_answer, never_said, notes, small_talk
 from edgesink.runtime.chat import Chat
 from edgesink.sample_text import lines
 
 Kind = Literal["lines", "own words", "other words", "changed", "never said"]
 Arm = Literal["nothing", "quoted", "pinned"]
-KINDS: tuple[Kind, ...] = ("lines", "own words", "other words", "changed", "never said")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 SENTENCES = 3  # of chatter in one message
 ANSWERS = (
     "Thank you for telling me, I will keep it in mind.", "I see. That sounds like quite a day.",
@@ -146,7 +147,15 @@ def measure(
         told: by `plan`.
         arms: ways to be compared.
         report: called with tokens fed and answers given, weighted alike, and how many there will be.
+    Raises:
+        BadOption: one of the ways is "pinned", and the bundle cannot pin enough rows.
     """
+    sinks, most = chat.stream.sinks, chat.stream.manifest.stream.max_sinks
+    if "pinned" in arms and not can_reserve(sinks, most):
+        raise BadOption(
+            f"a bundle that pins {most} rows at most, {sinks} of them for its sinks",
+            f"{sinks + FEWEST_ROWS} or more for the way pinned", "leave out that way: --ways nothing,quoted",
+        )  # fmt: skip
     questions = [question for group in told for question in group.questions]
     capacity = chat.stream.capacity
     messages = sum(len(group.messages) for group in told)
@@ -202,9 +211,8 @@ def is_right(question: Question, text: str) -> bool:
     """Whether an answer is right; of what was never said, whether it says so."""
     if question.kind == "never said":
         return bool(UNKNOWN.search(text))
-    said = f" {text.lower()} "
-    has = any(one.lower() in said if len(one) > 2 else f" {one.lower()}" in said for one in question.answers)
-    return has and not (len(question.stale) > 1 and question.stale.lower() in said)
+    is_stale = len(question.stale) > 1 and question.stale.lower() in f" {text.lower()} "
+    return has_answer(question.answers, text) and not is_stale
 
 
 def scores(answered: Sequence[Answered]) -> list[Score]:
@@ -233,11 +241,10 @@ def guard(chat: Chat, memory: Memory, arm: Way, tokens: int = 256) -> tuple[floa
     """Mean nats of a text that has nothing to do with what came back, without it and with it."""
     stream, words = chat.stream, stream_text(chat)
     ids = list(islice(words, tokens + 1))
-    passage = next(iter(memory.archive.newest(1, before=memory.archive.newest(1)[0].id // 2)))
+    (newest,) = memory.archive.newest(1)
+    (passage,) = memory.archive.newest(1, before=newest.id // 2)
     without = _nats(chat, ids, [])
     if arm == "quoted":
-        from edgesink.memory.recalling import quotation
-
         return without, _nats(chat, ids, stream.tokenizer.encode(quotation(stream.tokenizer, [], [passage]) + "\n\n"))
     with memory.pinned_for(chat, [passage]):
         return without, _nats(chat, ids, [])

@@ -8,9 +8,9 @@ as they come; `packs` reads their means.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Literal
 
 import numpy as np
 
+from edgesink import strict_json
 from edgesink.errors import BadOption
 from edgesink.memory import archive_file
 from edgesink.memory.packs import drop_from_packs, pack_means
@@ -114,11 +115,7 @@ class Archive:
     def begin_stream(self, fingerprint: str, prefix: Sequence[int] = ()) -> int:
         """A new stream, of whose tokens `prefix` are the first; returns its number."""
         with self._writing() as connection:
-            cursor = connection.execute(
-                "INSERT INTO stream (fingerprint, began, prefix) VALUES (?, ?, ?)",
-                (fingerprint, archive_file.now(), json.dumps(list(prefix))),
-            )
-            return int(cursor.lastrowid or 0)
+            return _new_stream(connection, fingerprint, prefix)
 
     def resume_stream(self, fingerprint: str, position: int) -> tuple[int, tuple[int, ...]]:
         """The newest stream, taken up again at `position`, and its first ids; one of another bundle is left alone.
@@ -128,24 +125,16 @@ class Archive:
         with self._writing() as connection:
             row = connection.execute("SELECT id, fingerprint, prefix FROM stream ORDER BY id DESC LIMIT 1").fetchone()
             if row is None or row[1] != fingerprint:
-                cursor = connection.execute(
-                    "INSERT INTO stream (fingerprint, began, prefix) VALUES (?, ?, '[]')",
-                    (fingerprint, archive_file.now()),
-                )
-                return int(cursor.lastrowid or 0), ()
+                return _new_stream(connection, fingerprint), ()
+            prefix = _prefix(row[2])
             connection.execute(
                 "UPDATE passage SET first = NULL, last = NULL WHERE stream = ? AND last > ?", (row[0], position)
             )
-            return row[0], tuple(json.loads(row[2]))
+            return row[0], prefix
 
-    def cut_stream(self, stream: int, position: int, keep: bool) -> None:
-        """Tokens from `position` on were taken back: their passages are forgotten, or kept as said in no stream."""
+    def cut_stream(self, stream: int, position: int) -> None:
+        """Tokens from `position` on were taken back: their passages are forgotten."""
         with self._writing() as connection:
-            if keep:
-                connection.execute(
-                    "UPDATE passage SET first = NULL, last = NULL WHERE stream = ? AND last > ?", (stream, position)
-                )
-                return
             gone = connection.execute("SELECT id FROM passage WHERE stream = ? AND last > ?", (stream, position))
             _delete(connection, [id_ for (id_,) in gone])
 
@@ -164,7 +153,7 @@ class Archive:
                 cursor = connection.execute(
                     f"INSERT INTO passage ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
                     (
-                        stream, passage.first, passage.last, role, archive_file.now(), int(passage.standing),
+                        stream, passage.first, passage.last, role, time.time(), int(passage.standing),
                         passage.text,
                     ),
                 )  # fmt: skip
@@ -230,7 +219,7 @@ class Archive:
         chip's spare blocks, a snapshot, a backup) is out of reach.
         """
         with self._writing() as connection:
-            count = _delete(connection, [id_ for id_ in ids if id_ in self.get([id_])])
+            count = _delete(connection, list(self.get(ids)))
         if count:
             self._wipe()
         return count
@@ -249,7 +238,7 @@ class Archive:
         return len(ids)
 
     def check(self) -> None:
-        """Read the whole file; BadMemory if something in it is damaged."""
+        """Read the whole file; DamagedMemory if something in it is damaged."""
         with self._lock:
             archive_file.check_pages(self.path, self._connection)
 
@@ -284,15 +273,39 @@ def _passage(row: tuple) -> Passage:
     return Passage(id_, stream, first, last, role, said, bool(standing), text)
 
 
+def _new_stream(connection: sqlite3.Connection, fingerprint: str, prefix: Sequence[int] = ()) -> int:
+    """Its number."""
+    cursor = connection.execute(
+        "INSERT INTO stream (fingerprint, began, prefix) VALUES (?, ?, ?)",
+        (fingerprint, time.time(), json.dumps(list(prefix))),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _prefix(text: object) -> tuple[int, ...]:
+    """The first ids of a stream, as the database has them; sqlite3.DatabaseError if they are none."""
+    try:
+        ids = strict_json.parse(text) if isinstance(text, str) else None
+    except ValueError:
+        ids = None
+    if not isinstance(ids, list) or not all(type(id_) is int and id_ >= 0 for id_ in ids):
+        raise sqlite3.DatabaseError("the first ids of a stream are no ids")
+    return tuple(ids)
+
+
 def _space(connection: sqlite3.Connection, name: str) -> int:
     """The number of a space, given to it if it has none."""
     connection.execute("INSERT OR IGNORE INTO space (name) VALUES (?)", (name,))
     return int(connection.execute("SELECT id FROM space WHERE name = ?", (name,)).fetchone()[0])
 
 
-def _drop(connection: sqlite3.Connection, wanted: int, query: str, delete: object) -> None:
+def _drop(
+    connection: sqlite3.Connection,
+    wanted: int,
+    query: str,
+    delete: Callable[[sqlite3.Connection, Sequence[int]], object],
+) -> None:
     """Delete what a query lists, (number, bytes) in the order in which it goes, until `wanted` bytes are free."""
-    assert callable(delete)
     ids: list[int] = []
     for id_, size in connection.execute(query):
         if wanted <= 0:
@@ -312,8 +325,3 @@ def _delete(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
 def _delete_vectors(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     connection.executemany("DELETE FROM vectors WHERE passage = ?", [(id_,) for id_ in ids])
     drop_from_packs(connection, ids)
-
-
-def written_bytes(path: Path) -> int:
-    """Of the file and its log on the disk."""
-    return sum(os.stat(name).st_size for name in (path, f"{path}-wal") if os.path.exists(name))

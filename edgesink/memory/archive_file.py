@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgesink.errors import BadMemory, BadPlace, NoSpace, first_line, reason
+from edgesink.errors import BadMemory, BadPlace, DamagedMemory, NoSpace, first_line, reason
 from edgesink.files import place_errors
 
 APPLICATION_ID = 0x65646773  # "edgs", in the header of the file
@@ -70,7 +69,8 @@ def open_file(path: Path, make: bool = True) -> sqlite3.Connection:
     """A connection to the archive at `path`, made first if there is none and `make` allows it.
 
     Raises:
-        BadMemory: no archive, a damaged one, or one of a later version; the file is as it was.
+        BadMemory: no archive, or one of a later version; the file is as it was.
+        DamagedMemory: a damaged one; the file is as it was.
         BadPlace: nothing can be read or written there.
     """
     _check_place(path, make)
@@ -95,7 +95,10 @@ def open_file(path: Path, make: bool = True) -> sqlite3.Connection:
 
 @contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """What SQLite says in here, as BadMemory, BadPlace or NoSpace."""
+    """What SQLite says in here, as BadMemory, DamagedMemory, BadPlace or NoSpace.
+
+    Who finds nonsense in the database raises sqlite3.DatabaseError as SQLite does: then the file is named here.
+    """
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -135,8 +138,8 @@ def _check_place(path: Path, make: bool) -> None:
         with place_errors(path):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         return
-    except OSError as error:
-        raise BadPlace(f"{path}: {reason(error)}", "the name of a file", "choose another place") from None
+    except (OSError, ValueError) as error:  # a null byte
+        raise BadPlace(f"{str(path)!r}: {reason(error)}", "the name of a file", "choose another place") from None
     if not stat.S_ISREG(mode):
         raise BadPlace(f"{path} is no ordinary file", "a memory, or a name that is free", "choose another place")
 
@@ -165,7 +168,7 @@ def _make(connection: sqlite3.Connection) -> None:
 
 
 def _check_tables(path: Path, connection: sqlite3.Connection) -> None:
-    """BadMemory if a table is missing, or its pages do not hang together."""
+    """DamagedMemory if a table is missing, or its pages do not hang together."""
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if missing := {"stream", "passage", "word", "space", "vectors", "pack"} - names:
         raise _damaged(path, f"the table {min(missing)} is missing")
@@ -174,7 +177,7 @@ def _check_tables(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def check_pages(path: Path, connection: sqlite3.Connection) -> None:
-    """Read the whole file; BadMemory if a page is damaged."""
+    """Read the whole file; DamagedMemory if a page is damaged."""
     with database_errors(path):
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
@@ -182,12 +185,6 @@ def check_pages(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO word (word) VALUES ('integrity-check')")
 
 
-def _damaged(path: Path, said: str) -> BadMemory:
-    return BadMemory(
-        f"{path} is damaged ({said})", "", "start with it set aside, as `edgesink chat` does, or restore a copy"
-    )
-
-
-def now() -> float:
-    """Seconds since 1970."""
-    return time.time()
+def _damaged(path: Path, said: str) -> DamagedMemory:
+    remedy = "restore a copy; `edgesink chat --memory` would set it aside and begin a new one"
+    return DamagedMemory(f"{path} is damaged ({said})", "", remedy)

@@ -6,11 +6,12 @@ Owns which of its tokens are fed: the last ones, at most a chunk, for no more ca
 from __future__ import annotations
 
 from edgesink.memory.calibration import Calibration
-from edgesink.memory.search import Asked
+from edgesink.memory.search import AsFed, Asked
 from edgesink.memory.spoken import Spoken
 from edgesink.runtime.chat import Chat
 from edgesink.runtime.session import Stream
 from edgesink.runtime.turn_feed import Unfed
+from edgesink.turns import Turns
 
 
 def ask(stream: Stream, made: Calibration, message: str, unfed: Unfed) -> Asked:
@@ -31,15 +32,15 @@ def ask(stream: Stream, made: Calibration, message: str, unfed: Unfed) -> Asked:
         stream.reset()
     else:
         stream.rewind(len(ids))
-    return Asked(message, Spoken.of(stream.tokenizer, ids[len(ids) - size :]), rows, gate_rows)
+    return Asked(message, AsFed(Spoken.of(stream.tokenizer, ids[len(ids) - size :]), rows, gate_rows))
 
 
 def ask_alone(stream: Stream, made: Calibration, message: str) -> Asked:
     """The same in a stream that is at its start, outside any conversation."""
-    chat = Chat(stream, "Be helpful." if _demands_system(stream) else None, pin="none")
+    chat = Chat(stream, demanded_system(stream.manifest.turns), pin="none")
     return ask(stream, made, message, chat.next_turn(message))
 
 
-def _demands_system(stream: Stream) -> bool:
-    turns = stream.manifest.turns
-    return turns is not None and turns.without_system is None
+def demanded_system(turns: Turns | None) -> str | None:
+    """A system prompt that says little, for a model whose turns demand one; else None."""
+    return "Be helpful." if turns is not None and turns.without_system is None else None

@@ -12,12 +12,14 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from edgesink.errors import BadBundle
-from edgesink.memory.calibration import Calibration, Numbers, normalised
+from edgesink.memory.asking import demanded_system
+from edgesink.memory.calibration import Calibration, Numbers, name_of, standardised
 from edgesink.memory.likeness import likeness
 from edgesink.memory.sample_talk import Note, asides, chatter, notes
 from edgesink.memory.spoken import Spoken, weights_of
@@ -25,6 +27,7 @@ from edgesink.runtime.session import Stream
 from edgesink.runtime.turn_feed import TurnFeed, Unfed
 
 CHATTER = 160  # passages that no question is about
+PASSAGES = len(notes("calibrate")) + CHATTER  # that are fed
 ANSWER = "Okay."
 FOLDS = 5
 RIDGE = 30.0
@@ -39,7 +42,7 @@ class Fed:
     rows: np.ndarray  # float16 [L, n, d]
     note: int = -1  # which of the notes it is, or asks for
 
-    @property
+    @cached_property
     def words(self) -> list[str]:
         """For every token the word that it is part of."""
         return self.spoken.words()
@@ -67,24 +70,24 @@ def calibrate(stream: Stream, report: Callable[[int, int], None] = lambda done, 
     samples = _feed(stream, report)
     stream.reset()
     layers = len(samples.passages[0].rows)
-    scored = [_found(samples, layer) for layer in range(layers)]
+    rarity = _rarity(samples)
+    scored = [_found(samples, layer, rarity) for layer in range(layers)]
     layer = max(range(layers), key=lambda at: (scored[at].mrr, -at))
     gates = [_gate(samples, at) for at in range(layers)]
     gate_layer = max(range(layers), key=lambda at: (gates[at].quality, -at))
     gate, best = gates[gate_layer], scored[layer]
     least = float(np.quantile(best.right, 0.05)) if len(best.right) else 1.0
-    passed = np.mean([
-        first and score >= least and bool((gate.direction @ (_pooled(one, gate_layer) - gate.mean) + gate.offset
-                                           >= gate.least).all())
-        for one, first, score in zip(samples.questions, best.first, best.scores, strict=True)
-    ])  # fmt: skip
     mean, scale = _scale(samples, layer)
     arrays = mean, scale, gate.mean, gate.direction, gate.offset
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
-    numbers = Numbers(
-        layer, gate_layer, float(gate.least[0]), float(gate.least[1]), least, float(np.mean(best.first)), float(passed)
-    )
-    return Calibration(f"{stream.manifest.fingerprint[:16]}:{digest}", numbers, *arrays)
+    asks, is_question = map(float, gate.least)
+    numbers = Numbers(layer, gate_layer, asks, is_question, least, float(np.mean(best.first)), 0.0)
+    made = Calibration(name_of(stream.manifest, digest), numbers, *arrays)
+    passed = [
+        first and score >= least and made.lets_through(one.rows[gate_layer].astype(np.float32))
+        for one, first, score in zip(samples.questions, best.first, best.scores, strict=True)
+    ]
+    return replace(made, numbers=replace(numbers, passed=float(np.mean(passed))))
 
 
 def _feed(stream: Stream, report: Callable[[int, int], None]) -> Samples:
@@ -127,7 +130,7 @@ class _Teller:
 
     def __init__(self, stream: Stream) -> None:
         assert stream.manifest.turns is not None
-        system = "Be helpful." if stream.manifest.turns.without_system is None else None
+        system = demanded_system(stream.manifest.turns)
         self._stream = stream
         self._feed = TurnFeed(stream.manifest, stream.manifest.turns, stream.tokenizer, system)
         self._answer = tuple(stream.tokenizer.encode(ANSWER))
@@ -172,21 +175,21 @@ class _Found:
         return [score for score, first in zip(self.scores, self.first, strict=True) if first]
 
 
-def _found(samples: Samples, layer: int) -> _Found:
+def _found(samples: Samples, layer: int, rarity: dict[str, float]) -> _Found:
+    """By a layer; `rarity` is `_rarity` of the samples, and belongs to all layers."""
     mean, scale = _scale(samples, layer)
     kept = [np.array([bool(word) for word in one.words]) for one in samples.passages]
     has = [i for i, keep in enumerate(kept) if keep.any()]
     passages = np.concatenate([samples.passages[i].rows[layer][kept[i]] for i in has]).astype(np.float32)
-    passages = normalised((passages - mean) * scale)
+    passages = standardised(passages, mean, scale)
     begins = np.concatenate([[0], np.cumsum([kept[i].sum() for i in has])[:-1]])
     about = np.array([samples.passages[i].note for i in has])
-    rarity = _rarity(samples)
     first, scores, ranks = [], [], []
     for question in samples.questions:
         weights = weights_of(
             question.words, {word: rarity.get(word, max(rarity.values())) for word in question.words if word}
         )
-        vectors = normalised((question.rows[layer].astype(np.float32) - mean) * scale)
+        vectors = standardised(question.rows[layer].astype(np.float32), mean, scale)
         score = likeness(passages, begins, vectors, weights)
         order = np.argsort(-score, kind="stable")
         rank = int(np.flatnonzero(about[order] == question.note)[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from edgesink import names, strict_json
 from edgesink.errors import BadMemory
 from edgesink.files import atomic_write, place_errors
 from edgesink.manifest import Manifest
@@ -37,8 +39,12 @@ class Numbers:
     passed: float  # share of them that both thresholds let through
 
     def __post_init__(self) -> None:
-        if self.layer < 0 or self.gate_layer < 0 or not all(map(math.isfinite, asdict(self).values())):
-            raise ValueError(f"impossible numbers {self}")
+        for name, value in asdict(self).items():
+            whole = name in ("layer", "gate_layer")
+            if type(value) is not int and (whole or type(value) is not float):
+                raise ValueError(f"{name} is {value!r}, not a {'whole ' if whole else ''}number")
+            if not math.isfinite(value) or (whole and value < 0):
+                raise ValueError(f"{name} is {value!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +61,7 @@ class Calibration:
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Value rows of `layer` [n, d] as vectors of length 1."""
-        return normalised((rows - self.mean) * self.scale)
+        return standardised(rows, self.mean, self.scale)
 
     def packed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Value rows as they are kept, int8 [n, d], and their mean, int8 [d]: directions, of any length."""
@@ -78,6 +84,11 @@ def _eight_bits(vectors: np.ndarray) -> np.ndarray:
     return eight
 
 
+def standardised(rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Value rows [n, d] as vectors of length 1, by the mean and the scale [d] of their layer."""
+    return normalised((rows - mean) * scale)
+
+
 def normalised(vectors: np.ndarray) -> np.ndarray:
     """Of length 1 along the last axis."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
@@ -86,6 +97,11 @@ def normalised(vectors: np.ndarray) -> np.ndarray:
 def place_of(manifest: Manifest) -> Path:
     """Where the calibration of a bundle is kept."""
     return cache_folder("memory") / f"{manifest.fingerprint[:32]}.safetensors"
+
+
+def name_of(manifest: Manifest, digest: str) -> str:
+    """The name of a bundle's calibration: `digest` is of its arrays."""
+    return f"{manifest.fingerprint[:16]}:{digest}"
 
 
 ARRAYS = [field.name for field in fields(Calibration) if field.name not in ("name", "numbers")]
@@ -110,23 +126,49 @@ def read(manifest: Manifest) -> Calibration | None:
             header = file.metadata() or {}
             if set(header) != {"edgesink_memory", "name", "numbers"} or header["edgesink_memory"] != FORMAT:
                 raise ValueError("it is of another version")
+            _check_known("tensor", file.keys(), ARRAYS)
             arrays = {name: file.get_tensor(name).astype(np.float32) for name in ARRAYS}
-            numbers = Numbers(**json.loads(header["numbers"]))
+            numbers = _numbers(header["numbers"])
         made = Calibration(header["name"], numbers, **arrays)
         _check(made, manifest)
         return made
-    except (SafetensorError, ValueError, TypeError, OSError) as error:
+    except (SafetensorError, ValueError, TypeError, OverflowError, OSError) as error:
         raise BadMemory(f"{path} cannot be used ({error})", "", "run `edgesink memory calibrate` again") from None
 
 
+def _check_known(what: str, found: Iterable[str], known: Iterable[str]) -> None:
+    """ValueError unless exactly those that are known were found."""
+    there, wanted = set(found), set(known)
+    if unknown := there - wanted:
+        raise ValueError(f"the unknown {what} {min(unknown)[:60]!r}")
+    if missing := wanted - there:
+        raise ValueError(f"no {what} {min(missing)!r}")
+
+
+def _numbers(text: str) -> Numbers:
+    parsed = strict_json.parse(text)
+    if not isinstance(parsed, dict):
+        raise ValueError("its numbers are no object")
+    _check_known("number", parsed, [field.name for field in fields(Numbers)])
+    return Numbers(**parsed)
+
+
 def _check(made: Calibration, manifest: Manifest) -> None:
-    """ValueError unless all arrays are of one width, and finite."""
-    d = len(made.mean)
-    shapes = {"mean": (d,), "scale": (d,), "gate": (2, len(made.gate_mean)), "gate_offset": (2,)}
+    """ValueError unless it is of this bundle, with arrays as wide as the value rows of its layers, and finite."""
+    if made.name != name_of(manifest, made.name.partition(":")[2]):
+        raise ValueError(f"it is of another bundle: {made.name[:60]!r}")
+    d, gate_d = (_width(manifest, name, getattr(made.numbers, name)) for name in ("layer", "gate_layer"))
+    shapes = {"mean": (d,), "scale": (d,), "gate_mean": (gate_d,), "gate": (2, gate_d), "gate_offset": (2,)}
     for name, shape in shapes.items():
         if getattr(made, name).shape != shape:
             raise ValueError(f"{name} has shape {getattr(made, name).shape}, not {shape}")
     if not all(np.isfinite(getattr(made, name)).all() for name in ARRAYS):
         raise ValueError("numbers that are not finite")
-    if max(made.numbers.layer, made.numbers.gate_layer) * 2 >= len(manifest.states):
-        raise ValueError(f"layer {made.numbers.layer} of {len(manifest.states) // 2}")
+
+
+def _width(manifest: Manifest, field: str, layer: int) -> int:
+    """K D of a layer's value rows."""
+    state = next((state for state in manifest.states if state.name == names.value(layer)), None)
+    if state is None:
+        raise ValueError(f"{field} {layer} is no layer of the model")
+    return state.shape[1] * state.shape[3]

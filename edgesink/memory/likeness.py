@@ -12,7 +12,7 @@ import sqlite3
 import numpy as np
 
 from edgesink.memory.calibration import FULL, Calibration
-from edgesink.memory.packs import read_means
+from edgesink.memory.packs import eight_bits, read_means
 from edgesink.memory.words import Hit
 
 OF_MEANS = 0.5  # what the likeness of means counts, where that of tokens counts 1
@@ -53,6 +53,8 @@ def _rough(
     """The numbers of passages that are worth an exact comparison, by their means and that of the question [d]."""
     found, scores = [], []
     for means in read_means(connection, space):
+        if means.vectors.shape[1] != len(question):
+            raise sqlite3.DatabaseError(f"a mean has {means.vectors.shape[1]} numbers, not {len(question)}")
         vectors = means.vectors.astype(np.float32)
         length = np.sqrt(np.einsum("pd,pd->p", vectors, vectors))
         found.append(means.passages)
@@ -72,8 +74,10 @@ def _exact(connection: sqlite3.Connection, passages: list[int], question: np.nda
     rows = connection.execute(
         f"SELECT passage, tokens FROM vectors WHERE passage IN ({marks}) ORDER BY passage", passages
     ).fetchall()
+    if not rows:
+        return []
     width = question.shape[1]
-    tokens = np.frombuffer(b"".join(blob for _, blob in rows), np.int8).reshape(-1, width).astype(np.float32)
+    tokens = eight_bits([blob for _, blob in rows], "a passage's vectors", width).astype(np.float32)
     tokens /= np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1 / FULL)
     sizes = np.array([len(blob) // width for _, blob in rows])
     begins = np.concatenate([[0], np.cumsum(sizes)[:-1]])

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from edgesink.errors import BadMemory, BadOption, EdgesinkError
+from edgesink.errors import BadOption, DamagedMemory, EdgesinkError
 from edgesink.memory import archive_file, calibration
 from edgesink.memory.archive import MOST_BYTES, Archive, NewPassage, Passage, Role
 from edgesink.memory.asking import ask
@@ -55,6 +55,11 @@ class _Place:
 
     start: int
     ids: tuple[int, ...]
+
+
+def can_reserve(sinks: int, most: int) -> bool:
+    """Whether a stream can pin enough rows beyond its own, of at most so many."""
+    return most - sinks >= FEWEST_ROWS
 
 
 class Memory:
@@ -109,9 +114,7 @@ class Memory:
     def _open(self, path: Path, most_bytes: int) -> Archive:
         try:
             return Archive(path, most_bytes)
-        except BadMemory as error:
-            if "damaged" not in error.found:
-                raise
+        except DamagedMemory as error:
             aside = archive_file.set_aside(path)
             self.trouble = f"{error.found}; it is now {aside.name}, and a new memory was begun"
             return Archive(path, most_bytes)
@@ -174,19 +177,20 @@ class Memory:
         """Rows for what is brought back, behind those that are pinned anyway."""
         if stream.sinks != self._reserved:
             self._own_sinks = stream.sinks
-        goal = min(self._own_sinks + RESERVE, stream.manifest.stream.max_sinks)
-        self._reserved = goal if self.way == "pinned" and goal >= self._own_sinks + FEWEST_ROWS else self._own_sinks
+        most = stream.manifest.stream.max_sinks
+        pins = self.way == "pinned" and can_reserve(self._own_sinks, most)
+        self._reserved = min(self._own_sinks + RESERVE, most) if pins else self._own_sinks
         if stream.sinks != self._reserved:
             stream.reset(sinks=self._reserved)
 
     def _bring_back(self, chat: Chat, message: str) -> str:
         """Look for what belongs to a message, and bring it back; the message as it is to be fed."""
-        began, stream = time.perf_counter(), chat.stream
-        seen_from = max(0, chat.next_turn(message).end - stream.window)
+        began, stream, unfed = time.perf_counter(), chat.stream, chat.next_turn(message)
+        seen_from = max(0, unfed.end - stream.window)
         if not self.archive.has_unseen(self._stream, seen_from):
             return message
         made = self._calibration
-        asked = ask(stream, made, message, chat.next_turn(message)) if made else Asked(message)
+        asked = ask(stream, made, message, unfed) if made else Asked(message)
         can_pin = self._can_pin(stream)
         found = search(self.archive, asked, self._calibration, self._stream, seen_from, PINNED if can_pin else QUOTED)
         wishes = [one for one in self.archive.standing() if one.stream != self._stream or (one.first or -1) < seen_from]
@@ -292,7 +296,7 @@ class Memory:
 
     def _cut(self, position: int) -> None:
         if self._stream:
-            self.archive.cut_stream(self._stream, position, keep=False)
+            self.archive.cut_stream(self._stream, position)
             self._reached = position
             self._shown = {id_: place for id_, place in self._shown.items() if place < position}
 

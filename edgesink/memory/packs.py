@@ -34,24 +34,22 @@ def pack_means(connection: sqlite3.Connection) -> None:
     for space in sorted({row[1] for row in new}):
         mine = [(passage, mean) for passage, own, mean in new if own == space]
         numbers = np.array([passage for passage, _ in mine], np.int64)
-        blob = b"".join(mean for _, mean in mine)
+        blob = eight_bits([mean for _, mean in mine], "a mean").tobytes()
         connection.execute("INSERT INTO pack VALUES (?, ?, ?, ?)", (mine[-1][0], space, numbers.tobytes(), blob))
 
 
 def read_means(connection: sqlite3.Connection, space: int) -> Iterator[Means]:
     """All mean vectors of a space, oldest first."""
-    query = "SELECT passages, means FROM pack WHERE space = ? ORDER BY id"
-    for passages, means in connection.execute(query, (space,)):
-        numbers = np.frombuffer(passages, np.int64)
-        yield Means(numbers, np.frombuffer(means, np.int8).reshape(len(numbers), -1))
+    query = "SELECT id, passages, means FROM pack WHERE space = ? ORDER BY id"
+    for id_, passages, means in connection.execute(query, (space,)):
+        yield _means(id_, passages, means)
     (packed,) = connection.execute("SELECT coalesce(max(id), 0) FROM pack").fetchone()
     new = connection.execute(
         "SELECT passage, mean FROM vectors WHERE passage > ? AND space = ? ORDER BY passage", (packed, space)
     ).fetchall()
     if new:
-        blob = b"".join(mean for _, mean in new)
         numbers = np.array([passage for passage, _ in new], np.int64)
-        yield Means(numbers, np.frombuffer(blob, np.int8).reshape(len(new), -1))
+        yield Means(numbers, eight_bits([mean for _, mean in new], "a mean"))
 
 
 def drop_from_packs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
@@ -61,14 +59,38 @@ def drop_from_packs(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     gone = np.array(sorted(ids), np.int64)
     query = "SELECT id, passages, means FROM pack WHERE id >= ? ORDER BY id"
     for id_, passages, means in connection.execute(query, (int(gone[0]),)).fetchall():
-        numbers = np.frombuffer(passages, np.int64)
-        stays = ~np.isin(numbers, gone)
+        pack = _means(id_, passages, means)
+        stays = ~np.isin(pack.passages, gone)
         if stays.all():
             continue
         if not stays.any():
             connection.execute("DELETE FROM pack WHERE id = ?", (id_,))
             continue
-        kept = np.frombuffer(means, np.int8).reshape(len(numbers), -1)[stays]
+        numbers, vectors = pack.passages[stays], pack.vectors[stays]
         connection.execute(
-            "UPDATE pack SET passages = ?, means = ? WHERE id = ?", (numbers[stays].tobytes(), kept.tobytes(), id_)
+            "UPDATE pack SET passages = ?, means = ? WHERE id = ?", (numbers.tobytes(), vectors.tobytes(), id_)
         )
+
+
+def eight_bits(blobs: Sequence[object], what: str, width: int | None = None) -> np.ndarray:
+    """Vectors that the database has, int8 [n, d]: of blobs with one each, or of a given width d with any number each.
+
+    Raises:
+        sqlite3.DatabaseError: they cannot be that; `archive_file.database_errors` says which file is damaged.
+    """
+    found: list[bytes] = []
+    for blob in blobs:
+        if not isinstance(blob, bytes) or not blob:
+            raise sqlite3.DatabaseError(f"{what} is no vector")
+        if len(blob) % width if width else found and len(blob) != len(found[0]):
+            raise sqlite3.DatabaseError(f"{what} has {len(blob)} numbers, which are not of {width or len(found[0])}")
+        found.append(blob)
+    return np.frombuffer(b"".join(found), np.int8).reshape(-1, width or len(found[0]))
+
+
+def _means(id_: int, passages: object, means: object) -> Means:
+    """What a pack has; sqlite3.DatabaseError if it is none."""
+    if not isinstance(passages, bytes) or not isinstance(means, bytes) or not passages or len(passages) % 8:
+        raise sqlite3.DatabaseError(f"pack {id_} has no passages")
+    numbers = np.frombuffer(passages, np.int64)
+    return Means(numbers, eight_bits([means], f"pack {id_}", len(means) // len(numbers) or 1))

@@ -7,7 +7,7 @@ it. The notes for calibrating and those for measuring are different ones.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -61,12 +61,11 @@ class Note:
     other: str  # the same in other words
     answers: tuple[str, ...]  # any of them in an answer makes it right
 
-    def is_answered(self, text: str) -> bool:
-        """Whether a text has the answer."""
-        words = f" {text.lower()} "
-        return any(
-            answer.lower() in words if len(answer) > 2 else f" {answer.lower()}" in words for answer in self.answers
-        )
+
+def has_answer(answers: Sequence[str], text: str) -> bool:
+    """Whether a text has one of some answers; those of one or two characters only where a word begins."""
+    said = f" {text.lower()} "
+    return any(one.lower() in said if len(one) > 2 else f" {one.lower()}" in said for one in answers)
 
 
 @cache

@@ -31,13 +31,20 @@ WIDE = 24  # passages that are looked at
 
 
 @dataclass(frozen=True)
+class AsFed:
+    """What the stream made of a message."""
+
+    spoken: Spoken  # its last tokens
+    rows: np.ndarray  # float32 [n, d], their value rows of the calibration's layer
+    gate_rows: np.ndarray  # float32 [n, d], of its gate's layer
+
+
+@dataclass(frozen=True)
 class Asked:
-    """A message, and what the stream made of it."""
+    """A message, and what the stream made of it; None searches by words only."""
 
     text: str
-    spoken: Spoken | None = None  # its last tokens
-    rows: np.ndarray | None = None  # float32 [n, d], their value rows of the calibration's layer
-    gate_rows: np.ndarray | None = None  # float32 [n, d], of its gate's layer
+    fed: AsFed | None = None
 
 
 @dataclass(frozen=True)
@@ -73,22 +80,18 @@ def search(
         seen = frozenset(id_ for (id_,) in connection.execute(query, (stream, seen_from)))
         rarity = weights(connection, content_words(asked.text))
         by_words = search_words(connection, rarity, WIDE)
-    if calibration is None or asked.spoken is None or asked.rows is None or asked.gate_rows is None:
-        calibration = None
-    elif not calibration.lets_through(asked.gate_rows):
+    fed = asked.fed if calibration is not None else None
+    if calibration is not None and fed is not None and not calibration.lets_through(fed.gate_rows):
         return []
     found = [one for one in _told(archive, by_words, "words") if one.score >= HELD]
-    if found and (calibration is not None or len(rarity) >= FEWEST_WORDS):
+    if found and (fed is not None or len(rarity) >= FEWEST_WORDS):
         return [one for one in _newest(found) if one.passage.id not in seen][:count]
-    if calibration is None:
+    if calibration is None or fed is None:
         return []
-    assert asked.spoken is not None
-    assert asked.rows is not None
     with archive.reading() as connection:
         by_meaning = search_likeness(
-            connection, calibration, calibration.vectors(asked.rows), weights_of(asked.spoken.words(), rarity),
-            WIDE,
-        )  # fmt: skip
+            connection, calibration, calibration.vectors(fed.rows), weights_of(fed.spoken.words(), rarity), WIDE
+        )
     found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= calibration.numbers.least]
     return [one for one in _newest(found) if one.passage.id not in seen][:count]
 

@@ -1,6 +1,6 @@
-"""A stretch of a stream as text: which characters each token has, and the value rows of those that matter.
+"""A stretch of a stream as text: which characters each token has, which word it is part of, and what it counts.
 
-Owns the mapping between tokens and characters. Reads rows of a stream and changes nothing.
+Owns the mapping between tokens and characters. Knows ids and a tokenizer; value rows are read elsewhere.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Searching by words: what of a question is worth looking for, and the passages that have it.
 
-Owns the full-text query and the rule when its answer is worth anything: the best passage must hold most of what is rare
-in the question. Words that are everywhere in English are left out; in other languages their frequency in the archive
-says so.
+Owns the full-text query, how rare words are, and how much of what is rare in a question each passage holds; when that
+is enough is `search`'s. Words that are everywhere in English are left out; in other languages their frequency in the
+archive says so.
 """
 
 from __future__ import annotations

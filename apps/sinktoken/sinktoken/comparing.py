@@ -43,10 +43,13 @@ class Trained:
 
 
 def named_folders(entries: Sequence[str]) -> dict[str, Path]:
-    """NAME=FOLDER entries in their order; BadOption for anything else, or a folder without a trained model."""
+    """NAME=FOLDER entries in their order; BadOption for anything else, a name twice, or a folder without a model."""
     pairs = [entry.partition("=") for entry in entries]
     if wrong := [entry for entry, (name, _, folder) in zip(entries, pairs, strict=True) if not name or not folder]:
         raise BadOption(f"the model {wrong[0]!r}", "NAME=FOLDER, a name for the table and the model's folder")
+    names = [name for name, _, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BadOption(f"two models {twice[0]!r}", "a name of its own for each")
     folders = {name: Path(folder) for name, _, folder in pairs}
     if untrained := [folder for folder in folders.values() if not (folder / FINISHED).is_file()]:
         raise BadOption(f"no trained model in {untrained[0]}", "a folder such as STUDY/vanilla-0, its training ended")
