@@ -8,7 +8,7 @@ and no tokenizer (`turn_encoder`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -173,14 +173,18 @@ class Turns:
 
 def write(pieces: Sequence[Piece], system: str | None, user: str, now: datetime) -> list[Part]:
     """The pieces with what was said in their places: control tokens, and the text between two of them in one part."""
-    parts: list[Part] = []
-    for piece in pieces:
-        part = piece.id if piece.id is not None else _text_of(piece, system or "", user, now)
-        if isinstance(part, str) and parts and isinstance(parts[-1], str):
-            parts[-1] += part
+    return joined(piece.id if piece.id is not None else _text_of(piece, system or "", user, now) for piece in pieces)
+
+
+def joined(parts: Iterable[Part]) -> list[Part]:
+    """The same with the text between two control tokens in one part, and no empty one."""
+    found: list[Part] = []
+    for part in parts:
+        if isinstance(part, str) and found and isinstance(found[-1], str):
+            found[-1] += part
         elif part != "":
-            parts.append(part)
-    return parts
+            found.append(part)
+    return found
 
 
 def _text_of(piece: Piece, system: str, user: str, now: datetime) -> str:

@@ -156,7 +156,7 @@ def _kept(weights: np.ndarray, spec: SamplingSpec) -> np.ndarray:
         return np.flatnonzero(weights >= spec.min_p)
     count = spec.top_k or _FIRST_CANDIDATES
     while True:
-        ids = _largest(weights, count)
+        ids = largest(weights, count)
         mass = np.cumsum(weights[ids])
         total = mass[-1] if spec.top_k else weights.sum()
         if spec.top_k or mass[-1] >= spec.top_p * total or len(ids) == len(weights):
@@ -167,8 +167,8 @@ def _kept(weights: np.ndarray, spec: SamplingSpec) -> np.ndarray:
     return np.sort(ids[weights[ids] >= spec.min_p])
 
 
-def _largest(weights: np.ndarray, count: int) -> np.ndarray:
-    """The `count` ids of largest weight, descending, ties by ascending id."""
+def largest(weights: np.ndarray, count: int) -> np.ndarray:
+    """The `count` ids, 1 or more, of largest weight, descending, ties by ascending id."""
     if count < len(weights):
         threshold = np.partition(weights, len(weights) - count)[len(weights) - count]
         ids = np.flatnonzero(weights >= threshold)

@@ -7,8 +7,8 @@
 Every server gets the same messages of the user, one turn after the other; the servers take turns, so that whatever else
 the machine does meets all of them alike. Prints, for every turn and server, the seconds to the first token and to the
 last, the tokens of the prompt and how many of them the server had read before, and what went wrong where something did;
-then the first token of the last turns compared with that of the first ones. A server that refuses a turn is asked no
-more: its conversation is at its end. `--json FILE` keeps everything, answers included.
+then the first token of turns 2 to 6, that of the last turns compared with it, and the longest. A server that refuses a
+turn is asked no more: its conversation is at its end. `--json FILE` keeps everything, answers included.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def main() -> None:
                 print_turn(talk.name, talk.say(number, options.max_tokens))
     print()
     for talk in talks:
-        print_summary(talk)
+        print(summary(talk))
     if options.json:
         found = {talk.name: {"model": talk.model, "turns": [asdict(turn) for turn in talk.turns]} for talk in talks}
         options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -129,18 +130,22 @@ def print_turn(name: str, turn: Turn) -> None:
     print(f"{numbers}{tokens}  {turn.error or turn.finish_reason}", flush=True)
 
 
-def print_summary(talk: Talk) -> None:
-    """Medians of five turns: from the third on, and the last."""
+def summary(talk: Talk) -> str:
+    """The first token of turns 2 to 6, and of the last five where those are others, and the longest of all."""
     times = [turn.first_token_seconds for turn in talk.turns if turn.error is None]
-    ended = f"; refused turn {talk.turns[-1].number}" if talk.ended else ""
-    if len(times) < 12:
-        print(f"{talk.name}: {len(times)} turns{ended}")
-        return
-    early, late = statistics.median(times[2:7]), statistics.median(times[-5:])
-    print(
-        f"{talk.name}: {len(times)} turns{ended}; first token after {early:.3f} s in turns 2 to 6, {late:.3f} s in the "
-        f"last 5 (x {late / early:.2f}), {max(times):.3f} s at most"
-    )
+    told = f"{talk.name}: {len(times)} turns" + (f"; refused turn {talk.turns[-1].number}" if talk.ended else "")
+    if len(times) < 7:
+        return told
+    told += f"; first token after {spread(times[2:7])} in turns 2 to 6"
+    if len(times) >= 12:
+        ratio = statistics.median(times[-5:]) / statistics.median(times[2:7])
+        told += f", {spread(times[-5:])} in the last 5 (x {ratio:.2f})"
+    return f"{told}, {max(times):.3f} s at most"
+
+
+def spread(times: Sequence[float]) -> str:
+    """Their median and range."""
+    return f"{statistics.median(times):.3f} s ({min(times):.3f} to {max(times):.3f})"
 
 
 if __name__ == "__main__":

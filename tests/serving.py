@@ -1,8 +1,12 @@
-"""A server of edgesink on a free port, in this process, for as long as a test needs it."""
+"""A server of edgesink on a free port, in this process for as long as a test needs it, or as a process of its own."""
 
 import contextlib
 import dataclasses
 import functools
+import os
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +19,8 @@ from edgesink.serve.service import Service
 from edgesink.serve.settings import Limits, Settings
 
 MODEL = "the-model"
+COMMAND = [sys.executable, "-P", "-c", "from edgesink.cli import main; main()", "serve"]
+START_SECONDS = 120  # of a process, on a busy machine
 
 
 @dataclasses.dataclass(eq=False)
@@ -66,6 +72,24 @@ def served(stream: Stream, key: str | None = None, folder: Path | None = None, *
             thread.join(30)
             service.close()
         assert not thread.is_alive()
+
+
+def start_process(bundle: Path, *options: str, **environment: str) -> tuple[subprocess.Popen, str]:
+    """`edgesink serve` of a bundle on a free port, without a key: the process and its address."""
+    process = subprocess.Popen(
+        [*COMMAND, str(bundle), "--port", "0", *options],
+        env=os.environ | {"EDGESINK_API_KEY": ""} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    late = threading.Timer(START_SECONDS, process.kill)
+    late.start()
+    line = process.stderr.readline()
+    late.cancel()
+    found = re.search(r"http://[0-9.]+:\d+", line)
+    assert found, line + process.stderr.read()
+    return process, found[0]
 
 
 def user(text: str) -> dict:

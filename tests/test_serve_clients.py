@@ -8,6 +8,7 @@ import pytest
 from serving import MODEL, assistant, cached, served, user
 
 from edgesink import load
+from edgesink.serve.conversations import HEADS
 from edgesink.spec import StreamSpec
 
 SYSTEM = {"role": "system", "content": "You are brief."}
@@ -295,6 +296,17 @@ def test_responses_go_on_by_their_id(server):
     assert last.output_text == text
     position = first.usage.total_tokens - 1  # the last token of an answer is fed with the next message
     assert last.usage.input_tokens_details.cached_tokens == position
+
+
+def test_a_long_talk_by_ids_leaves_system_prompts_as_what_others_begin_with(server):
+    client, options = server.client(), {"model": MODEL, "max_output_tokens": 1}
+    instructions = "Speak as a gardener would."
+    answer = client.responses.create(instructions=instructions, input="Hello.", **options)
+    for number in range(HEADS + 1):
+        answer = client.responses.create(previous_response_id=answer.id, input=f"Number {number}.", **options)
+    head = len(server.service.tokenizer.encode(f"<|im_start|>system\n{instructions}<|im_end|>\n"))
+    other = client.responses.create(instructions=instructions, input="Good day.", **options)
+    assert other.usage.input_tokens_details.cached_tokens == head
 
 
 def test_a_tool_is_called_by_a_response(server):

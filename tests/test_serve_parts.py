@@ -1,7 +1,10 @@
 """The parts of `edgesink serve`, one by one: turns, tools in the families' dialects, and who takes a turn when."""
 
 import dataclasses
+import importlib.util
+import os
 import re
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,18 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
+from serving import user
 
 from edgesink import load
 from edgesink.errors import BadSession
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.serve import chat_api
 from edgesink.serve.api_error import ApiError
+from edgesink.serve.choosing import chance_of
+from edgesink.serve.conversations import Conversations, Moment
 from edgesink.serve.dialects import HERMES, LLAMA3, MISTRAL, dialect_of
 from edgesink.serve.fields import Fields
 from edgesink.serve.grammar import Grammars
 from edgesink.serve.history import History, TurnWriter, first_key, key_after
 from edgesink.serve.messages import HistoryReader
 from edgesink.serve.metrics import PATHS
+from edgesink.serve.prompts import ChatPrompt, IdsPrompt, TextPrompt, ids_key, text_key
 from edgesink.serve.saved import SavedConversations
 from edgesink.serve.scheduler import Job, Scheduler, TooLate
 from edgesink.serve.settings import Limits
@@ -113,6 +120,13 @@ def test_messages_become_turns():
         ),
     )
     assert reader.history("TOOLS ARE", takes_system=False).users[0] == "TOOLS ARE\n\none\n\nand two"
+
+
+def test_an_answer_that_was_a_refusal_is_text():
+    reader = HistoryReader(HERMES)
+    for message in (user("one"), {"role": "assistant", "content": None, "refusal": "I will not."}, user("two")):
+        reader.add(message, "here")
+    assert reader.history().answers == ("I will not.",)
 
 
 # ---- tools
@@ -286,6 +300,28 @@ def test_the_oldest_on_disk_make_room_and_what_was_taken_is_gone(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
+def test_what_a_killed_server_left_is_removed_and_what_another_writes_is_not(tmp_path):
+    for name in (".edgesink.old", ".edgesink.new", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "new").write_bytes(bytes(10))
+    (tmp_path / ".edgesink.file").write_bytes(bytes(10))
+    long_ago = time.time() - 3700
+    for name in (".edgesink.old", ".edgesink.file", "notes"):
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    assert SavedConversations(tmp_path, 100).names() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".edgesink.new", "notes"]
+
+
+def test_a_file_that_another_server_takes_meanwhile_is_not_there(tmp_path, monkeypatch):
+    a, b = (tmp_path / f"{letter * 64}.session" for letter in "ab")
+    for path in (a, b):
+        path.write_bytes(bytes(10))
+    found = list(tmp_path.iterdir())
+    a.unlink()
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(found))
+    assert SavedConversations(tmp_path, 100).names() == ["b" * 64]
+
+
 # ---- turns on one thread
 
 
@@ -319,9 +355,20 @@ def scheduler():
 
 def hold(scheduler):
     """Keeps the scheduler busy until what is returned is set, so that all jobs come at once."""
-    go = threading.Event()
-    scheduler.errand(lambda: go.wait(10))
+    held, go = threading.Event(), threading.Event()
+
+    def work():
+        held.set()
+        go.wait(10)
+        yield
+
+    scheduler.submit(Job(work, never))
+    assert held.wait(10)
     return go
+
+
+def never(error):
+    raise AssertionError(error)
 
 
 def test_jobs_take_turns(scheduler):
@@ -386,10 +433,112 @@ def test_too_many_that_wait_are_refused_and_none_is_taken_at_the_end():
     with pytest.raises(ApiError, match="Too many") as refused:
         scheduler.submit(log.job("c", 1))
     assert refused.value.status == 429
+    with pytest.raises(ApiError, match="Too many") as again:
+        scheduler.submit(log.job("c", 1))
+    assert again.value is not refused.value  # an exception that is raised again keeps the frames of each time
     go.set()
     scheduler.stop(5)
     with pytest.raises(ApiError, match="stopping"):
         scheduler.submit(log.job("d", 1))
+
+
+# ---- conversations in memory
+
+
+class Begun:
+    """Stands for a stream of which no more than its beginning matters."""
+
+    def another(self):
+        return Begun()
+
+
+def test_a_conversation_is_looked_for_only_when_there_is_room():
+    asked = []
+
+    def place_of(key):
+        asked.append(key)
+        return 1 if key == "here" else None
+
+    kept = Conversations(Begun(), 2)
+    (first, _), (second, _) = kept.take(place_of), kept.take(place_of)
+    kept.keep_head(Moment("here", (), None))
+    assert kept.take(place_of) is None
+    assert asked == []
+    first.key = "here"
+    kept.give_back(first)
+    assert kept.take(place_of) == (first, 1)
+    assert kept.take(place_of) is None
+    kept.give_back(second)  # without a key it is forgotten: its stream is free for another
+    third, read = kept.take(lambda key: None)
+    assert (third.stream, read) == (second.stream, 0)
+    assert kept.take(place_of) is None
+
+
+def test_only_what_a_system_prompt_begins_is_a_head(stream):
+    writer = TurnWriter(stream.manifest, stream.tokenizer)
+    begun = ChatPrompt(History("Be brief", ("one", "two"), ("uno",)), writer, HERMES)
+    first, second = begun.history.keys()
+    assert (begun.is_head(first), begun.is_head(second)) == (True, False)
+    goes_on = ChatPrompt(History("Be brief", ("two",), (), base=second), writer, HERMES)
+    assert goes_on.place(second) == 1
+    assert not goes_on.is_head(second)
+    assert not IdsPrompt((1, 2), stream.manifest).is_head(ids_key((1,)))
+
+
+def test_a_bare_prompt_knows_what_has_read_its_beginning(stream):
+    text, ids = TextPrompt("abc", stream.tokenizer, stream.manifest), IdsPrompt((5, 6, 7), stream.manifest)
+    assert [text.place(text_key(said)) for said in ("a", "abc", "abcd", "b")] == [1, 3, None, None]
+    assert [ids.place(ids_key(said)) for said in ((5, 6), (5, 6, 7), (5, 7), (5, 6, 7, 8))] == [2, 3, None, None]
+    assert text.place(ids_key((5,))) is None
+    assert ids.place(text_key("a")) is None
+
+
+# ---- chances
+
+
+def test_the_chances_of_the_most_likely_come_in_order_and_the_lower_id_first():
+    logits = np.log(np.array([0.1, 0.3, 0.2, 0.3, 0.1], np.float32))
+    chance = chance_of(logits, 2, 3)
+    assert [id_ for id_, _ in chance.others] == [1, 3, 2]
+    assert np.exp([logprob for _, logprob in chance.others]) == pytest.approx([0.3, 0.3, 0.2])
+    assert np.exp(chance.logprob) == pytest.approx(0.2)
+    assert chance_of(logits, 2, 0).others == ()
+    assert [id_ for id_, _ in chance_of(logits, 2, 9).others] == [1, 3, 2, 0, 4]
+
+
+# ---- the script that measures turns
+
+
+@pytest.fixture(scope="module")
+def serve_turns():
+    path = Path(__file__).parent.parent / "scripts" / "serve_turns.py"
+    spec = importlib.util.spec_from_file_location("serve_turns", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["serve_turns"] = module  # where its dataclasses look for their names
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["serve_turns"]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (6, "s: 6 turns"),
+        (7, "s: 7 turns; first token after 4.000 s (2.000 to 6.000) in turns 2 to 6, 6.000 s at most"),
+        (
+            12,
+            "s: 12 turns; first token after 4.000 s (2.000 to 6.000) in turns 2 to 6, 9.000 s (7.000 to 11.000) in the "
+            "last 5 (x 2.25), 11.000 s at most",
+        ),
+    ],
+)
+def test_a_measured_talk_is_summed_up_as_far_as_it_went(serve_turns, count, expected):
+    turns = [serve_turns.Turn(number, first_token_seconds=float(number)) for number in range(count)]
+    talk = serve_turns.Talk("s", None, "m", [], turns)
+    assert serve_turns.summary(talk) == expected
+    refused = serve_turns.Turn(count, error="too long")
+    talk = serve_turns.Talk("s", None, "m", [], [*turns, refused], ended=True)
+    assert serve_turns.summary(talk) == expected.replace("turns", f"turns; refused turn {count}", 1)
 
 
 # ---- what the documentation says

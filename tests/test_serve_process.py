@@ -2,19 +2,15 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
-import sys
 import threading
 
 import httpx
 import pytest
-from serving import assistant, user
+from serving import COMMAND, assistant, start_process, user
 
 from edgesink.spec import StreamSpec
-
-COMMAND = [sys.executable, "-P", "-c", "from edgesink.cli import main; main()", "serve"]
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +18,8 @@ def bundle(smollm2_bundles):
     return smollm2_bundles("int4", StreamSpec(4, 508, 64, 64))
 
 
-def start(bundle, tmp_path, *options):
-    """The process and its address."""
-    environment = os.environ | {"EDGESINK_CACHE": str(tmp_path), "EDGESINK_API_KEY": ""}
-    process = subprocess.Popen(
-        [*COMMAND, str(bundle), "--port", "0", "--name", "tiny", *options],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    line = process.stderr.readline()
-    found = re.search(r"http://[0-9.]+:\d+", line)
-    assert found, line + process.stderr.read()
-    return process, found[0]
+def start(bundle, tmp_path):
+    return start_process(bundle, "--name", "tiny", EDGESINK_CACHE=str(tmp_path))
 
 
 def ask(url, messages, **options):

@@ -1,5 +1,6 @@
 """`edgesink serve` refuses: by the right code, in OpenAI's form, and with no word of what is behind it."""
 
+import copy
 import json
 import socket
 
@@ -8,12 +9,17 @@ import pytest
 from serving import MODEL, served, user
 
 from edgesink import load
-from edgesink.errors import BadOption
-from edgesink.serve.settings import Settings
+from edgesink.errors import BadOption, BadPlace
+from edgesink.serve import chat_api, completions_api
+from edgesink.serve.grammar import Grammars
+from edgesink.serve.server import listen
+from edgesink.serve.settings import Limits, Settings
 from edgesink.spec import StreamSpec
 
 KEY = "a-key-of-the-test"
 CHAT = "/v1/chat/completions"
+INCLUDE_USAGE = "stream_options.include_usage"
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,10 @@ def test_what_is_no_json_object_is_refused(server, body):
         ("temperature", -1, "temperature"), ("temperature", True, "temperature"), ("top_p", 0, "top_p"),
         ("max_tokens", 0, "max_tokens"), ("max_tokens", 1.5, "max_tokens"), ("stop", ["", "x"], "stop"),
         ("stop", ["x"] * 17, "stop"), ("seed", 1 << 65, "seed"), ("top_logprobs", 3, "top_logprobs"),
-        ("stream_options", {"x": 1}, "stream_options.x"), ("response_format", {"type": "xml"}, "response_format"),
+        ("stream_options", {"x": 1}, "stream_options.x"), ("stream_options", {"include_usage": "yes"}, INCLUDE_USAGE),
+        ("messages", [user("a"), {"role": "assistant", "audio": {"id": "x"}}, user("b")], "messages[1]"),
+        ("messages", [user("a"), {"role": "assistant", "refusal": 5}, user("b")], "messages[1]"),
+        ("response_format", {"type": "xml"}, "response_format"),
         ("response_format", {"type": "json_schema", "json_schema": {"schema": {"type": "no"}}}, "response_format"),
         ("tools", [{"type": "web_search"}], "tools[0]"), ("tool_choice", "required", "tool_choice"),
         ("messages", [], "messages"), ("messages", [{"role": "user", "content": 5}], "messages[0]"),
@@ -67,6 +76,45 @@ def test_what_would_change_the_answer_and_is_not_done_is_refused_by_name(server,
     response = post(server, {"model": MODEL, "messages": [user("hi")], field: value})
     assert response.status_code == 400, response.text
     assert error(response)["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"text": {"verbosity": "low"}}, "text.verbosity"), ({"text": {"x": 1}}, "text.x"),
+        ({"stream_options": {"x": 1}}, "stream_options.x"), ({"stream_options": {"include_usage": 1}}, INCLUDE_USAGE),
+        ({"text": {"format": {"type": "json_object"}}, "tools": [TOOL]}, "text.format"),
+        ({"text": {"format": {"type": "json_schema", "schema": {"type": "no"}}}}, "text.format"),
+    ],
+)  # fmt: skip
+def test_what_a_response_does_not_do_is_refused_by_name(server, fields, param):
+    response = post(server, {"model": MODEL, "input": "hi", **fields}, "/v1/responses")
+    assert response.status_code == 400, response.text
+    assert error(response)["param"] == param
+
+
+def test_a_response_may_say_what_is_done_anyway(server):
+    asked = {"text": {"verbosity": "medium"}, "stream_options": {"include_obfuscation": False}, "max_output_tokens": 1}
+    assert post(server, {"input": "hi", **asked}, "/v1/responses").status_code == 200
+
+
+def test_a_completion_takes_the_options_of_a_stream_as_the_others_do(server):
+    response = post(server, {"prompt": "hi", "stream_options": {"include_usage": 1}}, "/v1/completions")
+    assert (response.status_code, error(response)["param"]) == (400, INCLUDE_USAGE)
+
+
+@pytest.mark.parametrize(
+    ("api", "asked"),
+    [(chat_api, {"messages": [user("hi")], "logprobs": True}), (completions_api, {"prompt": "hi", "logprobs": 0})],
+)
+def test_what_log_probabilities_take_seconds_for_is_made_while_the_request_is_read(server, api, asked):
+    grammars = Grammars(server.service.manifest, server.service.tokenizer)
+    service = copy.copy(server.service)
+    service.grammars = grammars
+    api.read_request(service, json.dumps({**asked, "logprobs": None}).encode())
+    assert "_tokenizer" not in vars(grammars)
+    api.read_request(service, json.dumps(asked).encode())
+    assert "_tokenizer" in vars(grammars)
 
 
 def nested(depth):
@@ -194,3 +242,24 @@ def test_an_address_that_others_reach_takes_a_key():
     assert not Settings("m", host="example.org", api_key="long enough").is_loopback
     with pytest.raises(BadOption, match="API key"):
         Settings("m", api_key="short")
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"saved_bytes": -5_000_000}, "--disk = -5; expected 0 or more"),
+        ({"answer_tokens": 0}, "--max-tokens = 0; expected 1 or more"),
+        ({"request_seconds": float("nan")}, "--timeout = nan; expected 0.001 or more"),
+        ({"streams": -1}, "--streams = -1; expected 1 or more"),
+        ({"body_seconds": 0}, "body seconds = 0; expected 0.001 or more"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused_by_its_option(limits, message):
+    with pytest.raises(BadOption) as refused:
+        Limits(**limits)
+    assert str(refused.value) == message
+
+
+def test_an_address_that_is_taken_names_both_options():
+    with listen(Settings("m", port=0)) as taken, pytest.raises(BadPlace, match="choose another --host or --port"):
+        listen(Settings("m", port=taken.getsockname()[1]))

@@ -2,21 +2,15 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Route, sync_playwright
+from serving import start_process
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-START_SECONDS = 120  # of the server, on a busy machine
 ANSWER_MS = 60_000
 
 
@@ -32,28 +26,12 @@ def chromium() -> Iterator[Browser]:
 @contextlib.contextmanager
 def serving(bundle: Path, *options: str) -> Iterator[str]:
     """`edgesink serve` of a bundle on a free port; the address of its page."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = "from edgesink.cli import main; main()"
-    command = [sys.executable, "-P", "-c", program, "serve", str(bundle), "--port", str(port), *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ) as server:
+    process, url = start_process(bundle, *options)
+    with process:
         try:
-            wait_until_open(port, server)
-            yield f"http://127.0.0.1:{port}/"
+            yield f"{url}/"
         finally:
-            server.terminate()
-
-
-def wait_until_open(port: int, server: subprocess.Popen) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            raise RuntimeError(f"the server ended: {server.stderr.read().decode() if server.stderr else ''}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-            return
-        time.sleep(0.1)
-    raise RuntimeError("the server did not start")
+            process.terminate()
 
 
 class Person:

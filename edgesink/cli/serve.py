@@ -35,7 +35,7 @@ def serve(
     ] = None,
     streams: Annotated[int, typer.Option(help="Number of conversations kept in memory, each with its own state.")] = 8,
     disk: Annotated[
-        int, typer.Option(help="Megabytes on disk for conversations that left memory. 0 keeps none there.")
+        int, typer.Option(help="Megabytes on disk, per model, for conversations that left memory. 0 keeps none there.")
     ] = 2000,
     max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens of one answer.")] = 4096,
     timeout: Annotated[float, typer.Option(help="Seconds after which a request is ended with what it has.")] = 600.0,

@@ -31,5 +31,6 @@ def refused(error: BadOption, param: str | None = None) -> ApiError:
     return ApiError(str(error), 400, param)
 
 
-INTERNAL = ApiError("The server failed to answer. Its log says why.", 500, code="internal_error")
-"""Of what is a fault of ours: no traceback and no path leaves the machine."""
+def internal() -> ApiError:
+    """Of what is a fault of ours: no traceback and no path leaves the machine."""
+    return ApiError("The server failed to answer. Its log says why.", 500, code="internal_error")

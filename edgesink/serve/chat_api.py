@@ -12,14 +12,13 @@ from typing import Any
 from edgesink.serve.answering import Begun, Delta, Event, Finished, Wanted
 from edgesink.serve.api_error import ApiError
 from edgesink.serve.fields import Fields
-from edgesink.serve.formats import format_grammar
+from edgesink.serve.formats import constrained, format_grammar
 from edgesink.serve.messages import history_reader
-from edgesink.serve.options import SAMPLING, wanted
+from edgesink.serve.options import SAMPLING, include_usage, wanted
 from edgesink.serve.prompts import ChatPrompt
 from edgesink.serve.service import Service
-from edgesink.serve.tool_grammar import tool_grammar
-from edgesink.serve.tools import Call, CallFilter, Toolbox, canonical, read_tools
-from edgesink.serve.writing import chances_json, sse, usage_json
+from edgesink.serve.tools import Call, CallFilter, Toolbox, read_tools
+from edgesink.serve.writing import chances_json, gathered, sse, usage_json
 
 LIMITS = ("max_completion_tokens", "max_tokens")
 KNOWN = SAMPLING | {
@@ -44,33 +43,19 @@ def read_request(service: Service, body: bytes) -> ChatRequest:
     fields = Fields(body, KNOWN)
     service.check_model(fields)
     writer, dialect = service.require_writer(), service.dialect
-    parallel = fields.raw("parallel_tool_calls") is None or fields.flag("parallel_tool_calls")
+    parallel = fields.flag("parallel_tool_calls", default=True)
     toolbox = read_tools(fields.raw("tools"), fields.raw("tool_choice"), parallel, dialect)
     reader = history_reader(fields.raw("messages"), service.settings.limits.messages, dialect)
     history = reader.history(toolbox.system if toolbox else "", writer.takes_system)
     writer.check(history)
     asked = wanted(fields, service.sampling, service.settings.limits.answer_tokens, LIMITS)
     asked = dataclasses.replace(asked, chances=_chances(fields))
-    asked = constrained(service, asked, format_grammar(fields.raw("response_format"), "response_format", True), toolbox)
-    options = fields.inner("stream_options", {"include_usage", "include_obfuscation"})
-    return ChatRequest(
-        ChatPrompt(history, writer, lambda answer: canonical(answer, dialect)),
-        asked, toolbox, fields.flag("stream"), options.get("include_usage") is True,
-    )  # fmt: skip
-
-
-def constrained(service: Service, asked: Wanted, form: str | None, toolbox: Toolbox | None) -> Wanted:
-    """The same within a grammar, of a format or of calls."""
-    if form is not None and toolbox is not None:
-        raise ApiError("A JSON format together with tools is not supported.", param="response_format")
-    if form is not None:
-        return dataclasses.replace(asked, matcher=service.grammars.matcher_of(form, "response_format"))
-    if toolbox is None:
-        return asked
-    controls = service.grammars.controls((toolbox.dialect.begin_mark, toolbox.dialect.end_mark))
-    matcher = service.grammars.matcher_of(tool_grammar(toolbox, controls), "tools")
-    silent = {id_: mark for mark, id_ in controls.items() if service.tokenizer.is_special(mark)}
-    return dataclasses.replace(asked, matcher=matcher, marks=silent)
+    if asked.chances is not None:
+        service.grammars.prepare()
+    form = format_grammar(fields.raw("response_format"), "response_format", True)
+    asked = constrained(service, asked, form, "response_format", toolbox)
+    prompt = ChatPrompt(history, writer, dialect)
+    return ChatRequest(prompt, asked, toolbox, fields.flag("stream"), include_usage(fields))
 
 
 def _chances(fields: Fields) -> int | None:
@@ -91,19 +76,19 @@ class ChatAnswer:
             "id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": service.settings.model,
             "system_fingerprint": service.fingerprint,
         }  # fmt: skip
-        self._filter = CallFilter(request.toolbox.dialect) if request.toolbox else None
+        self._filter = CallFilter(request.toolbox.dialect if request.toolbox else None)
 
     async def whole(self, events: AsyncIterator[Event]) -> dict[str, Any]:
         """The answer in one piece."""
-        text, chances, end, calls = "", [], None, list[Call]()
-        async for event in events:
-            if isinstance(event, Delta):
-                text += self._shown(event)
-                chances += chances_json(self._service, event)
-            elif isinstance(event, Finished):
-                rest, calls = self._rest()
-                text, end = text + rest, event
-        assert end is not None
+        texts, chances = list[str](), list[dict[str, Any]]()
+
+        def add(delta: Delta) -> None:
+            texts.append(self._filter.push(delta.text))
+            chances.extend(chances_json(self._service, delta))
+
+        end = await gathered(events, add)
+        rest, calls = self._filter.finish()
+        text = "".join([*texts, rest])
         message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
         if calls:
             message["tool_calls"] = calls_json(calls)
@@ -121,11 +106,11 @@ class ChatAnswer:
             if isinstance(event, Begun):
                 yield self._chunk({}, edgesink=event.status)  # clients may look at its ring meanwhile
             elif isinstance(event, Delta):
-                text, chances = self._shown(event), chances_json(self._service, event)
+                text, chances = self._filter.push(event.text), chances_json(self._service, event)
                 if text or chances:
                     yield self._chunk({"content": text}, chances=chances)
             elif isinstance(event, Finished):
-                text, calls = self._rest()
+                text, calls = self._filter.finish()
                 if text:
                     yield self._chunk({"content": text})
                 for number, call in enumerate(calls_json(calls)):
@@ -134,12 +119,6 @@ class ChatAnswer:
                 if self._request.include_usage:
                     yield self._sse(choices=[], usage=usage_json(event.usage), edgesink=event.status)
         yield "data: [DONE]\n\n"
-
-    def _shown(self, event: Delta) -> str:
-        return self._filter.push(event.text) if self._filter else event.text
-
-    def _rest(self) -> tuple[str, list[Call]]:
-        return self._filter.finish() if self._filter else ("", [])
 
     def _chunk(
         self, delta: Mapping[str, Any], reason: str | None = None, chances: Sequence[Any] = (), **more: Any

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgesink.errors import RunFailed
-from edgesink.runtime.sampling import SamplingSpec, make_sampler
+from edgesink.runtime.sampling import SamplingSpec, largest, make_sampler
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Chooser:
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
         if self._matcher.is_error():
             raise RunFailed(f"the grammar cannot go on ({self._matcher.get_error()})")
-        return np.where(bits[: len(logits)], logits, -np.inf).astype(np.float32)
+        return np.where(bits[: len(logits)], logits, np.float32(-np.inf))
 
 
 def chance_of(logits: np.ndarray, chosen: int, others: int) -> Chance:
     """The chance of a token, float32 [V] given, and the most likely ones."""
     wide = logits.astype(np.float64)
-    largest = wide.max()
-    logprobs = wide - (largest + np.log(np.exp(wide - largest).sum()))
-    top = np.argsort(-logprobs, kind="stable")[:others]
+    most = wide.max()
+    logprobs = wide - (most + np.log(np.exp(wide - most).sum()))
+    top = largest(logprobs, others) if others else ()
     return Chance(chosen, float(logprobs[chosen]), tuple((int(id_), float(logprobs[id_])) for id_ in top))

@@ -12,10 +12,10 @@ from typing import Any
 from edgesink.serve.answering import Delta, Event, Finished, Wanted
 from edgesink.serve.api_error import ApiError
 from edgesink.serve.fields import Fields
-from edgesink.serve.options import SAMPLING, wanted
+from edgesink.serve.options import SAMPLING, include_usage, wanted
 from edgesink.serve.prompts import IdsPrompt, Prompt, TextPrompt
 from edgesink.serve.service import Service
-from edgesink.serve.writing import sse, token_json, usage_json
+from edgesink.serve.writing import gathered, sse, token_json, usage_json
 
 KNOWN = SAMPLING | {"model", "prompt", "stream", "stream_options", "stop", "logprobs", "max_tokens"}
 DEFAULT_TOKENS = 16  # of OpenAI's
@@ -38,9 +38,10 @@ def read_request(service: Service, body: bytes) -> CompletionRequest:
     most = service.settings.limits.answer_tokens
     asked = wanted(fields, service.sampling, most, ("max_tokens",), min(DEFAULT_TOKENS, most))
     asked = dataclasses.replace(asked, chances=fields.whole("logprobs", 0, 20))
-    options = fields.inner("stream_options", {"include_usage", "include_obfuscation"})
+    if asked.chances is not None:
+        service.grammars.prepare()
     prompt = _prompt(service, fields.raw("prompt"))
-    return CompletionRequest(prompt, asked, fields.flag("stream"), options.get("include_usage") is True)
+    return CompletionRequest(prompt, asked, fields.flag("stream"), include_usage(fields))
 
 
 def _prompt(service: Service, raw: Any) -> Prompt:
@@ -68,15 +69,14 @@ class CompletionAnswer:
 
     async def whole(self, events: AsyncIterator[Event]) -> dict[str, Any]:
         """The answer in one piece."""
-        text, logprobs, end = "", self._no_logprobs(), None
-        async for event in events:
-            if isinstance(event, Delta):
-                text += event.text
-                self._add(logprobs, event)
-            elif isinstance(event, Finished):
-                end = event
-        assert end is not None
-        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": end.reason}
+        texts, logprobs = list[str](), self._no_logprobs()
+
+        def add(delta: Delta) -> None:
+            texts.append(delta.text)
+            self._add(logprobs, delta)
+
+        end = await gathered(events, add)
+        choice = {"index": 0, "text": "".join(texts), "logprobs": logprobs, "finish_reason": end.reason}
         return {**self._head, "choices": [choice], "usage": usage_json(end.usage), "edgesink": end.status}
 
     async def chunks(self, events: AsyncIterator[Event]) -> AsyncIterator[str]:

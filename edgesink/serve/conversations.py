@@ -95,13 +95,13 @@ class Conversations:
         A conversation goes on where its end is wanted. Where the moment before its last message is wanted, it stays as
         it is, and another goes on from there. It is the caller's until it is given back.
         """
+        if not self._has_room():
+            return None
         kept, moment, saved = self._best_kept(place_of), self._best_moment(place_of), self._best_saved(place_of)
         best = max((place for _, place in (kept, moment, saved)), default=0)
         if kept[0] is not None and kept[1] == best:
             return self._use(kept[0]), best
         stream = self._stream()
-        if stream is None:
-            return None
         conversation, read = Conversation(stream), 0
         if moment[0] is not None and moment[1] == best:
             conversation.go_back(moment[0])
@@ -147,16 +147,17 @@ class Conversations:
         saved = [(key, place_of(key)) for key in self._saved.names()] if self._saved else []
         return max(((key, place) for key, place in saved if place), key=lambda found: found[1], default=(None, 0))
 
-    def _stream(self) -> Stream | None:
-        """A stream for a conversation that comes into memory."""
+    def _has_room(self) -> bool:
+        """Whether there is a stream that nobody uses, or may be one more."""
+        return bool(self._free) or self._made < self._most or any(not one.busy for one in self._kept.values())
+
+    def _stream(self) -> Stream:
+        """A stream for a conversation that comes into memory, where there is room."""
         if not self._free and self._made < self._most:
             self._made += 1
             return self._model.another()
         if not self._free:
-            idle = next((one for one in self._kept.values() if not one.busy), None)
-            if idle is None:
-                return None
-            self._leave_memory(idle)
+            self._leave_memory(next(one for one in self._kept.values() if not one.busy))
         return self._free.pop()
 
     def _leave_memory(self, conversation: Conversation) -> None:

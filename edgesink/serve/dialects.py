@@ -16,10 +16,10 @@ class Dialect:
     name: str
     tells: tuple[str, ...]  # a chat template with one of these is of a model that speaks so
     system: str  # told before the conversation, with the tools, a line of JSON each, for TOOLS
-    begin: str  # in front of a call
-    end: str  # behind it
-    arguments: str  # the name that a call's arguments go by
-    result: str  # a tool's result, for RESULT, and the tool's name for NAME
+    begin: str = ""  # in front of a call
+    end: str = ""  # behind it
+    arguments: str = "arguments"  # the name that a call's arguments go by
+    result: str = "Result of NAME: RESULT"  # how a result is told, for RESULT, and the tool's name for NAME
     is_list: bool = False  # calls are one JSON list
 
     @property
@@ -42,7 +42,6 @@ HERMES = Dialect(
     'XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>',
     begin="<tool_call>\n",
     end="\n</tool_call>",
-    arguments="arguments",
     result="<tool_response>\nRESULT\n</tool_response>",
 )
 """Of Qwen, Hermes, Granite and SmolLM; taken for any family that is not in the table, Gemma among them."""
@@ -53,10 +52,7 @@ LLAMA3 = Dialect(
     system="Given the following functions, please respond with a JSON for a function call with its proper arguments "
     'that best answers the given prompt.\n\nRespond in the format {"name": function name, "parameters": dictionary of '
     "argument name and its value}. Do not use variables.\n\nTOOLS",
-    begin="",
-    end="",
     arguments="parameters",
-    result="Result of NAME: RESULT",
 )
 
 MISTRAL = Dialect(
@@ -65,9 +61,6 @@ MISTRAL = Dialect(
     system="Functions that you may call, each as JSON:\nTOOLS\n\nTo call functions, answer with a JSON list of objects "
     'with "name" and "arguments".',
     begin="[TOOL_CALLS] ",
-    end="",
-    arguments="arguments",
-    result="Result of NAME: RESULT",
     is_list=True,
 )
 

@@ -55,9 +55,10 @@ class Fields:
         """A string."""
         return self._typed(name, (str,), "a string")
 
-    def flag(self, name: str) -> bool:
-        """True or false; false where it is missing."""
-        return bool(self._typed(name, (bool,), "true or false"))
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True or false."""
+        value = self._typed(name, (bool,), "true or false")
+        return default if value is None else bool(value)
 
     def number(self, name: str, least: float, most: float) -> float | None:
         """A number in a range."""
@@ -101,11 +102,16 @@ def _check_known(name: str, value: Any, known: Collection[str]) -> None:
     if name in known or name in IGNORED:
         return
     if name in NEUTRAL:
-        if not any(value == one and type(value) in (type(one), int, float) for one in NEUTRAL[name]):
-            only = " or ".join(repr(one) for one in NEUTRAL[name])
-            raise ApiError(f"{name} = {_short(value)} is not supported, only {only}.", param=name)
+        check_neutral(name, value, name)
         return
     raise ApiError(f"The field {_short(name)} is not supported.", param=name[:64], code="unsupported_parameter")
+
+
+def check_neutral(name: str, value: Any, param: str) -> None:
+    """ApiError where a field of `NEUTRAL` asks for what is not done here; `param` is where it stands."""
+    if not any(value == one and type(value) in (type(one), int, float) for one in NEUTRAL[name]):
+        only = " or ".join(repr(one) for one in NEUTRAL[name])
+        raise ApiError(f"{param} = {_short(value)} is not supported, only {only}.", param=param)
 
 
 def _short(value: Any) -> str:

@@ -52,6 +52,11 @@ class Grammars:
             ids = {text: self._source.inner.token_to_id(text) for text in texts}
             return {text: id_ for text, id_ in ids.items() if id_ is not None and self._tokenizer.is_special_token(id_)}
 
+    def prepare(self) -> None:
+        """Make the twin now, on a thread that may wait for it; ApiError if this model can have none."""
+        with self._lock:
+            _ = self._tokenizer
+
     def bytes_of(self, token_id: int) -> bytes:
         """What a token is in a text."""
         with self._lock:
@@ -67,9 +72,7 @@ class Grammars:
         if end is None or end not in manifest.eos_ids:
             end = manifest.eos_ids[0] if manifest.eos_ids else None
         if end is None:
-            raise ApiError(
-                "This model has no token that ends an answer, so it keeps no grammar.", param="response_format"
-            )
+            raise ApiError("This model has no token that ends an answer: it has no formats, tools and logprobs.")
         return LLTokenizer(self._source.inner.to_str(), n_vocab=manifest.vocab, eos_token=end)
 
 

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgesink.serve.api_error import INTERNAL, ApiError
+from edgesink.serve.api_error import ApiError, internal
 from edgesink.serve.settings import Settings
 
 log = logging.getLogger("edgesink.serve")
@@ -80,7 +80,7 @@ class Faults:
             if begun or scope["type"] != "http":
                 raise
             log.exception("a request failed")
-            await error_response(INTERNAL)(scope, receive, send)
+            await error_response(internal())(scope, receive, send)
 
 
 def _name(host: str) -> str:

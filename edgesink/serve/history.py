@@ -7,15 +7,13 @@ Knows no JSON: roles and tools have become text before (`messages`, `tools`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from edgesink.errors import BadBundle
 from edgesink.manifest import Manifest
 from edgesink.runtime.tokenizer import Tokenizer
 from edgesink.turn_encoder import TurnEncoder
-from edgesink.turns import Part, around_message, write
+from edgesink.turns import Part, around_message, joined, write
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,10 @@ def hash_of(text: str) -> str:
 
 
 class TurnWriter:
-    """Writes the turns of one model as ids.
-
-    Raises:
-        BadBundle: the model is not for conversations.
-    """
+    """Writes the turns of one model, which has some, as ids."""
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer) -> None:
-        if manifest.turns is None:
-            raise BadBundle(f"{manifest.name} ({manifest.no_turns})", "a chat model", "use /v1/completions")
+        assert manifest.turns is not None
         self._manifest, self._turns = manifest, manifest.turns
         self._encoder = TurnEncoder(tokenizer.inner, self._turns.ids)
 
@@ -89,9 +82,9 @@ class TurnWriter:
         if history.base is None and not read:
             head, rest = self._cut_head(history, parts[0])
             parts = [*([head] if read is None else []), rest, *parts[1:]]
-        before, last = _joined([part for one in parts[:-1] for part in one]), parts[-1]
+        before, last = joined([part for one in parts[:-1] for part in one]), parts[-1]
         if before and isinstance(before[-1], str) and isinstance(last[0], str):
-            before, last = [], _joined([*before, *last])
+            before, last = [], joined([*before, *last])
         goes_on = bool(read) or history.base is not None
         first = self._encoder.encode(before, goes_on) if before else []
         return first, self._encoder.encode(last, goes_on or bool(first))
@@ -101,7 +94,7 @@ class TurnWriter:
         script = self._turns.script(history.system)
         pieces = script.first if place == 0 and history.base is None else script.later
         parts = write(pieces, history.system, history.users[place], datetime.now())
-        return _joined([*parts, *history.answers[place : place + 1]])
+        return joined([*parts, *history.answers[place : place + 1]])
 
     def _cut_head(self, history: History, first: list[Part]) -> tuple[list[Part], list[Part]]:
         """The first exchange cut at the last control token before the user's message."""
@@ -118,14 +111,3 @@ class TurnWriter:
         before, _ = around_message(script.first)
         size = len(self._manifest.prefix) + len(self._encoder.encode(write(before, system, "", datetime.now())))
         return size if size <= stream.max_sinks else stream.sinks
-
-
-def _joined(parts: Sequence[Part]) -> list[Part]:
-    """The text between two control tokens in one part."""
-    joined: list[Part] = []
-    for part in parts:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        elif part != "":
-            joined.append(part)
-    return joined

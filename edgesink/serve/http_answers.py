@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from edgesink.serve.answering import Event, Wanted
-from edgesink.serve.api_error import INTERNAL, ApiError
+from edgesink.serve.api_error import ApiError, internal
 from edgesink.serve.prompts import Prompt
 from edgesink.serve.service import Answer, Service
 from edgesink.serve.settings import Limits
@@ -110,7 +110,7 @@ async def _with_errors(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
         yield sse(error.body)
     except Exception:
         log.exception("an answer could not be written")
-        yield sse(INTERNAL.body)
+        yield sse(internal().body)
 
 
 async def _gone(request: Request) -> None:

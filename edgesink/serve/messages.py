@@ -17,7 +17,7 @@ from edgesink.serve.tools import Call, written
 SYSTEM_ROLES = ("system", "developer")
 ROLES = (*SYSTEM_ROLES, "user", "assistant", "tool")
 KNOWN = frozenset({
-    "role", "content", "name", "refusal", "annotations", "audio", "tool_calls", "tool_call_id", "edgesink",
+    "role", "content", "name", "refusal", "annotations", "tool_calls", "tool_call_id", "edgesink",
 })  # fmt: skip
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
@@ -46,6 +46,7 @@ class HistoryReader:
                 raise ApiError(f"{where} is a system message behind the first of the user.", param=where)
             self._system.append(text)
         elif role == "assistant":
+            text += _refusal(message, where)
             self._answer(written(text, self._calls(message.get("tool_calls"), where), self._dialect), where)
         else:
             joint = "\n" if role == self._open == "tool" else "\n\n"
@@ -118,6 +119,14 @@ def _role(message: Any, where: str) -> str:
     if unknown := sorted(given - KNOWN):
         raise ApiError(f"{where}.{unknown[0][:40]} is not supported.", param=where)
     return str(role)
+
+
+def _refusal(message: Mapping[str, Any], where: str) -> str:
+    """What an answer said instead of an answer, which is text to a model."""
+    refusal = message.get("refusal")
+    if refusal is not None and not isinstance(refusal, str):
+        raise ApiError(f"{where}.refusal is not a string.", param=where)
+    return refusal or ""
 
 
 def text_of(content: Any, where: str) -> str:

@@ -8,12 +8,11 @@ from typing import Any
 from edgesink.errors import BadOption
 from edgesink.runtime.sampling import SamplingSpec
 from edgesink.serve.answering import Wanted
-from edgesink.serve.api_error import ApiError
+from edgesink.serve.api_error import ApiError, refused
 from edgesink.serve.fields import Fields
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"})
 STOPS = 16  # strings; OpenAI takes 4
-MASK64 = (1 << 64) - 1
 
 
 def wanted(
@@ -35,15 +34,23 @@ def wanted(
     return Wanted(_sampling(fields, defaults), min(limit, most_tokens), stop)
 
 
+def include_usage(fields: Fields) -> bool:
+    """Whether a stream is to end with its usage; ApiError for what is wrong with `stream_options`."""
+    options = fields.inner("stream_options", {"include_usage", "include_obfuscation"})
+    for name, value in options.items():
+        if not isinstance(value, bool):
+            raise ApiError(f"stream_options.{name} is not true or false.", param=f"stream_options.{name}")
+    return bool(options.get("include_usage"))
+
+
 def _sampling(fields: Fields, defaults: SamplingSpec) -> SamplingSpec:
-    seed = fields.whole("seed", -(1 << 63), MASK64)
     given: dict[str, Any] = {
         "temperature": fields.number("temperature", 0, 2), "top_p": fields.number("top_p", 0, 1),
         "min_p": fields.number("min_p", 0, 1), "top_k": fields.whole("top_k", 0, 1 << 31),
         "repetition_penalty": fields.number("repetition_penalty", 1e-6, 1e6),
-        "seed": None if seed is None else seed & MASK64,
+        "seed": fields.whole("seed", -(1 << 63), (1 << 64) - 1),
     }  # fmt: skip
     try:
         return dataclasses.replace(defaults, **{name: value for name, value in given.items() if value is not None})
     except BadOption as error:
-        raise ApiError(str(error), param=error.found.partition(" ")[0]) from None
+        raise refused(error, error.found.partition(" ")[0]) from None

@@ -7,15 +7,18 @@ again once an answer was given.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from edgesink.manifest import Manifest
 from edgesink.runtime.tokenizer import Tokenizer
+from edgesink.serve.dialects import Dialect
 from edgesink.serve.history import History, TurnWriter, hash_of, key_after
+from edgesink.serve.tools import canonical
 
 
 class Prompt(Protocol):
@@ -23,6 +26,9 @@ class Prompt(Protocol):
 
     def place(self, key: str) -> int | None:
         """How much of it (in a measure of its own, 0 is nothing) a conversation with this key has read, if it has."""
+
+    def is_head(self, key: str) -> bool:
+        """Whether this is the key of a conversation that has read its system prompt and no more."""
 
     def sinks(self) -> int:
         """Pinned tokens, where it begins a conversation."""
@@ -43,7 +49,7 @@ class ChatPrompt:
 
     history: History
     writer: TurnWriter
-    canonical: Callable[[str], str] = str  # an answer as a client will send it back, made text again
+    dialect: Dialect  # in which an answer that a client sends back is made text again
 
     def __post_init__(self) -> None:
         places = {key: place for place, key in enumerate(self.history.keys(), start=1)}
@@ -53,6 +59,10 @@ class ChatPrompt:
         """See `Prompt.place`; exchanges, and 1 for what stands before the first."""
         found: int | None = self._places.get(key)  # type: ignore[attr-defined]
         return found
+
+    def is_head(self, key: str) -> bool:
+        """See `Prompt.is_head`; what stands before the first message of a continuation is a conversation of its own."""
+        return self.history.base is None and self.place(key) == 1
 
     def sinks(self) -> int:
         """See `Prompt.sinks`."""
@@ -68,25 +78,59 @@ class ChatPrompt:
 
     def key_after(self, text: str, ids: Sequence[int]) -> str:
         """See `Prompt.key_after`."""
-        return key_after(self.key_between(), self.history.users[-1], self.canonical(text))
+        return key_after(self.key_between(), self.history.users[-1], canonical(text, self.dialect))
 
 
-@dataclass(frozen=True)
-class TextPrompt:
-    """A bare text; special tokens in it count as such. What was said is compared as text, not by its ids."""
+class BarePrompt(ABC):
+    """A prompt without turns: nothing in it is a system prompt, and no moment before its end is kept."""
 
-    text: str
-    tokenizer: Tokenizer
+    kind: ClassVar[str]  # how its keys begin
     manifest: Manifest
 
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """In its measure."""
+
+    @abstractmethod
+    def key_of(self, size: int) -> str:
+        """The key of a conversation that has read so much of it."""
+
     def place(self, key: str) -> int | None:
-        """See `Prompt.place`; in characters."""
-        size = _size(key, "text")
-        return size if size is not None and size <= len(self.text) and key == text_key(self.text[:size]) else None
+        """See `Prompt.place`."""
+        size = _size(key, self.kind)
+        return size if size is not None and size <= self.size and key == self.key_of(size) else None
+
+    def is_head(self, key: str) -> bool:
+        """See `Prompt.is_head`."""
+        return False
 
     def sinks(self) -> int:
         """See `Prompt.sinks`."""
         return self.manifest.stream.sinks
+
+    def key_between(self) -> str:
+        """See `Prompt.key_between`."""
+        return ""
+
+
+@dataclass(frozen=True)
+class TextPrompt(BarePrompt):
+    """A bare text, in characters; special tokens in it count as such. What was said is compared as text, not by ids."""
+
+    kind = "text"
+    text: str
+    tokenizer: Tokenizer
+    manifest: Manifest
+
+    @property
+    def size(self) -> int:
+        """In characters."""
+        return len(self.text)
+
+    def key_of(self, size: int) -> str:
+        """See `BarePrompt.key_of`."""
+        return text_key(self.text[:size])
 
     def ids(self, read: int) -> tuple[list[int], list[int]]:
         """See `Prompt.ids`."""
@@ -98,38 +142,31 @@ class TextPrompt:
         goes_on = whole[: len(before)] == before  # so that no space is put in front, as there is before a whole text
         return [], whole[len(before) :] if goes_on else self.tokenizer.encode(self.text[read:])
 
-    def key_between(self) -> str:
-        """See `Prompt.key_between`."""
-        return ""
-
     def key_after(self, text: str, ids: Sequence[int]) -> str:
         """See `Prompt.key_after`."""
         return text_key(self.text + text)
 
 
 @dataclass(frozen=True)
-class IdsPrompt:
+class IdsPrompt(BarePrompt):
     """Ids of a text."""
 
+    kind = "ids"
     given: tuple[int, ...]
     manifest: Manifest
 
-    def place(self, key: str) -> int | None:
-        """See `Prompt.place`; in ids."""
-        size = _size(key, "ids")
-        return size if size is not None and size <= len(self.given) and key == ids_key(self.given[:size]) else None
+    @property
+    def size(self) -> int:
+        """In ids."""
+        return len(self.given)
 
-    def sinks(self) -> int:
-        """See `Prompt.sinks`."""
-        return self.manifest.stream.sinks
+    def key_of(self, size: int) -> str:
+        """See `BarePrompt.key_of`."""
+        return ids_key(self.given[:size])
 
     def ids(self, read: int) -> tuple[list[int], list[int]]:
         """See `Prompt.ids`."""
         return [], list(self.given[read:])
-
-    def key_between(self) -> str:
-        """See `Prompt.key_between`."""
-        return ""
 
     def key_after(self, text: str, ids: Sequence[int]) -> str:
         """See `Prompt.key_after`."""

@@ -11,7 +11,7 @@ from edgesink.serve.answering import Delta, Event, Finished
 from edgesink.serve.responses_api import ResponseRequest, Responses, Told
 from edgesink.serve.service import Service
 from edgesink.serve.tools import Call, CallFilter
-from edgesink.serve.writing import sse
+from edgesink.serve.writing import gathered, sse
 
 
 class ResponseAnswer:
@@ -24,22 +24,17 @@ class ResponseAnswer:
             "id": self.id, "object": "response", "created_at": int(time.time()), "model": service.settings.model,
             "error": None, "incomplete_details": None, "output": [], "usage": None, **request.echoed,
         }  # fmt: skip
-        self._filter = CallFilter(request.toolbox.dialect) if request.toolbox else None
+        self._filter = CallFilter(request.toolbox.dialect if request.toolbox else None)
         self._message_id = f"msg_{secrets.token_hex(16)}"
         self._text = ""
         self._number = -1  # of the last event
 
     async def whole(self, events: AsyncIterator[Event]) -> dict[str, Any]:
         """The answer in one piece."""
-        end = None
-        async for event in events:
-            if isinstance(event, Delta):
-                self._text += self._shown(event)
-            elif isinstance(event, Finished):
-                end = event
-        assert end is not None
-        text, calls = self._rest()
-        self._text += text
+        texts = list[str]()
+        end = await gathered(events, lambda delta: texts.append(self._filter.push(delta.text)))
+        rest, calls = self._filter.finish()
+        self._text = "".join([*texts, rest])
         items = [self._message("completed")] if self._text or not calls else []
         return self._finished(end, [*items, *map(_call_json, calls)])
 
@@ -49,7 +44,7 @@ class ResponseAnswer:
             yield self._event(name, response={**self._base, "status": "in_progress"})
         async for event in events:
             if isinstance(event, Delta):
-                for line in self._more(self._shown(event)):
+                for line in self._more(self._filter.push(event.text)):
                     yield line
             elif isinstance(event, Finished):
                 for line in self._ending(event):
@@ -71,7 +66,7 @@ class ResponseAnswer:
         yield self._event("response.content_part.added", **place, part=_part(""))
 
     def _ending(self, end: Finished) -> Iterator[str]:
-        text, calls = self._rest()
+        text, calls = self._filter.finish()
         yield from self._more(text)
         items: list[dict[str, Any]] = []
         if self._text or not calls:
@@ -116,12 +111,6 @@ class ResponseAnswer:
             "id": self._message_id, "type": "message", "role": "assistant", "status": status,
             "content": [_part(self._text)],
         }  # fmt: skip
-
-    def _shown(self, event: Delta) -> str:
-        return self._filter.push(event.text) if self._filter else event.text
-
-    def _rest(self) -> tuple[str, list[Call]]:
-        return self._filter.finish() if self._filter else ("", [])
 
     def _event(self, kind: str, /, **fields: Any) -> str:
         self._number += 1

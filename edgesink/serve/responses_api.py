@@ -9,15 +9,14 @@ from typing import Any
 
 from edgesink.serve.answering import Wanted
 from edgesink.serve.api_error import ApiError
-from edgesink.serve.chat_api import constrained
-from edgesink.serve.fields import Fields
-from edgesink.serve.formats import format_grammar
+from edgesink.serve.fields import Fields, check_neutral
+from edgesink.serve.formats import constrained, format_grammar
 from edgesink.serve.history import History
 from edgesink.serve.messages import HistoryReader
-from edgesink.serve.options import SAMPLING, wanted
+from edgesink.serve.options import SAMPLING, include_usage, wanted
 from edgesink.serve.prompts import ChatPrompt
 from edgesink.serve.service import Service
-from edgesink.serve.tools import Toolbox, canonical, read_tools
+from edgesink.serve.tools import Toolbox, read_tools
 
 KNOWN = SAMPLING | {
     "model", "input", "instructions", "previous_response_id", "stream", "stream_options", "max_output_tokens", "text",
@@ -79,7 +78,7 @@ def read_request(service: Service, earlier: Responses, body: bytes) -> ResponseR
     instructions = fields.text("instructions")
     if instructions is None and told is not None:
         instructions = told.instructions
-    parallel = fields.raw("parallel_tool_calls") is None or fields.flag("parallel_tool_calls")
+    parallel = fields.flag("parallel_tool_calls", default=True)
     toolbox = read_tools(fields.raw("tools"), fields.raw("tool_choice"), parallel, dialect, nested=False)
     reader = HistoryReader(dialect)
     if instructions is not None:
@@ -89,8 +88,9 @@ def read_request(service: Service, earlier: Responses, body: bytes) -> ResponseR
     _check_same(history, told)
     writer.check(history)
     asked = wanted(fields, service.sampling, service.settings.limits.answer_tokens, ("max_output_tokens",))
-    form = fields.inner("text", {"format", "verbosity"}).get("format")
-    asked = constrained(service, asked, format_grammar(form, "text.format", False), toolbox)
+    form = _text_format(fields)
+    asked = constrained(service, asked, format_grammar(form, "text.format", False), "text.format", toolbox)
+    include_usage(fields)  # which every response has
     echoed = {
         "instructions": instructions, "max_output_tokens": fields.raw("max_output_tokens"),
         "metadata": fields.raw("metadata") or {}, "parallel_tool_calls": parallel,
@@ -100,8 +100,15 @@ def read_request(service: Service, earlier: Responses, body: bytes) -> ResponseR
         "top_p": asked.sampling.top_p, "truncation": "disabled", "user": fields.raw("user"),
         "reasoning": {"effort": None, "summary": None},
     }  # fmt: skip
-    prompt = ChatPrompt(history, writer, lambda answer: canonical(answer, dialect))
+    prompt = ChatPrompt(history, writer, dialect)
     return ResponseRequest(prompt, asked, toolbox, fields.flag("stream"), instructions, echoed)
+
+
+def _text_format(fields: Fields) -> Any:
+    text = fields.inner("text", {"format", "verbosity"})
+    if "verbosity" in text:
+        check_neutral("verbosity", text["verbosity"], "text.verbosity")
+    return text.get("format")
 
 
 def _check_same(history: History, told: Told | None) -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from edgesink.errors import EdgesinkError
-from edgesink.files import place_errors
+from edgesink.files import TEMPORARY, place_errors
 from edgesink.runtime.session import Stream
 
 log = logging.getLogger("edgesink.serve")
 NAME = re.compile(r"((?:(?:text|ids)-[0-9]{1,15}-)?[0-9a-f]{64})\.session")
+LEFT_SECONDS = 3600  # after which what was being written was left by a server that was killed
 
 
 class SavedConversations:
@@ -26,9 +30,8 @@ class SavedConversations:
         self._folder, self._most_bytes = folder, most_bytes
         with place_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
-            found.sort(key=lambda path: path.stat().st_mtime_ns)
-            self._bytes = {path.stem: path.stat().st_size for path in found}  # of each, the oldest first
+            _sweep(folder)
+            self._bytes = _sizes(folder)  # of each, the oldest first
         self._make_room()
 
     def names(self) -> list[str]:
@@ -70,3 +73,25 @@ class SavedConversations:
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.session"
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file by its key, the oldest first. Another server may take one meanwhile."""
+    found = []
+    for path in folder.iterdir():
+        if NAME.fullmatch(path.name):
+            with suppress(FileNotFoundError):
+                about = path.stat()
+                found.append((about.st_mtime_ns, path.stem, about.st_size))
+    return {key: size for _, key, size in sorted(found)}
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed server was writing; the entries are as `atomic_write` makes them."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):
+            if path.lstat().st_mtime < time.time() - LEFT_SECONDS:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()

@@ -13,12 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from edgesink.serve.api_error import INTERNAL, ApiError
+from edgesink.serve.api_error import ApiError, internal
 
 log = logging.getLogger("edgesink.serve")
-
-BUSY = ApiError("Too many requests are waiting. Try again in a moment.", 429, code="rate_limit_exceeded")
-STOPPING = ApiError("The server is stopping.", 503, code="server_stopping")
 
 
 class TooLate(Exception):
@@ -46,7 +43,6 @@ class Scheduler:
         self._most_waiting = most_waiting
         self._waiting: deque[Job] = deque()
         self._running: deque[Job] = deque()
-        self._errands: deque[Callable[[], None]] = deque()
         self._change = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="edgesink-model", daemon=True)
@@ -66,9 +62,9 @@ class Scheduler:
         """Let it take its turn; ApiError if there are too many, or the end is near."""
         with self._change:
             if self._stopping:
-                raise STOPPING
+                raise stopping()
             if len(self._waiting) >= self._most_waiting and (self._running or self._waiting):
-                raise BUSY
+                raise busy()
             self._waiting.append(job)
             self._change.notify()
 
@@ -76,12 +72,6 @@ class Scheduler:
         """End a job before its next step; its generator is closed on the scheduler's thread."""
         with self._change:
             job.cancelled = True
-            self._change.notify()
-
-    def errand(self, function: Callable[[], None]) -> None:
-        """Run `function` between two steps."""
-        with self._change:
-            self._errands.append(function)
             self._change.notify()
 
     def stop(self, seconds: float) -> None:
@@ -96,21 +86,17 @@ class Scheduler:
 
     def _work(self) -> None:
         while self._wait():
-            while self._errands:
-                _guarded(self._errands.popleft(), log.exception)
             self._let_in()
             for job in list(self._running):
                 if not self._step(job):
                     self._running.remove(job)
-        for errand in self._errands:
-            _guarded(errand, log.exception)
 
     def _wait(self) -> bool:
         """Until there is something to do; False if there never will be."""
         with self._change:
-            while not (self._running or self._waiting or self._errands or self._stopping):
+            while not (self._running or self._waiting or self._stopping):
                 self._change.wait()
-            return bool(self._running or self._waiting or self._errands or not self._stopping)
+            return bool(self._running or self._waiting or not self._stopping)
 
     def _let_in(self) -> None:
         """Begin those that wait, in their order, as long as there is room."""
@@ -153,20 +139,23 @@ class Scheduler:
 def _failed(job: Job, error: Exception) -> None:
     if not isinstance(error, ApiError | TooLate):
         log.error("a request failed", exc_info=error)
-    _guarded(
-        lambda: job.fail(error if isinstance(error, ApiError) else late() if isinstance(error, TooLate) else INTERNAL),
-        log.exception,
-    )
+    told = error if isinstance(error, ApiError) else late() if isinstance(error, TooLate) else internal()
+    try:
+        job.fail(told)
+    except Exception:  # nothing that a job does ends the thread
+        log.exception("a job failed to say so")
+
+
+def busy() -> ApiError:
+    """Of a request for which the queue has no place. (Each has its own: an exception keeps what it came through.)"""
+    return ApiError("Too many requests are waiting. Try again in a moment.", 429, code="rate_limit_exceeded")
+
+
+def stopping() -> ApiError:
+    """Of a request that comes at the end."""
+    return ApiError("The server is stopping.", 503, code="server_stopping")
 
 
 def late() -> ApiError:
     """Of a request whose time was up before its answer began."""
     return ApiError("The request took too long.", 503, code="timeout")
-
-
-def _guarded(function: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Nothing that a job does ends the thread."""
-    try:
-        function()
-    except Exception:
-        say("a job failed to say so")

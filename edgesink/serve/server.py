@@ -81,4 +81,4 @@ def listen(settings: Settings) -> socket.socket:
         return socket.create_server((host, settings.port), family=family, backlog=128)
     except OSError as error:
         why = f"{settings.host}:{settings.port} cannot be listened on ({reason(error)})"
-        raise BadPlace(why, "", "choose another --port") from None
+        raise BadPlace(why, "", "choose another --host or --port") from None

@@ -137,7 +137,7 @@ class Service:
             raise refused(error) from None
         finally:
             before = conversation.before
-            if before is not None and prompt.place(before.key) == 1:
+            if before is not None and prompt.is_head(before.key):
                 self.conversations.keep_head(before)
             self.conversations.give_back(conversation)
 

@@ -8,6 +8,13 @@ from pathlib import Path
 
 from edgesink.errors import BadOption
 
+OPTIONS = {
+    "streams": "--streams", "saved_bytes": "--disk", "answer_tokens": "--max-tokens", "request_seconds": "--timeout",
+}  # fmt: skip
+"""Limits that the command line sets."""
+
+SHORTEST = 1e-3  # of a limit in seconds, so that numbers are 1 or more
+
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -26,10 +33,13 @@ class Limits:
     stop_seconds: float = 10.0  # to finish what runs, after which it is cancelled
 
     def __post_init__(self) -> None:
-        least = {"saved_bytes": 0, "waiting": 0}
         for name, value in self.__dict__.items():
-            if not value >= least.get(name, 1e-3):
-                raise BadOption(f"{name.replace('_', ' ')} = {value}", f"{least.get(name, 'more than 0')}")
+            may_be_none = name in ("saved_bytes", "waiting")
+            if not value >= (0 if may_be_none else SHORTEST):
+                told = value / 1_000_000 if name == "saved_bytes" else value  # --disk is in megabytes
+                found = f"{OPTIONS.get(name, name.replace('_', ' '))} = {told:g}"
+                least = 0 if may_be_none else SHORTEST if name.endswith("seconds") else 1
+                raise BadOption(found, f"{least} or more")
 
 
 @dataclass(frozen=True)

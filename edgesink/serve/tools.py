@@ -16,7 +16,7 @@ from edgesink.serve.dialects import Dialect
 
 MOST = 128  # tools of a request
 
-Choice = Literal["auto", "none", "required"]
+Choice = Literal["auto", "required"]
 
 
 @dataclass(frozen=True)
@@ -155,19 +155,27 @@ def _parsed(arguments: str) -> Any:
 
 
 class CallFilter:
-    """Lets the text of an answer through as it comes, and holds back what is or may become a call."""
+    """Lets the text of an answer through as it comes, and holds back what is or may become a call.
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect, self._trigger = dialect, dialect.begin_mark
+    Args:
+        dialect: None where there are no tools: all is text.
+    """
+
+    def __init__(self, dialect: Dialect | None) -> None:
+        self._dialect, self._trigger = dialect, dialect.begin_mark if dialect else ""
         self._all, self._shown = "", 0
 
     def push(self, text: str) -> str:
         """What may be shown after some more text."""
+        if self._dialect is None:
+            return text
         self._all += text
         return self._show(self._certain())
 
     def finish(self) -> tuple[str, list[Call]]:
         """The rest of the text, and the calls."""
+        if self._dialect is None:
+            return "", []
         text, calls = split(self._all, self._dialect)
         if not calls:
             return self._show(len(self._all)), []

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from edgesink.serve.answering import Delta, Usage
+from edgesink.serve.answering import Delta, Event, Finished, Usage
 from edgesink.serve.service import Service
+
+
+async def gathered(events: AsyncIterator[Event], add: Callable[[Delta], None]) -> Finished:
+    """The end of an answer; every token before it is told to `add` as it comes."""
+    end = None
+    async for event in events:
+        if isinstance(event, Delta):
+            add(event)
+        elif isinstance(event, Finished):
+            end = event
+    assert end is not None
+    return end
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:

@@ -35,7 +35,7 @@ export class Store {
 
   /** The turns of a conversation, in order. */
   turns(conversation) {
-    return finished(this.table("turns").getAll(from(conversation, 0)));
+    return finished(this.table("turns").getAll(turnsOf(conversation)));
   }
 
   async saveConversation(record) {
@@ -50,7 +50,7 @@ export class Store {
 
   /** Remove a conversation and all it says. */
   async remove(id) {
-    await finished(this.table("turns", "readwrite").delete(from(id, 0)));
+    await finished(this.table("turns", "readwrite").delete(turnsOf(id)));
     await finished(this.table("conversations", "readwrite").delete(id));
     this.channel.postMessage(id);
   }
@@ -60,7 +60,7 @@ export class Store {
   }
 }
 
-const from = (conversation, index) => IDBKeyRange.bound([conversation, index], [conversation, Infinity]);
+const turnsOf = (conversation) => IDBKeyRange.bound([conversation, 0], [conversation, Infinity]);
 
 /** The result of a request; of one that writes, once its transaction is complete. */
 function finished(request) {
