@@ -14,8 +14,10 @@ Three ways to forget are compared on the same messages: `turns` (system prompt p
 - echo: share of those 4-grams that stood in the three answers before;
 - perplexity of reference replies: with `--references`, every message is answered once in a conversation of its own, and
   these replies are scored, teacher-forced, in the place of the answers of one long talk;
-- first token of turn 3 and of the last, tokens per second, resident memory once two rings have been forgotten (all
-  that is allocated has been touched by then) and at the end.
+- milliseconds to the first token of "What is your name?": at turn 3, at the first three such turns with a full window,
+  and at the last three; the medians;
+- tokens per second, resident memory once two rings have been forgotten (all that is allocated has been touched by
+  then) and at the end.
 
 Answers are greedy. `--json FILE` keeps every answer.
 """
@@ -83,7 +85,7 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
     chat = Chat(edgesink.load(bundle, threads=threads), SYSTEM, **WAYS[way])
     answers, first_seconds, resident, broken, seen, speeds = [], [], [], 0, 0, []
     starts: set[int] = set()
-    full = turns - 1  # the turn at which all memory has been touched
+    full = touched = turns - 1  # the turns at which the window was full, and all memory had been touched
     for message in messages(turns):
         begin, first, text, made = time.perf_counter(), 0.0, [], 0
         for token in chat.answer(message, tokens):
@@ -98,8 +100,10 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
         speeds.append((made - 1) / max(1e-9, time.perf_counter() - begin - first))
         first_seconds.append(first)
         resident.append(resident_bytes() / (1 << 20))
-        if chat.stream.evicted > 2 * chat.stream.capacity:
+        if chat.stream.evicted:
             full = min(full, len(resident) - 1)
+        if chat.stream.evicted > 2 * chat.stream.capacity:
+            touched = min(touched, len(resident) - 1)
         answers.append("".join(text).strip())
     probed = [answer for i, answer in enumerate(answers) if is_probe(i, turns) and i >= turns - max(1, turns // 3)]
     return {
@@ -109,10 +113,17 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
         "obeyed_at_the_end": bool(OBEYED.search(answers[-1])),
         "repetition": float(np.mean([repetition(answer) for answer in answers])),
         "echo": echo(answers), "same_as_before": sum(one == two for one, two in itertools.pairwise(answers)),
-        "first_token_seconds": [float(np.median(first_seconds[2:5])), float(np.median(first_seconds[-3:]))],
-        "tokens_per_second": float(np.median(speeds)), "resident_mb": [resident[full], resident[-1]],
+        "first_token_seconds": probe_seconds(first_seconds, full),
+        "tokens_per_second": float(np.median(speeds)), "resident_mb": [resident[touched], resident[-1]],
         "answers": answers,
     }  # fmt: skip
+
+
+def probe_seconds(first_seconds: list[float], full: int) -> list[float]:
+    """Until the first token of one question: at first, and medians of three times from `full` on and at the end."""
+    probed = [(i, seconds) for i, seconds in enumerate(first_seconds) if is_probe(i, len(first_seconds))]
+    behind = [seconds for i, seconds in probed if i >= full]
+    return [probed[0][1], float(np.median(behind[:3])), float(np.median(behind[-3:]))]
 
 
 def starts_of(chat: Chat) -> set[int]:
@@ -174,7 +185,8 @@ def line(result: dict[str, Any]) -> str:
     return (
         f"| {result['way']} | {result['broken']:.0%} | {result['violations']} | {result['obeyed']:.0%} "
         f"({'yes' if result['obeyed_at_the_end'] else 'no'} at the end) | {result['repetition']:.1%} "
-        f"| {result['echo']:.1%} | {result['same_as_before']} | {perplexity} | {first[0]:.2f} -> {first[1]:.2f} s "
+        f"| {result['echo']:.1%} | {result['same_as_before']} | {perplexity} "
+        f"| {', '.join(f'{1e3 * seconds:.0f}' for seconds in first)} ms "
         f"| {result['tokens_per_second']:.0f} | {memory[0]:.0f} -> {memory[1]:.0f} MB |"
     )
 
