@@ -61,27 +61,38 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def durable_write(path: Path) -> Iterator[Path]:
     """`atomic_write` for one writer at a time, private, on the disk when it returns, and without leftovers.
 
-    The temporary file has one name, so what a killed process left is overwritten by the next. Who writes must hold a
-    lock for `path`. Raises NoSpace, or BadPlace; what stood at `path` is untouched then.
+    The folder that is written in has one name, so what a killed process left in it is cleared by the next: also files
+    that a library makes beside the one it was given, as safetensors does. Who writes must hold a lock for `path`.
+    Raises NoSpace, or BadPlace; what stood at `path` is untouched then.
     """
     with place_errors(path):
         goal = check_file_goal(path)
-        aside = goal.with_name(f"{TEMPORARY}{goal.name}")
+        sweep_durable(goal)
+        folder = _durable_folder(goal)
+        folder.mkdir(mode=0o700)
+        aside = folder / "new"
         try:
-            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT, 0o600))
             yield aside
             _flush(aside)
             os.replace(aside, goal)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
+        finally:
+            sweep_durable(goal)
         _flush(goal.parent)
 
 
 def sweep_durable(path: Path) -> None:
     """Remove what a process that was killed within `durable_write` left; the lock for `path` must be held."""
+    folder = _durable_folder(path)
     with suppress(OSError):
-        path.with_name(f"{TEMPORARY}{path.name}").unlink(missing_ok=True)
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink(missing_ok=True)
+
+
+def _durable_folder(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{path.name}")
 
 
 def _flush(path: Path) -> None:

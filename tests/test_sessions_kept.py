@@ -135,6 +135,21 @@ def test_a_session_is_private_and_leaves_nothing_beside_it(bundle, state_folder)
     assert state_folder.stat().st_mode & 0o077 == 0
 
 
+def test_what_a_killed_process_was_writing_is_removed_and_what_a_library_wrote_beside_it_too(bundle, state_folder):
+    with Session.open("talk") as session:
+        session.save(talk(bundle))
+    code = (
+        "import os; from edgesink.files import durable_write; from edgesink.runtime.sessions import session_path\n"
+        "with durable_write(session_path('talk')) as aside: "
+        "aside.with_name('.tmpOfALibrary').write_bytes(b'half'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", code]).returncode == 9
+    assert len(list(state_folder.iterdir())) == 2
+    with Session.open("talk") as session:
+        assert not session.is_new
+    assert [path.name for path in state_folder.iterdir()] == ["talk.session"]
+
+
 def test_a_session_is_open_in_one_place_at_a_time(bundle):
     with Session.open("talk"):
         with pytest.raises(BadSession, match=f"is open in process {os.getpid()}"):
