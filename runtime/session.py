@@ -16,6 +16,7 @@ import numpy as np
 
 from edgesink import names
 from edgesink.errors import BROKEN, BadBundle, BadNumbers, BadOption
+from edgesink.known_digests import KnownDigests
 from edgesink.manifest import Manifest
 from edgesink.ring import Ring
 from edgesink.runtime.backends import Backend, OnnxBackend
@@ -507,5 +508,7 @@ def load(
     if manifest.target != "onnx":
         raise BadBundle(f"{folder} is a bundle for {manifest.target}", "one for onnx", "export with --target onnx")
     manifest.stream.ring(sinks)
-    manifest.check_files(folder)
+    digests = KnownDigests(folder)
+    manifest.check_files(folder, digests.sha256_of)
+    digests.keep()
     return Stream(folder, manifest, OnnxBackend(folder, manifest, options), sinks)
