@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from edgesink import strict_json
 from edgesink.errors import AGAIN, BadBundle, EdgesinkError, reason
@@ -52,8 +52,6 @@ LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
 
 MAY_LACK = {"may_lack": True}
 """Of a field that came later: where it is None it is not written, so what was written before it is read."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -327,7 +325,7 @@ def decode(kind: Any, data: Any, where: str) -> Any:
     if kind is Any:
         return data
     if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(typing.cast(type, kind), data, where)
+        return _decode_dataclass(kind, data, where)
     if origin is Literal:
         fits = data in arguments
     elif origin in (typing.Union, types.UnionType):
@@ -349,7 +347,7 @@ def decode(kind: Any, data: Any, where: str) -> Any:
 
 
 @cache
-def _types_of(kind: type) -> dict[str, Any]:
+def _types_of(kind: Any) -> dict[str, Any]:
     """The type of every field of a dataclass."""
     return typing.get_type_hints(kind)
 
@@ -360,7 +358,7 @@ def _may_lack(kind: Any) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(kind) if "may_lack" in field.metadata)
 
 
-def _decode_dataclass(kind: type[T], data: Any, where: str) -> T:
+def _decode_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise BadBundle(f"{where} is {data!r}", "an object", AGAIN)
     hints = _types_of(kind)
