@@ -15,13 +15,16 @@ import os
 import sys
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from edgesink import strict_json
 from edgesink.errors import AGAIN, BadBundle, EdgesinkError, reason
 from edgesink.files import atomic_write, recover_folder
+from edgesink.known_digests import sha256_of
 from edgesink.ring import Ring
 from edgesink.sampling_defaults import SamplingDefaults
 from edgesink.spec import LARGEST_SIZE, LayerRing, StreamSpec
@@ -49,8 +52,6 @@ LARGEST_BYTES = 1 << 44  # of a file or a state; more is a damaged manifest
 
 MAY_LACK = {"may_lack": True}
 """Of a field that came later: where it is None it is not written, so what was written before it is read."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,12 @@ class Manifest:
         except OSError as error:
             raise BadBundle(f"{path} cannot be read ({reason(error)})") from None
 
-    def check_files(self, bundle: Path) -> None:
-        """Hold every file of the folder against its size and SHA-256; BadBundle names the first that differs."""
+    def check_files(self, bundle: Path, digest_of: Callable[[Path], str] = sha256_of) -> None:
+        """Hold every file of the folder against its size and SHA-256; BadBundle names the first that differs.
+
+        Args:
+            digest_of: the SHA-256 of a file; the default reads all of it.
+        """
         named = {file.path for file in self.files}
         if lacking := sorted({TOKENIZER, *GRAPHS.get(self.target, ())} - named):
             raise BadBundle(f"{MANIFEST} does not name {lacking[0]}, so nothing checks it", "every file named", AGAIN)
@@ -285,7 +290,7 @@ class Manifest:
             size = path.stat().st_size
             if size != file.bytes:
                 raise BadBundle(f"{path} has {size} bytes", f"{file.bytes}", "copy or export the bundle again")
-            if sha256_of(path) != file.sha256:
+            if digest_of(path) != file.sha256:
                 raise BadBundle(f"{path} has been altered", f"SHA-256 {file.sha256}", "copy or export it again")
 
 
@@ -308,12 +313,6 @@ def describe_file(bundle: Path, path: Path) -> BundleFile:
     return BundleFile(path.relative_to(bundle).as_posix(), path.stat().st_size, sha256_of(path))
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file of any size."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def replace_manifest(bundle: Path, manifest: Manifest) -> None:
     """Write `manifest.json` atomically, so that a reader never sees half of it."""
     with atomic_write(bundle / MANIFEST) as aside:
@@ -326,7 +325,7 @@ def decode(kind: Any, data: Any, where: str) -> Any:
     if kind is Any:
         return data
     if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(typing.cast(type, kind), data, where)
+        return _decode_dataclass(kind, data, where)
     if origin is Literal:
         fits = data in arguments
     elif origin in (typing.Union, types.UnionType):
@@ -347,15 +346,22 @@ def decode(kind: Any, data: Any, where: str) -> Any:
     return float(data) if kind is float else data
 
 
-def _may_lack(kind: Any) -> set[str]:
+@cache
+def _types_of(kind: Any) -> dict[str, Any]:
+    """The type of every field of a dataclass."""
+    return typing.get_type_hints(kind)
+
+
+@cache
+def _may_lack(kind: Any) -> frozenset[str]:
     """Names of the fields of a dataclass that its JSON may lack."""
-    return {field.name for field in dataclasses.fields(kind) if "may_lack" in field.metadata}
+    return frozenset(field.name for field in dataclasses.fields(kind) if "may_lack" in field.metadata)
 
 
-def _decode_dataclass(kind: type[T], data: Any, where: str) -> T:
+def _decode_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise BadBundle(f"{where} is {data!r}", "an object", AGAIN)
-    hints = typing.get_type_hints(kind)
+    hints = _types_of(kind)
     if unknown := sorted(data.keys() - hints.keys()):
         raise BadBundle(f"{where} has an unknown field {unknown[0]!r}", "", "update edgesink or export again")
     if missing := sorted(hints.keys() - data.keys() - _may_lack(kind)):

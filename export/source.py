@@ -19,7 +19,7 @@ from typing import IO
 from edgesink.callbacks import Say, silent
 from edgesink.errors import BadCheckpoint, first_line
 from edgesink.files import place_errors
-from edgesink.manifest import sha256_of
+from edgesink.known_digests import sha256_of
 from edgesink.model_name import understand
 from edgesink.models import PackagedModel
 from edgesink.packages import EXPORT, require

@@ -185,7 +185,7 @@ def _kernels(bundle: Path, manifest: Manifest, options: RunOptions) -> Kernels |
             "a bundle in int8 or int4, and edgesink installed with a C compiler on x86-64 with AVX2 or on ARM",
             "leave --kernels out",
         )
-    return Kernels(graph, options.mapped) if graph else None
+    return Kernels(graph, options.mapped, manifest.step_weight_bytes) if graph else None
 
 
 def _open_session(

@@ -13,13 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgesink.errors import BadBundle
 from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, Manifest
-from edgesink.runtime.memory import free_bytes
+from edgesink.runtime.weight_file import open_weights
 
-MAPPED_BYTES = 1_000_000_000  # a model of so many gains less than 1 % from the huge pages of memory of its own
 MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never imported
 
 
@@ -49,40 +45,23 @@ class Kernels:
 
     Args:
         graph: the bundle's second.
-        mapped: leave the weights in the file, which the system reads when they are wanted and may drop again; False
-            reads them into memory, and None does if they are less than a gigabyte and than half of what is free.
+        mapped, step_bytes: whether the weights stay in their file, and how many of them a step reads; see
+            `weight_file.open_weights`.
 
     Attributes:
         graph: as given.
         name: of the kernels that run it.
     """
 
-    def __init__(self, graph: Path, mapped: bool | None = None) -> None:
+    def __init__(self, graph: Path, mapped: bool | None = None, step_bytes: int | None = None) -> None:
         self.graph, self.name = graph, available_kernels()[0]
-        data = graph.with_name(ONNX_DATA)
-        if mapped is None:
-            mapped = data.stat().st_size >= min(MAPPED_BYTES, free_bytes() // 2)
-        self._weights = None if mapped else _read(data)  # ONNX Runtime reads it where it lies
+        self._weights = open_weights(graph.with_name(ONNX_DATA), mapped, step_bytes)
 
     def add_to(self, options: Any) -> None:
-        """Give ONNX Runtime's session options the operators and the weights; what it opens itself it maps."""
+        """Give ONNX Runtime's session options the operators and the weights, which it reads where they lie."""
         options.register_custom_ops_library(str(_path()))
-        if self._weights is not None:
-            options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
-            options.add_external_initializers_from_files_in_memory([ONNX_DATA], [self._weights], [len(self._weights)])
-
-
-def _read(path: Path) -> np.ndarray:
-    """The bytes of a file, uint8."""
-    memory = np.empty(path.stat().st_size, np.uint8)  # large, so numpy asks for huge pages
-    with path.open("rb", buffering=0) as data:
-        view = memory[:]
-        while len(view):  # one call reads 2 GB at most
-            count = data.readinto(view)  # type: ignore[arg-type]
-            if not count:
-                raise BadBundle(f"{path} ends too soon", "", "copy or export the bundle again")
-            view = view[count:]
-    return memory
+        options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
+        options.add_external_initializers_from_files_in_memory([ONNX_DATA], [self._weights], [len(self._weights)])
 
 
 @cache

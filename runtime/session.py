@@ -16,6 +16,7 @@ import numpy as np
 
 from edgesink import names
 from edgesink.errors import BROKEN, BadBundle, BadNumbers, BadOption
+from edgesink.known_digests import KnownDigests
 from edgesink.manifest import Manifest
 from edgesink.ring import Ring
 from edgesink.runtime.backends import Backend, OnnxBackend
@@ -497,8 +498,8 @@ def load(
         provider: where ONNX Runtime runs, "cpu" or "cuda"; "plain" is the CPU with `kernels=False`.
         sinks: pinned first tokens, 0 to the bundle's max_sinks; None takes the bundle's default.
         kernels: run the graph for edgesink's own kernels; None runs it where the bundle and this machine have it.
-        mapped: with kernels, leave the weights in their file, of which the system keeps in memory what it can spare;
-            False reads them into memory, and None does if they are less than a gigabyte and than half of what is free.
+        mapped: with kernels, leave the weights in their file, whose pages other processes share and the system may
+            take back; False reads them into memory of this process. None leaves them there where that costs no time.
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
     """
@@ -507,5 +508,7 @@ def load(
     if manifest.target != "onnx":
         raise BadBundle(f"{folder} is a bundle for {manifest.target}", "one for onnx", "export with --target onnx")
     manifest.stream.ring(sinks)
-    manifest.check_files(folder)
+    digests = KnownDigests(folder)
+    manifest.check_files(folder, digests.sha256_of)
+    digests.keep()
     return Stream(folder, manifest, OnnxBackend(folder, manifest, options), sinks)

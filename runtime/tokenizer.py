@@ -15,6 +15,7 @@ import tokenizers
 
 from edgesink.errors import BadBundle, BadOption, first_line
 from edgesink.manifest import TOKENIZER
+from edgesink.runtime.memory import give_back
 from edgesink.runtime.sampling import TokenRows
 from edgesink.text_decoder import TextDecoder
 from edgesink.tokenizer_file import front_of, open_tokenizer, well_formed
@@ -44,9 +45,11 @@ class Tokenizer:
     def of_bundle(cls, bundle: Path) -> Tokenizer:
         """Read `tokenizer.json`; BadBundle if it cannot be read."""
         try:
-            return cls(open_tokenizer(bundle / TOKENIZER))
+            inner = open_tokenizer(bundle / TOKENIZER)
         except ValueError as error:
             raise BadBundle(f"{bundle / TOKENIZER} cannot be read ({error})", "", "export the bundle again") from None
+        give_back()  # the parsed file, as much as the tokenizer itself
+        return cls(inner)
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Ids of `text`; `special` puts in front what the tokenizer puts before a plain text (a first token)."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgesink.files import atomic_write
-from edgesink.manifest import sha256_of
+from edgesink.known_digests import sha256_of
 from edgesink.paths import cache_folder
 
 

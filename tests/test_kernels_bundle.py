@@ -144,21 +144,6 @@ def test_weights_are_the_same_in_their_file_and_in_memory(bundle, mapped):
     assert (load(bundle, mapped=mapped).prefill(IDS[:80]) == expected).all()
 
 
-@needs_kernels
-def test_large_weights_stay_in_their_file_and_small_ones_where_memory_is_short(bundle, monkeypatch):
-    def is_mapped() -> bool:
-        return kernels.Kernels(bundle / KERNELS_GRAPH)._weights is None
-
-    size = (bundle / ONNX_DATA).stat().st_size
-    monkeypatch.setattr(kernels, "free_bytes", lambda: 3 * size)
-    assert not is_mapped()
-    monkeypatch.setattr(kernels, "free_bytes", lambda: size)
-    assert is_mapped()
-    monkeypatch.setattr(kernels, "free_bytes", lambda: 10 * size)
-    monkeypatch.setattr(kernels, "MAPPED_BYTES", size)
-    assert is_mapped()
-
-
 def test_free_memory_is_some_and_no_more_than_there_is():
     assert 1 << 20 < memory.free_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

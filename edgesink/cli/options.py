@@ -45,7 +45,7 @@ MappedOption = Annotated[
     typer.Option(
         "--mapped/--read",
         help="With kernels: leave the weights in their file and let the system keep what it can in memory, or read "
-        "them. Default: mapped from one gigabyte on, and where memory is short.",
+        "them into memory. Default: mapped, where that costs no time.",
     ),
 ]
 DraftsOption = Annotated[

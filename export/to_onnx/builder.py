@@ -20,6 +20,7 @@ OPSET = 24  # the first with Attention whose key/value state the caller owns
 MICROSOFT = "com.microsoft"
 INLINE_BYTES = 1024  # smaller initializers stay in the graph file
 ALIGNMENT = 64  # of external data: a line of a processor's cache
+PIECE_BYTES = 4 << 20  # of the data file, written at once: what is written so, Linux keeps in huge pages
 
 Operand = Any
 """A `Value`, a number, or an array: what is not a `Value` becomes a constant of the other operand's type."""
@@ -78,7 +79,7 @@ class WeightFile:
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
-        self._data: BinaryIO = path.open("wb")
+        self._data: BinaryIO = path.open("wb", buffering=PIECE_BYTES)
         self._tensors: dict[str, onnx.TensorProto] = {}
         self.sizes: dict[str, int] = {}  # bytes of each tensor that was stored
 
@@ -107,8 +108,17 @@ class WeightFile:
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in {"location": self._name, "offset": self._data.tell(), "length": array.nbytes}.items():
             tensor.external_data.add(key=key, value=str(value))
-        self._data.write(np.ascontiguousarray(array).data.cast("B"))
+        self._write(np.ascontiguousarray(array).data.cast("B"))
         return tensor
+
+    def _write(self, data: memoryview) -> None:
+        """In pieces that end where those of the file do, whatever the length of a tensor."""
+        while len(data):
+            count = PIECE_BYTES - self._data.tell() % PIECE_BYTES
+            self._data.write(data[:count])
+            if len(data) >= count:
+                self._data.flush()
+            data = data[count:]
 
 
 class Graph:
