@@ -137,6 +137,8 @@ class Manifest:
     """That its makers recommend; None: they say nothing."""
     logit_rows: int | None = dataclasses.field(default=None, metadata=MAY_LACK)
     """Last tokens of a run whose logits the graph gives at most, where asked to; None: the last one's only."""
+    float32_in_kernels: tuple[str, ...] | None = dataclasses.field(default=None, metadata=MAY_LACK)
+    """States that the graph over our kernels holds in float32; it holds others in float16. None: it has no such."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -176,6 +178,9 @@ class Manifest:
             raise BadBundle("two states of one name", "names that differ", AGAIN)
         if len({state.dtype for state in self.states}) > 1:
             raise BadBundle("states of two types", "one type", AGAIN)
+        known = {state.name for state in self.states}
+        if odd := [name for name in self.float32_in_kernels or () if name not in known]:
+            raise BadBundle(f"float32_in_kernels names {odd[0]}", "a state", AGAIN)
 
     def _check_state(self, state: State) -> None:
         if not 0 <= state.view < len(self.views) or not 0 <= state.part < self.parts:
@@ -223,8 +228,15 @@ class Manifest:
         return sum(state.bytes for state in self.states)
 
     @property
+    def kernels_state_bytes(self) -> int:
+        """The same as the graph over our kernels holds it."""
+        wide = self.float32_in_kernels or ()
+        items = [STATE_ITEM_BYTES["float32" if state.name in wide else "float16"] for state in self.states]
+        return sum(math.prod(state.shape) * size for state, size in zip(self.states, items, strict=True))
+
+    @property
     def has_kernels(self) -> bool:
-        """The bundle has a second graph, over kernels of our own; they hold the state in float16."""
+        """The bundle has a second graph, over kernels of our own."""
         return {KERNELS_GRAPH, ONNX_DATA} <= {file.path for file in self.files}
 
     @property

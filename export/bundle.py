@@ -16,7 +16,7 @@ from edgesink.export.bundle_readme import bundle_readme
 from edgesink.export.checkpoint import Checkpoint, open_checkpoint, weight_names
 from edgesink.export.estimate import bundle_bytes, scratch_bytes
 from edgesink.export.recipe import Recipe
-from edgesink.export.states import states_of
+from edgesink.export.states import float32_in_kernels, states_of
 from edgesink.export.tokenizer_files import write_tokenizer
 from edgesink.export.weights import Energies, Weights, counted, describe_weights, held_weights, rounds_floats
 from edgesink.files import check_space, place_errors, recover_folder, whole_folder
@@ -83,6 +83,8 @@ def write_bundle(
         weights = held_weights(checkpoint, recipe.precision, recipe.vocabulary_bits, energies)
         weights = counted(weights, len(weight_names(checkpoint.model)), on_progress)
         draft = _draft(checkpoint, recipe)
+        wide = float32_in_kernels(checkpoint.model, recipe, weights)
+        draft = dataclasses.replace(draft, float32_in_kernels=wide)
         if energies is not None:
             draft = dataclasses.replace(draft, weights=f"{draft.weights}, calibrated")
         step_bytes = _write_graph(folder, checkpoint.model, recipe, draft, weights)
@@ -160,7 +162,7 @@ def _conversation(turns: Turns | str, draft: Manifest) -> dict[str, Any]:
 def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> int | None:
     """The bytes of weights that a step of what was written reads, where they are counted."""
     if recipe.target == "onnx":
-        return _write_onnx(folder, model, recipe, weights)
+        return _write_onnx(folder, model, recipe, draft, weights)
     if recipe.target == "coreml":
         from edgesink.export.to_coreml.functions import write_coreml
 
@@ -172,7 +174,7 @@ def _write_graph(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest
     return None
 
 
-def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights) -> int:
+def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, draft: Manifest, weights: Weights) -> int:
     from edgesink.export.to_onnx.builder import WeightFile
     from edgesink.export.to_onnx.kernels import runs_on_kernels, write_kernels_graph
     from edgesink.export.to_onnx.ops import write_onnx
@@ -184,7 +186,8 @@ def _write_onnx(folder: Path, model: ModelSpec, recipe: Recipe, weights: Weights
         exact = recipe.precision == "int8"
         write_onnx(folder / ONNX_GRAPH, model, recipe.stream, stored, float_activations=exact)
         if runs_on_kernels(model, recipe.precision):
-            write_kernels_graph(folder / KERNELS_GRAPH, model, recipe.stream, stored)
+            wide = draft.float32_in_kernels or ()
+            write_kernels_graph(folder / KERNELS_GRAPH, model, recipe.stream, stored, wide)
         return stored.step_bytes(model.vocab, model.tied)
 
 

@@ -99,21 +99,27 @@ static void together_write(const Attention *a, int64_t t) {
     }
     const int64_t row = ring_row(a, a->position + t);
     for (int64_t head = 0; head < a->kv_heads; head++) {
+        const int64_t at = (head * a->rows + row) * dim;
         float key[dim];
         rotate(normed(a, k + head * dim, a->k_norm, memory), cosine, sine, pairs, 1, key);
-        half *keys = a->keys + (head * a->rows + row) * dim, *values = a->values + (head * a->rows + row) * dim;
+        if (a->wide_keys) memcpy((float *)a->keys + at, key, sizeof key);
         for (int64_t d = 0; d < dim; d += LANES) {
-            half_store(keys + d, f_load(key + d));
-            half_store(values + d, f_load(v + head * dim + d));
+            if (!a->wide_keys) half_store((half *)a->keys + at + d, f_load(key + d));
+            half_store(a->values + at + d, f_load(v + head * dim + d));
         }
     }
 }
 
 // ---- one tile: up to TILE_ROWS rows that lie one behind the other
 
+// Rows of keys in the buffers, [rows, D]; whether they are floats is a constant where they are read.
+INLINE F key_load(const void *keys, const int is_wide, int64_t at) {
+    return is_wide ? f_load((const float *)keys + at) : f_of_half((const half *)keys + at);
+}
+
 // scores[i][r] = query i . key r, for few queries: along the rows as they lie, three queries held at a time.
-static void few_scores(const float *queries, int64_t count, const half *keys, const half *values, int64_t rows,
-                       int64_t dim, float (*scores)[TILE_ROWS]) {
+INLINE void few_scores_of(const int is_wide, const float *queries, int64_t count, const void *keys, const half *values,
+                          int64_t rows, int64_t dim, float (*scores)[TILE_ROWS]) {
     for (int64_t i = 0; i < count; i += FEW)
         for (int64_t d = 0; d < dim; d += WIDE * LANES) {
             const int64_t n = count - i < FEW ? count - i : FEW;
@@ -132,12 +138,12 @@ static void few_scores(const float *queries, int64_t count, const half *keys, co
                     UNROLL for (int j = 0; j < FEW; j++) acc[j][row] = f_set(0);
                     if (whole) {
                         UNROLL for (int v = 0; v < WIDE; v++) {
-                            const F key = f_of_half(keys + at + v * LANES);
+                            const F key = key_load(keys, is_wide, at + v * LANES);
                             UNROLL for (int j = 0; j < FEW; j++) acc[j][row] = f_fma(key, q[j][v], acc[j][row]);
                         }
                     } else {
                         for (int v = 0; v < (dim - d) / LANES; v++) {
-                            const F key = f_of_half(keys + at + v * LANES);
+                            const F key = key_load(keys, is_wide, at + v * LANES);
                             for (int j = 0; j < FEW; j++) acc[j][row] = f_fma(key, q[j][v], acc[j][row]);
                         }
                     }
@@ -154,21 +160,39 @@ static void few_scores(const float *queries, int64_t count, const half *keys, co
         }
 }
 
+static void few_scores(int is_wide, const float *queries, int64_t count, const void *keys, const half *values,
+                       int64_t rows, int64_t dim, float (*scores)[TILE_ROWS]) {
+    if (is_wide) {
+        few_scores_of(1, queries, count, keys, values, rows, dim, scores);
+    } else {
+        few_scores_of(0, queries, count, keys, values, rows, dim, scores);
+    }
+}
+
 // Rows of keys to [D, TILE_ROWS] in floats, and of values to [rows, D]. What is there beyond the rows, the last one again or
 // whatever the memory held, is scored and then not seen.
-static void make_tiles(const half *keys, const half *values, int64_t rows, int64_t dim, float *key_tile,
-                       float *value_tile) {
+INLINE void make_tiles_of(const int is_wide, const void *keys, const half *values, int64_t rows, int64_t dim,
+                          float *key_tile, float *value_tile) {
     for (int64_t first = 0; first < rows; first += LANES)
         for (int64_t d = 0; d < dim; d += LANES) {
             F square[LANES];
             UNROLL for (int i = 0; i < LANES; i++) {
                 const int64_t row = first + i < rows ? first + i : rows - 1;
-                square[i] = f_of_half(keys + row * dim + d);
+                square[i] = key_load(keys, is_wide, row * dim + d);
             }
             f_transpose(square);
             UNROLL for (int i = 0; i < LANES; i++) f_store(key_tile + (d + i) * TILE_ROWS + first, square[i]);
         }
     for (int64_t i = 0; i < rows * dim; i += LANES) f_store(value_tile + i, f_of_half(values + i));
+}
+
+static void make_tiles(int is_wide, const void *keys, const half *values, int64_t rows, int64_t dim, float *key_tile,
+                       float *value_tile) {
+    if (is_wide) {
+        make_tiles_of(1, keys, values, rows, dim, key_tile, value_tile);
+    } else {
+        make_tiles_of(0, keys, values, rows, dim, key_tile, value_tile);
+    }
 }
 
 // The same for many, against keys [D, TILE_ROWS] in floats.
@@ -299,7 +323,7 @@ static int together_task(const Attention *a, int64_t task) {
     const int64_t span = task % p.spans, part = task / p.spans % p.query_parts, head = task / p.spans / p.query_parts;
     const int64_t start = part * TASK_QUERIES;
     const int64_t count = p.queries - start < TASK_QUERIES ? p.queries - start : TASK_QUERIES;
-    const half *keys = a->keys + head * a->rows * dim, *values = a->values + head * a->rows * dim;
+    const int is_wide = a->wide_keys;
     float *partial = p.partial + ((head * p.queries + start) * p.spans + span) * (dim + 2);
     const size_t score_bytes = (size_t)count * TILE_ROWS * sizeof(float);
     const size_t tile_bytes = (size_t)(dim * TILE_ROWS) * sizeof(float);
@@ -320,10 +344,13 @@ static int together_task(const Attention *a, int64_t task) {
         if (!is_sink && row + rows > a->rows) rows = a->rows - row;
         if (rows > TILE_ROWS) rows = TILE_ROWS;
         const float *queries = (is_sink ? p.sink : p.window) + (head * p.queries + start) * dim;
+        const int64_t first = (head * a->rows + row) * dim;  // number of a row, of either buffer
+        const half *values = a->values + first;
+        const void *keys = is_wide ? (const void *)((const float *)a->keys + first) : (const half *)a->keys + first;
         if (count <= MOST_FEW) {
-            few_scores(queries, count, keys + row * dim, values + row * dim, rows, dim, scores);
+            few_scores(is_wide, queries, count, keys, values, rows, dim, scores);
         } else {
-            make_tiles(keys + row * dim, values + row * dim, rows, dim, key_tile, value_tile);
+            make_tiles(is_wide, keys, values, rows, dim, key_tile, value_tile);
             many_scores(queries, count, key_tile, dim, scores);
         }
         for (int64_t i = 0; i < count; i++) {
@@ -332,7 +359,7 @@ static int together_task(const Attention *a, int64_t task) {
             soften(scores[i], from < 0 ? 0 : from, to < 0 ? 0 : to < rows ? to : rows, partial + i * stride, dim);
         }
         if (count <= MOST_FEW) {
-            few_values(scores, count, values + row * dim, rows, dim, partial, stride);
+            few_values(scores, count, values, rows, dim, partial, stride);
         } else {
             many_values(scores, count, value_tile, rows, dim, partial, stride);
         }

@@ -125,6 +125,7 @@ const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Att
     const Tensor *qkv = inputs, *key = inputs + 1, *value = inputs + 2, *position = inputs + 3, *sinks = inputs + 4;
     const Tensor *q_norm = inputs + 9, *k_norm = inputs + 10, *oldest = inputs + 11;
     REFUSE_IF(!key->given || key->rank != 4 || key->sizes[0] != 1, "key is [1, key/value heads, rows, head dimension]");
+    REFUSE_IF(key->elements != HALVES && key->elements != FLOATS, "key is in float16 or float32");
     const int64_t kv_heads = key->sizes[1], rows = key->sizes[2], dim = key->sizes[3];
     REFUSE_IF(kv_heads < 1 || rows < 1 || rows > MOST, "key has a head and a row, or more");
     REFUSE_IF(!is(value, SIZES(1, kv_heads, rows, dim)), "value is not shaped as key");
@@ -143,7 +144,7 @@ const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Att
     *a = (Attention){
         .tokens = tokens, .heads = of->heads, .kv_heads = kv_heads, .head_dim = dim, .rows = rows,
         .capacity = of->capacity, .position = *(const int64_t *)position->data, .sinks = *(const int64_t *)sinks->data,
-        .qkv = qkv->data, .cosine = inputs[5].data, .sine = inputs[6].data,
+        .wide_keys = key->elements == FLOATS, .qkv = qkv->data, .cosine = inputs[5].data, .sine = inputs[6].data,
         .sink_cosine = inputs[7].data, .sink_sine = inputs[8].data, .epsilon = of->epsilon,
         .q_norm = data_of(q_norm), .k_norm = data_of(k_norm),
         .oldest = data_of(oldest), .oldest_step = oldest->given && oldest->sizes[0] > 1,

@@ -5,8 +5,12 @@
 
 #include "kernels.h"
 
+// Of a tensor that may be of several types; of others the host has checked it.
+typedef enum { OTHERS, HALVES, FLOATS } Elements;
+
 typedef struct {
     int given;             // 0: left out
+    Elements elements;
     size_t rank;
     const int64_t *sizes;  // of the axes; as many elements lie at `data`
     void *data;

@@ -200,6 +200,7 @@ typedef struct {
     int sinks, capacity, turning;
     double amplitude, scale;
     const float *q_norm, *k_norm;
+    int wide_keys;
     int border;  // the window of the ring with sinks begins at a multiple of it, where it has one; 0: anywhere
 } Look;
 
@@ -249,7 +250,8 @@ static double expected(const Look *look, int token, int head, int dim) {
 }
 
 static double check_attention(const Kernels *kernels, const Look *look) {
-    static half keys[KV_HEADS * ROWS * DIM], values[KV_HEADS * ROWS * DIM];
+    static float keys[KV_HEADS * ROWS * DIM];  // or halves
+    static half values[KV_HEADS * ROWS * DIM];
     static float phases[4][CHUNK][PAIRS], context[CHUNK][HEADS][DIM];
     double worst = 0;
     for (int i = 0; i < TOTAL * (HEADS + 2 * KV_HEADS) * DIM; i++) (&qkv[0][0][0])[i] = (float)(uniform() * 4 - 2);
@@ -271,7 +273,7 @@ static double check_attention(const Kernels *kernels, const Look *look) {
             .capacity = look->capacity, .position = position, .sinks = look->sinks, .scale = (float)look->scale,
             .q_norm = look->q_norm, .k_norm = look->k_norm, .epsilon = 0.25f, .qkv = &qkv[position][0][0],
             .cosine = &phases[0][0][0], .sine = &phases[1][0][0], .sink_cosine = &phases[2][0][0],
-            .sink_sine = &phases[3][0][0], .keys = keys, .values = values, .context = &context[0][0][0],
+            .sink_sine = &phases[3][0][0], .wide_keys = look->wide_keys, .keys = keys, .values = values, .context = &context[0][0][0],
         };
         if (!compute_attention(kernels, &a)) return INFINITY;
         for (int head = 0; head < HEADS; head++)
@@ -286,12 +288,13 @@ int main(void) {
     fill(&norms[0][0], 2 * DIM);
     const double usual = 1 / sqrt(DIM);
     const Look looks[] = {
-        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL, 0},         // Llama's
-        {3, CAPACITY, PAIRS / 2, 1.2, 0.1, NULL, NULL, 0},     // heads that turn in part
-        {0, 40, PAIRS, 1, usual, norms[0], norms[1], 0},       // a sliding window of the layer's own
-        {3, CAPACITY, 0, 1, 2 * usual, norms[0], NULL, 0},     // no positions
-        {0, CHUNK, PAIRS, 0.8, usual / 2, NULL, norms[1], 0},  // as long as a chunk
-        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL, 23},        // a window that begins at borders
+        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL, 0, 0},         // Llama's
+        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL, 1, 0},         // with keys in floats
+        {3, CAPACITY, PAIRS / 2, 1.2, 0.1, NULL, NULL, 0, 0},     // heads that turn in part
+        {0, 40, PAIRS, 1, usual, norms[0], norms[1], 0, 0},       // a sliding window of the layer's own
+        {3, CAPACITY, 0, 1, 2 * usual, norms[0], NULL, 0, 0},     // no positions
+        {0, CHUNK, PAIRS, 0.8, usual / 2, NULL, norms[1], 1, 0},  // as long as a chunk
+        {3, CAPACITY, PAIRS, 1, usual, NULL, NULL, 0, 23},        // a window that begins at borders
     };
     const Kernels *kernels;
     int failed = 0, sets = 0;

@@ -57,7 +57,8 @@ static void spoil_shape(Input *x) {
 static Tensor allocated(const Input *x) {
     if (!x->element_bytes) return (Tensor){0};
     const size_t count = (size_t)elements(x), bytes = count * x->element_bytes;
-    Tensor made = {.given = 1, .rank = x->rank, .sizes = x->sizes, .data = malloc(bytes ? bytes : 1)};
+    const Elements of = x->element_bytes == 2 ? HALVES : x->element_bytes == 4 ? FLOATS : OTHERS;
+    Tensor made = {.given = 1, .elements = of, .rank = x->rank, .sizes = x->sizes, .data = malloc(bytes ? bytes : 1)};
     if (!made.data) abort();
     if (x->element_bytes < 4) memset(made.data, 0x33, bytes);  // codes of 3; halves of 0.22
     for (size_t i = 0; i < count && x->element_bytes == 4; i++) ((float *)made.data)[i] = (float)(uniform() - 0.5);
@@ -127,7 +128,7 @@ static const char *try_attention(const Kernels *kernels, int times) {
     AttentionOptions options = {heads, capacity, any(2) ? 0.5f : 0, 1e-5f};
     const Input phase = {3, 4, {1, tokens, pairs}, 0};
     Input wanted[ATTENTION_INPUTS] = {
-        {3, 4, {1, tokens, (heads + 2 * kv_heads) * dim}, 0}, {4, 2, {1, kv_heads, rows, dim}, 0},
+        {3, 4, {1, tokens, (heads + 2 * kv_heads) * dim}, 0}, {4, any(2) ? 2 : 4, {1, kv_heads, rows, dim}, 0},
         {4, 2, {1, kv_heads, rows, dim}, 0}, {1, 8, {1}, position}, {1, 8, {1}, any(5)}, phase, phase, phase, phase,
         {1, any(2) ? 4 : 0, {dim}, 0}, {1, any(2) ? 4 : 0, {dim}, 0},
         {1, any(2) ? 8 : 0, {any(2) ? 1 : tokens}, any(position + 1)},
@@ -145,8 +146,10 @@ static const char *try_attention(const Kernels *kernels, int times) {
         } else if (what == 2) {
             spoil_shape(wanted + any(ATTENTION_INPUTS));
         } else if (any(2)) {  // buffers of another shape, alike
+            const size_t value_bytes = wanted[2].element_bytes;
             spoil_shape(wanted + 1);
             wanted[2] = wanted[1];
+            wanted[2].element_bytes = value_bytes;
         } else {  // buffers laid out for a young stream
             wanted[1].sizes[2] = wanted[2].sizes[2] = 1 + any(rows + 4);
             wanted[3].number = any(rows);
@@ -154,6 +157,8 @@ static const char *try_attention(const Kernels *kernels, int times) {
     }
     Tensor inputs[ATTENTION_INPUTS];
     for (size_t i = 0; i < ATTENTION_INPUTS; i++) inputs[i] = allocated(wanted + i);
+    const int is_odd = times && any(8) == 0;  // keys of another type, as bfloat16
+    if (is_odd) inputs[1].elements = OTHERS;
     Attention a;
     const char *why = attention_call(&options, inputs, &a);
     if (!why) {

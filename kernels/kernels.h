@@ -78,7 +78,9 @@ typedef struct {
     const float *qkv;                           // [T, (H + 2 K) D]
     const float *cosine, *sine;                 // [T, D / 2], at the position
     const float *sink_cosine, *sink_sine;       // [T, D / 2], where the sinks see the query
-    half *keys, *values;                        // [K, rows, D]
+    int wide_keys;                              // 1: keys are floats, else they are halves; values are halves
+    void *keys;                                 // [K, rows, D]
+    half *values;                               // [K, rows, D]
     float *context;                             // [T, H D]
     void *scratch;                              // attention_scratch_bytes, for all tasks
 } Attention;

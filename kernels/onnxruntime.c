@@ -8,8 +8,9 @@
 //     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits, table.
 //   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?, oldest?)
 //       -> context, key, value
-//     qkv float [1, T, (H + 2 K) D]; key and value float16 [1, K, rows, D], to be bound to the memory of their outputs;
-//     position and sinks int64 [1], oldest int64 [1] or [T]; phases float [1, T, D / 2]; norms float [D]; context float [1, T, H D].
+//     qkv float [1, T, (H + 2 K) D]; key float16 or float, value float16, [1, K, rows, D] each, to be bound to the memory
+//     of their outputs; position and sinks int64 [1], oldest int64 [1] or [T]; phases float [1, T, D / 2]; norms float
+//     [D]; context float [1, T, H D].
 //     Attributes: heads, capacity, scale (left out: 1 / sqrt(D)), epsilon (of the norms). As `Attention` in kernels.h.
 //
 // A call that cannot be, and one that finds no memory, ends with a status that says so. Threads are the session's own.
@@ -47,6 +48,7 @@ static OrtStatus read_input(OrtHandle context, size_t place, Tensor *to) {
     if (!value) return NULL;
     to->given = 1;
     TRY(ORT(api, GetTensorElementTypeAndShapeDataReference)(value, &type, &to->sizes, &to->rank));
+    to->elements = type == ORT_FLOAT16 ? HALVES : type == ORT_FLOAT ? FLOATS : OTHERS;
     return ORT(api, GetTensorMutableData)(value, &to->data);
 }
 
@@ -216,10 +218,11 @@ static void attend(void *of, size_t task) {
 }
 
 // The output that a state is written to: the memory of the input where the two are bound together, else a copy.
-static OrtStatus make_state(OrtHandle context, size_t place, const Tensor *given, half **to) {
+static OrtStatus make_state(OrtHandle context, size_t place, const Tensor *given, void **to) {
     const int64_t *sizes = given->sizes;
+    const size_t bytes = given->elements == FLOATS ? sizeof(float) : sizeof(half);
     TRY(make_output(context, place, sizes, given->rank, to));
-    if (given->data != *to) memcpy(*to, given->data, (size_t)(sizes[1] * sizes[2] * sizes[3]) * sizeof(half));
+    if (given->data != *to) memcpy(*to, given->data, (size_t)(sizes[1] * sizes[2] * sizes[3]) * bytes);
     return NULL;
 }
 
@@ -233,8 +236,10 @@ static OrtStatus compute_attention(void *options, OrtHandle context) {
     a->scratch = thread_scratch(OF_CALL, kernels->attention_scratch_bytes(a));
     if (!a->scratch) return no_memory();
     TRY(make_output(context, 0, (const int64_t[]){1, a->tokens, a->heads * a->head_dim}, 3, &a->context));
+    void *values;
     TRY(make_state(context, 1, inputs + 1, &a->keys));
-    TRY(make_state(context, 2, inputs + 2, &a->values));
+    TRY(make_state(context, 2, inputs + 2, &values));
+    a->values = values;
     for (int64_t token = 0; token < a->tokens; token++) kernels->attention_write(a, token);
     TRY(parallel(context, kernels->attention_tasks(a), attend, &call));
     kernels->attention_merge(a);
@@ -264,11 +269,14 @@ static int rows_input(const OrtCustomOp *op, size_t place) {
     return (void)op, types[place];
 }
 static int attention_input(const OrtCustomOp *op, size_t place) {
-    static const int types[] = {ORT_FLOAT, ORT_FLOAT16, ORT_FLOAT16, ORT_INT64, ORT_INT64,
+    static const int types[] = {ORT_FLOAT, ORT_ANY,   ORT_FLOAT16, ORT_INT64, ORT_INT64,
                                 ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT, ORT_FLOAT, ORT_FLOAT, ORT_INT64};
     return (void)op, types[place];
 }
-static int attention_output(const OrtCustomOp *op, size_t place) { return (void)op, place ? ORT_FLOAT16 : ORT_FLOAT; }
+static int attention_output(const OrtCustomOp *op, size_t place) {
+    static const int types[] = {ORT_FLOAT, ORT_ANY, ORT_FLOAT16};
+    return (void)op, types[place];
+}
 static int always_float(const OrtCustomOp *op, size_t place) { return (void)op, (void)place, ORT_FLOAT; }
 
 static int needs_weights(const OrtCustomOp *op, size_t place) {

@@ -58,6 +58,7 @@ ORT_FUNCTION(414, OrtStatus, GetTensorElementTypeAndShapeDataReference, OrtHandl
 enum { ORT_APP_API = 16, ORT_OPERATORS_API = 24 };  // the oldest versions that have all that an app, the operators call
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };    // of a status
 enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT64 = 7, ORT_FLOAT16 = 10 };  // of a tensor's elements
+enum { ORT_ANY = 0 };  // of one input of an operator and one output: the output's elements are then the input's
 enum { ORT_LOG_ERROR = 3, ORT_DEVICE_ALLOCATOR = 0, ORT_MEMORY_DEFAULT = 0 };
 
 // An operator of our own, as far as version 16 reads it: from there on its functions return a status.

@@ -34,12 +34,13 @@ class RingState:
     def __init__(self, session: Any, binding: Any, manifest: Manifest, device: str) -> None:
         inputs = {given.name: given for given in session.get_inputs()}
         _check_graph(inputs, manifest)
-        dtype = TYPES[inputs[manifest.states[0].name].type]
+        dtypes = {state.name: TYPES[inputs[state.name].type] for state in manifest.states}
         grows = device == "cpu" and not isinstance(inputs[manifest.states[0].name].shape[2], int)
         views = [[state for state in manifest.states if state.view == view] for view in range(len(manifest.views))]
         pinned = [view.sinks for view in manifest.views]
         self._rings = [
-            ViewState(binding, states, dtype, device, grows, sinks) for states, sinks in zip(views, pinned, strict=True)
+            ViewState(binding, states, dtypes, device, grows, sinks)
+            for states, sinks in zip(views, pinned, strict=True)
         ]
 
     @property
@@ -80,13 +81,16 @@ class RingState:
 
 
 def _check_graph(inputs: Mapping[str, Any], manifest: Manifest) -> None:
-    """BadBundle unless the graph takes every state of the manifest, in its shape."""
+    """BadBundle unless the graph takes every state of the manifest, in its shape and in a type that there is."""
     for state in manifest.states:
         found = inputs[state.name].shape if state.name in inputs else None
         fixed = [size if isinstance(size, int) else state.shape[axis] for axis, size in enumerate(found or ())]
         if fixed != list(state.shape):
             expected = f"{list(state.shape)}, as its manifest says"
             raise BadBundle(f"the graph's {state.name} has shape {found}", expected, "export the model again")
+        if inputs[state.name].type not in TYPES:
+            found = inputs[state.name].type
+            raise BadBundle(f"the graph's {state.name} is {found}", " or ".join(TYPES), "export the model again")
 
 
 class ViewState:
@@ -94,16 +98,25 @@ class ViewState:
 
     Args:
         states: as the manifest has them.
+        dtypes: of each, by name, as the graph holds it.
         grows: whether fewer rows than all may be laid out.
         pinned: whether the ring has the stream's sinks.
     """
 
     def __init__(
-        self, binding: Any, states: Sequence[State], dtype: type, device: str, grows: bool, pinned: bool
+        self,
+        binding: Any,
+        states: Sequence[State],
+        dtypes: Mapping[str, type],
+        device: str,
+        grows: bool,
+        pinned: bool,
     ) -> None:
         self._binding, self._device, self._grows, self._pinned = binding, device, grows, pinned
         _, self._heads, self._most, self._head_dim = states[0].shape
-        self._memory: dict[str, np.ndarray] = {state.name: np.zeros(math.prod(state.shape), dtype) for state in states}
+        self._memory: dict[str, np.ndarray] = {
+            state.name: np.zeros(math.prod(state.shape), dtypes[state.name]) for state in states
+        }
         self._values: dict[str, Any] = {}
         self._bind(self._most)
 

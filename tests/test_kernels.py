@@ -267,18 +267,21 @@ def attended(q: np.ndarray, k: np.ndarray, v: np.ndarray, token: int, ring: Ring
 class RingAttention:
     """The operator with its buffers, fed token by token or in chunks."""
 
-    def __init__(self, heads: int, kv_heads: int, dim: int, ring: Ring, look: Look, threads: int = 2) -> None:
+    def __init__(
+        self, heads: int, kv_heads: int, dim: int, ring: Ring, look: Look, threads: int = 2, keys: type = np.float16
+    ) -> None:
         self.ring, self.look = ring, look
         shape = [1, kv_heads, ring.rows, dim]
-        self.state = [np.full(shape, np.nan, np.float16) for _ in range(2)]  # what was never written is never read
+        self.state = [np.full(shape, np.nan, dtype) for dtype in (keys, np.float16)]  # the unwritten is never read
         phases = ["cos", "sin", "sink_cos", "sink_sin"]
         half, single, whole = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.INT64
+        key = helper.np_dtype_to_tensor_dtype(np.dtype(keys))
         declared = {
-            "qkv": (single, [1, "T", (heads + 2 * kv_heads) * dim]), "key": (half, shape), "value": (half, shape),
+            "qkv": (single, [1, "T", (heads + 2 * kv_heads) * dim]), "key": (key, shape), "value": (half, shape),
             "position": (whole, [1]), "sinks": (whole, [1]), **{name: (single, [1, "T", dim // 2]) for name in phases},
         }  # fmt: skip
         given = [helper.make_tensor_value_info(name, *kind) for name, kind in declared.items()]
-        made = {"context": (single, [1, "T", heads * dim]), "key_out": (half, shape), "value_out": (half, shape)}
+        made = {"context": (single, [1, "T", heads * dim]), "key_out": (key, shape), "value_out": (half, shape)}
         out = [helper.make_tensor_value_info(name, *kind) for name, kind in made.items()]
         norms = {"q_norm": look.q_norm, "k_norm": look.k_norm}
         norms = {name: norm.astype(np.float32) for name, norm in norms.items() if norm is not None}
@@ -314,13 +317,16 @@ def slower_and_slower(dim: int) -> np.ndarray:
     return 100.0 ** (-np.arange(0, dim, 2) / dim)
 
 
-def sees_what_it_should(heads: tuple[int, int, int], ring: Ring, look: Look) -> None:
+def sees_what_it_should(
+    heads: tuple[int, int, int], ring: Ring, look: Look, keys: type = np.float16, bias: np.ndarray | float = 0
+) -> None:
     """Over three laps, in chunks of every size."""
     many, few, dim = heads
     random = np.random.default_rng(0)
     total = min(3 * ring.rows, 500)
     q, k, v = (random.standard_normal((total, count, dim)) for count in (many, few, few))
-    operator, position, sizes = RingAttention(many, few, dim, ring, look), 0, np.random.default_rng(1)
+    k = k + bias
+    operator, position, sizes = RingAttention(many, few, dim, ring, look, keys=keys), 0, np.random.default_rng(1)
     while position < total:
         size = min(total - position, int(sizes.choice([1, 1, ring.chunk, sizes.integers(1, ring.chunk + 1)])))
         part = slice(position, position + size)
@@ -350,6 +356,48 @@ LOOKS = {
 @pytest.mark.parametrize("look", LOOKS)
 def test_attention_looks_as_a_layer_does(instructions, look, ring):
     sees_what_it_should((6, 2, 48), Ring(*ring), LOOKS[look])
+
+
+# (heads, key/value heads, head dimension), ring: a query for each path, and broken widths; chunks of 1 to 64
+WIDE = [((9, 3, 64), (4, 32, 8)), ((14, 2, 64), (4, 300, 64)), ((4, 4, 16), (0, 16, 16)), ((12, 2, 128), (4, 150, 64)),
+        ((8, 2, 80), (17, 40, 4))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("heads", "ring"), WIDE, ids=str)
+def test_keys_in_float32_stand_a_bias_of_hundreds_in_pairs_that_hardly_turn(instructions, heads, ring):
+    dim = heads[2]
+    look = Look(np.where(np.arange(dim // 2) < dim // 4, slower_and_slower(dim), 1e-5))
+    bias = np.where(look.frequencies == 1e-5, 300.3, 0)
+    sees_what_it_should(heads, Ring(*ring), look, np.float32, np.tile(bias, 2))
+
+
+def test_keys_in_float16_do_not(instructions):
+    look = Look(np.where(np.arange(32) < 16, slower_and_slower(64), 1e-5))
+    bias = np.tile(np.where(look.frequencies == 1e-5, 300.3, 0), 2)
+    with pytest.raises(AssertionError, match=r"token \d+ of a chunk"):
+        sees_what_it_should((9, 3, 64), Ring(4, 32, 8), look, np.float16, bias)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_attention_with_keys_in_float32_looks_as_a_layer_does(instructions, look):
+    sees_what_it_should((6, 2, 48), Ring(4, 32, 8), LOOKS[look], np.float32)
+
+
+@pytest.mark.parametrize("keys", [np.float16, np.float32])
+def test_up_to_sixteen_tokens_have_the_very_bits_of_single_ones(instructions, keys):
+    ring, total = Ring(4, 300, 16), 700
+    random = np.random.default_rng(2)
+    q, k, v = (random.standard_normal((total, count, 32)) for count in (6, 2, 2))
+    one, many = (RingAttention(6, 2, 32, ring, Look(slower_and_slower(32)), keys=keys) for _ in range(2))
+    position, sizes = 0, iter([16, 2, 9, 1, 3, 16, 5, 8] * 100)
+    while position < total:
+        size = min(next(sizes), total - position)
+        part = slice(position, position + size)
+        together = many.feed(q[part], k[part], v[part], position)
+        for token in range(position, position + size):
+            alone = one.feed(q[token : token + 1], k[token : token + 1], v[token : token + 1], token)
+            assert (together[token - position] == alone[0]).all(), f"token {token} of a chunk of {size}"
+        position += size
 
 
 def test_attention_over_thousands_of_rows_is_cut_and_put_together(instructions):

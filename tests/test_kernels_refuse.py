@@ -32,13 +32,15 @@ def refuses(session, feeds: dict[str, np.ndarray], words: str) -> None:
         session.run(None, feeds)
 
 
-def attention_session(norms: tuple[str, ...] = (), **numbers):
+def attention_session(
+    norms: tuple[str, ...] = (), key: int = TensorProto.FLOAT16, value: int = TensorProto.FLOAT16, **numbers
+):
     """Two heads of 16 over a ring of capacity 8; every size is free, so that it is the operator that checks it."""
-    single, half, whole = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
+    single, whole = TensorProto.FLOAT, TensorProto.INT64
     phases = ["cos", "sin", "sink_cos", "sink_sin"]
-    kinds = {"qkv": (single, 3), "key": (half, 4), "value": (half, 4), "position": (whole, 1), "sinks": (whole, 1)}
+    kinds = {"qkv": (single, 3), "key": (key, 4), "value": (value, 4), "position": (whole, 1), "sinks": (whole, 1)}
     kinds |= dict.fromkeys(phases, (single, 3)) | dict.fromkeys(norms, (single, 1))
-    made = {"context": (single, 3), "key_out": (half, 4), "value_out": (half, 4)}
+    made = {"context": (single, 3), "key_out": (key, 4), "value_out": (value, 4)}
     given, out = ([free(name, *kind) for name, kind in ends.items()] for ends in (kinds, made))
     numbers = {"heads": 2, "capacity": 8} | numbers
     node = helper.make_node("RingAttention", list(kinds), list(made), domain="edgesink", **numbers)
@@ -95,6 +97,21 @@ def test_attention_that_cannot_be_is_refused_and_the_session_goes_on(feeds, word
     session = attention_session()
     refuses(session, feeds, words)
     assert np.isfinite(session.run(None, attention_feeds())[0]).all()
+
+
+def test_keys_are_float16_or_float32_and_values_float16():
+    wide = attention_session(key=TensorProto.FLOAT)
+    keys = np.ones((1, 1, 11, 16), np.float32)
+    context, key, value = wide.run(None, attention_feeds(key=keys))
+    assert (key.dtype, value.dtype) == (np.float32, np.float16)
+    assert np.isfinite(context).all()
+    refuses(wide, attention_feeds(key=keys[:, :, :7]), "value|the buffers")
+    integers = attention_session(key=TensorProto.INT16)
+    refuses(integers, attention_feeds(key=keys.astype(np.int16)), "key is in float16 or float32")
+    doubles = attention_session(key=TensorProto.DOUBLE)
+    refuses(doubles, attention_feeds(key=keys.astype(np.float64)), "key is in float16 or float32")
+    with pytest.raises(Exception, match=r"[Tt]ype"):
+        attention_session(value=TensorProto.FLOAT)
 
 
 def test_attention_takes_the_last_position_the_fewest_rows_and_the_shortest_window():

@@ -26,6 +26,8 @@ def inspect(
     manifest.check_files(bundle)
     if as_json:
         derived = {"state_bytes": manifest.state_bytes, "weight_bytes": manifest.weight_bytes}
+        if manifest.has_kernels:
+            derived["kernels_state_bytes"] = manifest.kernels_state_bytes
         print_json({**json.loads(manifest.to_json()), **derived})
         return
     stream = manifest.stream
@@ -66,7 +68,9 @@ def _kernels(manifest: Manifest) -> str:
         reasons = ", ".join(lacks(manifest.target, manifest.precision, manifest.architecture))
         return f"none{f': {reasons}' if reasons else ''}; runs on ONNX Runtime's own operators"
     here = next(iter(available_kernels()), "none on this machine")
-    return f"{here}; with them {megabytes(manifest.state_bytes // 2)} of state"
+    wide = len(manifest.float32_in_kernels or ())
+    keys = f", keys of {wide} layers in float32" if wide else ""
+    return f"{here}; with them {megabytes(manifest.kernels_state_bytes)} of state{keys}"
 
 
 def _sampling(manifest: Manifest) -> str:

@@ -2,13 +2,13 @@
 
 Owns what the vocabulary means there: a layer is four products that take their norm, their gate and the residual stream
 along, and one attention that writes the ring and knows which rows a token sees. Weights are the other graph's, from the
-same file, which lie there as the operators read them (`layout`); keys and values are float16. A runner takes this graph
-where its processor has the kernels.
+same file, which lie there as the operators read them (`layout`); keys and values are float16, but for the keys of some
+layers (`export.states`). A runner takes this graph where its processor has the kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,14 +43,16 @@ def runs_on_kernels(model: ModelSpec, precision: Precision) -> bool:
     return not lacks("onnx", precision, model.as_data())
 
 
-def write_kernels_graph(path: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights) -> None:
-    """Write the graph file `path` beside the data file of `weights`."""
+def write_kernels_graph(
+    path: Path, model: ModelSpec, stream: StreamSpec, weights: OnnxWeights, float32: Collection[str] = ()
+) -> None:
+    """Write the graph file `path` beside the data file of `weights`; states are float16, those named `float32` that."""
     graph = Graph(weights.file)
     ids, position, sinks = inputs(graph)
     oldest = oldest_input(graph)
     ops = KernelOps(graph, weights)
     specs = [AttentionSpec.of(model, stream, view) for view in model.views]
-    views = [RingAttention(ops, spec, ids, position, sinks, oldest) for spec in specs]
+    views = [RingAttention(ops, spec, ids, position, sinks, oldest, float32) for spec in specs]
     outputs(graph, decoder(model, ops, by_view(model, views), ids), model.vocab)
     graph.save(path, model.name)
 
@@ -195,8 +197,9 @@ class RingAttention:
         position: Value,
         sinks: Value,
         oldest: Value | None = None,
+        float32: Collection[str] = (),
     ) -> None:
-        self._ops, self._spec, self._position = ops, spec, position
+        self._ops, self._spec, self._position, self._float32 = ops, spec, position, float32
         self._oldest = oldest if spec.sinks else None
         self._sinks = sinks if spec.sinks else ops.constant(NO_SINKS)
         token = position + ops.arange(ids)  # [T]
@@ -218,12 +221,13 @@ class RingAttention:
         graph, heads = self._ops.graph, self._spec.heads
         shape = [1, heads.keys, self._spec.rows, heads.dim]
         states = [names.key(layer), names.value(layer)]
-        given = [graph.input(name, np.float16, shape) for name in states]
+        dtypes = [np.float32 if name in self._float32 else np.float16 for name in states]
+        given = [graph.input(name, dtype, shape) for name, dtype in zip(states, dtypes, strict=True)]
         context, *written = graph.nodes(
             "RingAttention", _together(heads, q, k, v), *given, self._position, self._sinks, *self._phases,
             *self._optional(q, k),
             outputs=[f"context_{layer}", *(names.updated(name) for name in states)],
-            dtypes=[np.float32, np.float16, np.float16],
+            dtypes=[np.float32, *dtypes],
             domain=EDGESINK, heads=heads.queries, capacity=self._spec.capacity, **self._numbers(q, k),
         )  # fmt: skip
         for value in written:

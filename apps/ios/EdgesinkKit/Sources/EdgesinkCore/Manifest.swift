@@ -63,6 +63,7 @@ public struct Manifest: Equatable, Sendable {
     public let sinkTokenId: Int?  // what the model saw in front of everything: every stream begins with it
     public let stepWeightBytes: Int?  // of weights that one step reads; nil where they were not counted
     public let logitRows: Int?  // last tokens of a run whose logits an ONNX graph gives at most; nil: the last one's
+    let float32InKernels: [String]?  // states that Python's kernels hold in float32; no other runner has kernels
     public let sampling: SamplingDefaults?  // that the model's makers recommend; nil: they say nothing
 
     /// The ids that every stream begins with, before anything is fed: the sink token, or none.
@@ -127,7 +128,7 @@ extension Manifest {
                 "target", "name", "family", "vocab", "stream", "views", "states", "precision", "weights", "bos_id",
                 "eos_ids", "turns", "no_turns", "files", "tools", "architecture", "parity", "kv_write",
                 "vocabulary_bits", "parts", "sink_token_id", "step_weight_bytes", "format",
-            ], mayLack: ["sampling", "logit_rows"])
+            ], mayLack: ["sampling", "logit_rows", "float32_in_kernels"])
         target = try fields.choice("target")
         name = try fields.string("name")
         family = try fields.string("family")
@@ -151,6 +152,7 @@ extension Manifest {
         sinkTokenId = try fields.optional("sink_token_id", fields.int)
         stepWeightBytes = try fields.optional("step_weight_bytes", fields.int)
         logitRows = try fields.optional("logit_rows", fields.int)
+        float32InKernels = try fields.optional("float32_in_kernels") { try fields.list($0, StrictFields.string) }
         sampling = try fields.optional("sampling") { try SamplingDefaults(fields.json($0), fields.place($0)) }
         try check()
     }

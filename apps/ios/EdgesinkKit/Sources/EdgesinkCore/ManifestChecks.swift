@@ -43,6 +43,10 @@ extension Manifest {
             throw fault("two states of one name", "names that differ")
         }
         if Set(states.map(\.dtype)).count > 1 { throw fault("states of two types", "one type") }
+        let known = Set(states.map(\.name))
+        if let odd = float32InKernels?.first(where: { !known.contains($0) }) {
+            throw fault("float32_in_kernels names \(odd)", "a state")
+        }
     }
 
     private func check(_ state: StateSpec) throws {
