@@ -51,6 +51,22 @@ def test_what_is_forgotten_is_gone_and_numbers_or_all_must_be_said(command, file
     assert b"4471" not in file.read_bytes()
 
 
+def test_numbers_that_no_database_holds_are_numbers_of_nothing(command, file):
+    huge = 10**20
+    code, _, err = command("memory", "forget", file, huge, huge + 1, 1)
+    assert (code, "1 passages are forgotten" in err) == (0, True)
+    code, out, _ = command("memory", "list", file, "--count", huge)
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert command("memory", "search", file, "Will you be brief?", "--count", huge)[0] == 0
+    archive = Archive(file)
+    assert archive.get([huge, -huge, 2]).keys() == {2}
+    assert [passage.id for passage in archive.newest(huge, before=huge)] == [3, 2]
+    assert archive.newest(3, before=0) == archive.newest(3, before=-1) == []
+    with pytest.raises(BadOption, match="more than 63 bits"):
+        archive.cut_stream(huge, 0)
+    archive.close()
+
+
 def test_a_file_that_is_not_there_is_not_made(command, tmp_path):
     code, _, err = command("memory", "list", tmp_path / "none")
     assert code == 1

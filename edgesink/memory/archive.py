@@ -27,6 +27,7 @@ from edgesink.memory.packs import drop_from_packs, pack_means
 Role = Literal["user", "assistant"]
 MOST_BYTES = 256 << 20  # of the file, where nothing else is asked for
 FEWEST_BYTES = 1 << 20
+LARGEST = 2**63 - 1  # number that SQLite holds
 SLACK = 0.05  # of the bytes that are freed beyond what is needed, so that not every turn frees some
 
 
@@ -173,7 +174,7 @@ class Archive:
         found: dict[int, Passage] = {}
         with self.reading() as connection:
             for start in range(0, len(ids), 200):
-                some = [int(id_) for id_ in ids[start : start + 200]]
+                some = [int(id_) for id_ in ids[start : start + 200] if abs(id_) <= LARGEST]  # no other has a number
                 marks = ",".join("?" * len(some))
                 rows = connection.execute(f"SELECT {_COLUMNS} FROM passage WHERE id IN ({marks})", some)
                 found.update((row[0], _passage(row)) for row in rows)
@@ -183,7 +184,8 @@ class Archive:
         """The last passages, newest first; `before` leaves out that number and what was said after it."""
         with self.reading() as connection:
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM passage WHERE id < ? ORDER BY id DESC LIMIT ?", (before or 2**62, count)
+                f"SELECT {_COLUMNS} FROM passage WHERE id < ? ORDER BY id DESC LIMIT ?",
+                (min(LARGEST if before is None else before, LARGEST), min(count, LARGEST)),
             )
             return [_passage(row) for row in rows]
 

@@ -13,8 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-Part = Literal["calibrate", "evaluate"]
-_PART: dict[str, Part] = {"c": "calibrate", "e": "evaluate"}
+Part = Literal["calibrate", "develop", "evaluate"]
+_PART: dict[str, Part] = {"c": "calibrate", "e": "develop", "t": "evaluate"}
 
 PEOPLE = (
     "Marta", "Hugo", "Elif", "Dario", "Wanda", "Pavel", "Noor", "Greta", "Ivo", "Selma", "Kofi", "Ruth", "Bela",
