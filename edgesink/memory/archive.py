@@ -140,17 +140,20 @@ class Archive:
             _delete(connection, [id_ for (id_,) in gone])
 
     def add(self, stream: int, role: Role, passages: Sequence[NewPassage], space: str = "") -> list[int]:
-        """Keep what was said in one turn, all of it or nothing; returns its numbers.
+        """Keep what was said in one turn, as `add_turns` does."""
+        return self.add_turns(stream, [(role, passages)], space)
+
+    def add_turns(self, stream: int, turns: Sequence[tuple[Role, Sequence[NewPassage]]], space: str = "") -> list[int]:
+        """Keep what was said in some turns, all of it or nothing; returns the numbers of its passages.
 
         Args:
             stream: that of `begin_stream`.
-            role: who said it.
-            passages: in order.
+            turns: in order, each with who said it and its passages.
             space: the name of the calibration that made their vectors.
         """
         with self._writing() as connection:
             ids = []
-            for passage in passages:
+            for role, passage in ((role, passage) for role, passages in turns for passage in passages):
                 cursor = connection.execute(
                     f"INSERT INTO passage ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
                     (

@@ -95,7 +95,7 @@ def open_file(path: Path, make: bool = True) -> sqlite3.Connection:
 
 @contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """What SQLite says in here, as BadMemory, DamagedMemory, BadPlace or NoSpace; a number too large for it is BadOption.
+    """What SQLite says in here, as BadMemory, DamagedMemory, BadPlace or NoSpace; of a number too large, BadOption.
 
     Who finds nonsense in the database raises sqlite3.DatabaseError as SQLite does: then the file is named here.
     """
