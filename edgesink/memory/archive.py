@@ -139,6 +139,13 @@ class Archive:
             gone = connection.execute("SELECT id FROM passage WHERE stream = ? AND last > ?", (stream, position))
             _delete(connection, [id_ for (id_,) in gone])
 
+    def forget_behind(self, position: int) -> None:
+        """What the newest stream said from `position` on is forgotten: it will be said again."""
+        with self._writing() as connection:
+            row = connection.execute("SELECT max(id) FROM stream").fetchone()
+            gone = connection.execute("SELECT id FROM passage WHERE stream = ? AND last > ?", (row[0], position))
+            _delete(connection, [id_ for (id_,) in gone])
+
     def add(self, stream: int, role: Role, passages: Sequence[NewPassage], space: str = "") -> list[int]:
         """Keep what was said in one turn, as `add_turns` does."""
         return self.add_turns(stream, [(role, passages)], space)

@@ -116,6 +116,18 @@ def statements() -> tuple[str, ...]:
 
 
 @cache
+def negations() -> tuple[tuple[str, str], ...]:
+    """Something that is not so, and the question whether it is: the answer is no."""
+    return tuple((text, question) for text, question in _rows("negations.tsv"))
+
+
+@cache
+def replies() -> tuple[tuple[str, str], ...]:
+    """Messages to which nothing that was told belongs, each with a good answer."""
+    return tuple((message, answer) for message, answer in _rows("replies.tsv"))
+
+
+@cache
 def asides(kind: Literal["small", "ask", "told"]) -> tuple[str, ...]:
     """To calibrate with: messages to which nothing that was told belongs, requests for something that was, tellings."""
     return tuple(text for kind_, text in _rows("asides.tsv") if kind_ == kind)
