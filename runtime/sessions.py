@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from edgesink.runtime.chat import Chat
 
 SUFFIX = ".session"
+MEMORY_SUFFIX = ".memory"  # behind a session's whole name: what of it is remembered beyond the window
+_OF_MEMORY = re.compile(r"(\.damaged-\d+)?(-wal|-shm)?")  # behind that: goes with the file
 NAME = re.compile(r"\w[\w.-]{0,79}")
 ELSEWHERE = "set EDGESINK_STATE to a folder that may be written, or give a path"
 
@@ -51,6 +53,11 @@ def session_path(name: str | Path) -> Path:
     if not NAME.fullmatch(text):
         raise BadOption(f"a session named {text!r}", "letters, digits, dots, dashes, at most 80; or a path with a /")
     return state_folder("sessions") / (text + SUFFIX)
+
+
+def memory_path(session: Path) -> Path:
+    """Where the memory of a session is, if it has one."""
+    return session.with_name(session.name + MEMORY_SUFFIX)
 
 
 def check_session(name: str | Path) -> None:
@@ -208,6 +215,14 @@ class Listed:
     saved: SavedChat | None  # None: it cannot be read
     trouble: str = ""  # why
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of the memory beside it; 0 if it has none."""
+        try:
+            return memory_path(self.path).stat().st_size
+        except OSError:
+            return 0
+
 
 def list_sessions() -> Iterator[Listed]:
     """Those in the user's state folder, the latest first."""
@@ -224,12 +239,16 @@ def list_sessions() -> Iterator[Listed]:
 
 
 def remove_session(name: str | Path) -> None:
-    """Remove a session for good; BadSession if there is none, or another process has it open."""
+    """Remove a session and its memory for good; BadSession if there is none, or another process has it open."""
     path = session_path(name)
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) and not os.path.lexists(memory_path(path)):
         raise BadSession(f"no session {name}", "", "see `edgesink sessions list`")
     with Session.open(name), place_errors(path):
-        path.unlink()
+        memory = memory_path(path)
+        for one in [*path.parent.iterdir()]:
+            if one.name.startswith(memory.name) and _OF_MEMORY.fullmatch(one.name.removeprefix(memory.name)):
+                one.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _short(text: str) -> str:

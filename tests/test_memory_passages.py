@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesink.memory.passages import MOST, Cut, cut
-from edgesink.memory.sample_talk import has_answer, notes, small_talk
+from edgesink.memory.sample_talk import asides, has_answer, notes, small_talk, statements
 from edgesink.memory.standing import is_standing
 from edgesink.memory.words import COMMON
 
@@ -94,16 +94,27 @@ def test_what_only_looks_like_one_is_not(sentence):
     assert not is_standing(sentence)
 
 
+PARTS = ("calibrate", "develop", "evaluate")
+
+
+def test_nothing_is_measured_with_what_a_model_was_calibrated_or_a_rule_chosen_with():
+    seen = {text for part in PARTS[:2] for note in notes(part) for text in (note.text, note.own, note.other)}
+    seen |= {*small_talk("develop"), *asides("small"), *asides("ask"), *asides("told")}
+    measured = {text for note in notes("evaluate") for text in (note.text, note.own, note.other)}
+    assert seen & (measured | {*small_talk(), *statements()}) == set()
+
+
 def test_neither_notes_nor_small_talk_are_instructions():
-    said = [*(note.text for part in ("calibrate", "evaluate") for note in notes(part)), *small_talk()]
+    said = [*(note.text for part in PARTS for note in notes(part)), *small_talk(), *small_talk("develop")]
+    said += [*asides("small"), *asides("ask"), *statements()]
     assert [text for text in said if is_standing(text)] == []
 
 
 def test_the_notes_are_enough_and_a_paraphrase_shares_no_word_that_matters():
-    assert len(notes("calibrate")) == 40
-    assert len(notes("evaluate")) == 64
-    assert len(small_talk()) == 100
-    for note in (*notes("calibrate"), *notes("evaluate")):
+    assert {part: len(notes(part)) for part in PARTS} == {"calibrate": 70, "develop": 64, "evaluate": 64}
+    assert len(set(small_talk())) == len(set(small_talk("develop"))) == 100
+    assert len(set(statements())) == 40
+    for note in (note for part in PARTS for note in notes(part)):
         said, asked = (
             {word.strip(".,?'").lower() for word in text.split()} - COMMON for text in (note.text, note.other)
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,15 +14,21 @@ import typer
 
 from edgesink.cli.options import Json, Model, Threads
 from edgesink.cli.output import Bar, on_terminal, print_json, say
-from edgesink.errors import BadOption
+from edgesink.errors import BadOption, EdgesinkError
 from edgesink.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from edgesink.memory.archive import Archive, Passage
-    from edgesink.memory.memory import Memory, Recall
+    from edgesink.memory.memory import Recall
     from edgesink.memory.recalling import Way
+    from edgesink.runtime.chat import Chat
 
-MemoryFile = Annotated[Path, typer.Argument(metavar="FILE", help="The memory that `edgesink chat --memory` wrote.")]
+MemoryFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="A memory that `edgesink chat --memory` wrote, or the name of a session that has one."
+    ),
+]
 
 
 def search(
@@ -137,14 +145,71 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-def open_memory(path: Path, way: Way) -> Memory:
-    """The memory of a conversation at a terminal: what comes back is shown before the answer."""
+@dataclass(frozen=True)
+class Wanted:
+    """The memory that a conversation is to have."""
+
+    path: Path
+    way: Way
+    asked_for: bool  # by its own option; else it is that of the session, without which the session goes on
+
+
+def check_memory(file: Path | None, none: bool, way: Way, session: str | None) -> Wanted | None:
+    """What the options of a chat say of its memory; BadOption if they contradict each other.
+
+    Args:
+        file: of --memory.
+        none: --no-memory.
+        way: of --recall.
+        session: that is kept, which has a memory unless `none`.
+    """
+    from edgesink.runtime.sessions import memory_path, session_path
+
+    if none and file is not None:
+        raise BadOption(f"--memory {file} and --no-memory", "one of the two")
+    if file is not None:
+        return Wanted(file, way, True)
+    if session is not None and not none:
+        return Wanted(memory_path(session_path(session)), way, False)
+    if way == "pinned":
+        raise BadOption("--recall pinned without a memory", "--memory FILE, or a --session")
+    return None
+
+
+@contextmanager
+def remembering(chat: Chat, wanted: Wanted | None) -> Iterator[None]:
+    """A conversation at a terminal with its memory: what comes back is shown before the answer, trouble when it comes.
+
+    EdgesinkError if a memory that was asked for cannot be opened; a session goes on without its own.
+    """
+    from edgesink.memory import calibration
     from edgesink.memory.memory import Memory
 
-    memory = Memory(path, way, on_recall=lambda recall: say(f"({recall_words(recall)})"))
-    if memory.trouble:
-        say(f"({memory.trouble})")
-    return memory
+    if wanted is None:
+        yield
+        return
+    try:
+        memory = Memory(
+            wanted.path, wanted.way, on_recall=lambda recall: say(f"({recall_words(recall)})"),
+            on_trouble=lambda trouble: say(f"({trouble})"),
+        )  # fmt: skip
+    except EdgesinkError as error:
+        if wanted.asked_for:
+            raise
+        say(f"(nothing will come back from beyond the window: {error})")
+        yield
+        return
+    if not memory.archive.count and not calibration.place_of(chat.stream.manifest).is_file():
+        say(
+            "(what leaves the window is remembered, and found by its own words; to be found in other words too: "
+            f"edgesink memory calibrate {chat.stream.bundle})"
+        )
+    chat.memory = memory
+    try:
+        yield
+    finally:
+        chat.memory = None
+        memory.close()
 
 
 def recall_words(recall: Recall) -> str:
@@ -163,8 +228,13 @@ def why(recall: Recall) -> str:
 
 
 def _archive(file: Path) -> Archive:
+    """The memory in a file, or that of a session if there is no such file."""
     from edgesink.memory.archive import Archive
+    from edgesink.runtime.sessions import NAME, memory_path, session_path
 
+    if not file.exists() and NAME.fullmatch(str(file)):
+        of_session = memory_path(session_path(str(file)))
+        file = of_session if of_session.exists() else file
     return Archive(file, make=False)
 
 

@@ -28,7 +28,8 @@ def list_(as_json: Json = False) -> None:
     found = list(list_sessions())
     if as_json:
         print_json([
-            {"name": one.name, "path": str(one.path), "bytes": one.bytes, "trouble": one.trouble}
+            {"name": one.name, "path": str(one.path), "bytes": one.bytes, "memory_bytes": one.memory_bytes,
+             "trouble": one.trouble}
             | (as_data(one.saved, turns=False) if one.saved else {})
             for one in found
         ])  # fmt: skip
@@ -39,7 +40,8 @@ def list_(as_json: Json = False) -> None:
             continue
         when = datetime.fromisoformat(one.saved.saved).strftime("%Y-%m-%d %H:%M")
         asked, size = exchanges(one.saved.chat.turns), megabytes(one.bytes)
-        print(f"{one.name:<20}{when}{asked:>6} messages{size:>10}  {one.saved.model}  {title(one.saved)}")
+        memory = f" + {megabytes(one.memory_bytes)} of memory" if one.memory_bytes else ""
+        print(f"{one.name:<20}{when}{asked:>6} messages{size:>10}{memory}  {one.saved.model}  {title(one.saved)}")
     if not found:
         say("(no session is kept yet; `edgesink chat --session NAME` keeps one)")
 
@@ -83,7 +85,7 @@ def export(
 
 
 def rm(names: Annotated[list[str], typer.Argument(help="Names of sessions, or paths of their files.")]) -> None:
-    """Remove sessions for good."""
+    """Remove sessions for good, with their memory."""
     from edgesink.runtime.sessions import remove_session
 
     for name in names:

@@ -56,11 +56,17 @@ def chat(
     ] = None,
     memory: Annotated[
         Path | None,
-        typer.Option(help="Memory file: what was said beyond the window comes back. Default: nothing comes back."),
+        typer.Option(
+            help="Memory file: what was said beyond the window comes back. Default: with --session, the session's own."
+        ),
     ] = None,
+    no_memory: Annotated[
+        bool,
+        typer.Option("--no-memory", help="Keep no memory with a session: what is forgotten is gone."),
+    ] = False,
     recall: Annotated[
         RecallWay,
-        typer.Option(help="With --memory: quote what comes back in the message, or put it into pinned tokens."),
+        typer.Option(help="With a memory: quote what comes back in the message, or put it into pinned tokens."),
     ] = "quoted",
     sinks: Sinks = None,
     temperature: Temperature = None,
@@ -93,7 +99,7 @@ def chat(
     from edgesink.bundles import find_bundle
     from edgesink.cli.chat.loop import answer_once, converse
     from edgesink.cli.keeping import kept
-    from edgesink.cli.memory import open_memory
+    from edgesink.cli.memory import check_memory, remembering
     from edgesink.runtime.chat import Chat
     from edgesink.runtime.sampling import SamplingSpec
     from edgesink.runtime.sessions import check_session
@@ -102,15 +108,15 @@ def chat(
     SamplingSpec.of_model(None, **chosen)  # wrong values are refused before a model is loaded
     if session is not None:
         check_session(session)
+    wanted = check_memory(memory, no_memory, recall, session)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
     stream.drafts = drafts
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
-    recalling = open_memory(memory, recall) if memory else None
-    talk = Chat(stream, system, sampling, _pins(pin_system, sinks), recalling, evict=evict)
+    talk = Chat(stream, system, sampling, _pins(pin_system, sinks), evict=evict)
     if talk.unpinned and system is not None:
         say(f"(the system prompt will be forgotten like anything else: {talk.unpinned})")
     given = {name: value for name, value in (chosen | {"seed": seed, "sinks": sinks}).items() if value is not None}
-    with kept(talk, session, given) as save:
+    with kept(talk, session, given) as save, remembering(talk, wanted):
         if message is not None:
             answer_once(talk, message, max_new_tokens, plain)
         else:

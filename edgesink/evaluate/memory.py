@@ -1,31 +1,33 @@
 """What a memory finds and what the model makes of it, by how far back something was told.
 
-Owns the task: one long conversation in which facts are told at given distances from its end, in windows, among chatter;
-at the end every question is asked, answered, and taken back, once for every way of bringing back. Facts are lines
-(whose a thing is, after the paper's StreamEval), notes asked in their own words and in others, and things that were
-told twice. Scores: the right passage came back; the answer is right.
+Owns the telling and the asking: one long conversation, by a plan of `memory_plan`; at its end every question is asked,
+answered, and taken back, once for every way of bringing back. Scores: the right passage came back; the answer is right.
+The conversation and the answers can be kept in a folder, so that hours of it can be interrupted.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice, pairwise
-from typing import Literal, get_args
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from edgesink import strict_json
 from edgesink.errors import BadOption
+from edgesink.evaluate.memory_plan import KINDS, Kind, Question, Told
+from edgesink.files import place_errors
 from edgesink.memory.memory import FEWEST_ROWS, Memory, can_reserve
-from edgesink.memory.recalling import Way, quotation
-from edgesink.memory.sample_talk import changes, chatter, has_answer, never_said, notes, small_talk
+from edgesink.memory.sample_talk import chatter, has_answer
 from edgesink.runtime.chat import Chat
-from edgesink.sample_text import lines
+from edgesink.runtime.sessions import Session
 
-Kind = Literal["lines", "own words", "other words", "changed", "never said"]
 Arm = Literal["nothing", "quoted", "pinned"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 SENTENCES = 3  # of chatter in one message
 ANSWERS = (
     "Thank you for telling me, I will keep it in mind.", "I see. That sounds like quite a day.",
@@ -44,6 +46,7 @@ WORLD = (
 """The last that is talked about before the questions, so that the window shows how questions are answered."""
 LONGEST_ANSWER = 24  # tokens
 PAIR = 80  # tokens of a fact and a sentence of chatter, with their answers, about
+KEEP_EVERY = 2  # windows
 UNKNOWN = re.compile(
     r"(don't|do not|didn't|did not|haven't|have not|doesn't|hasn't|isn't|not|no|never) (\w+ )?"
     r"(know|mention|told|tell|say|said|information|sure|specif|provid|have|record|recall|remember|clear|given|aware)"
@@ -51,18 +54,7 @@ UNKNOWN = re.compile(
     re.IGNORECASE,
 )
 """How an answer says that it is not known."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked at the end."""
-
-    kind: Kind
-    windows: int  # back, where the fact was told; 0: nowhere
-    text: str
-    evidence: str  # what was told; "" if nothing was
-    answers: tuple[str, ...]  # one of them must be in the answer
-    stale: str = ""  # must not be
+DENIED = re.compile(r"\b(no|not|never|nobody|none)\b|n't\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,6 +67,7 @@ class Answered:
     recalled: bool  # any came back
     right: bool
     text: str
+    tokens_back: int  # from the question to where its evidence was told; 0: nowhere
     search_ms: float
     bring_ms: float
 
@@ -84,52 +77,77 @@ class Score:
     """Shares for one kind of question at one distance."""
 
     kind: Kind
-    windows: int
+    back: int
     arm: Arm
     questions: int
+    nearest: int  # tokens back, of the evidence
+    farthest: int
     found: float
     right: float
 
 
-@dataclass(frozen=True)
-class Told:
-    """Messages of one distance, and what is asked about them at the end."""
-
-    windows: int
-    messages: list[str]
-    questions: list[Question]
-
-
-def plan(distances: Sequence[int], each: int) -> list[Told]:
-    """What is told how many windows before the end, the farthest first, and the questions.
+class Folder:
+    """Where a measurement is kept, so that it can go on: the conversation, and the answers so far.
 
     Args:
-        distances: in windows.
-        each: lines, and notes, at each distance; there are 64 notes, and they are not told twice.
+        path: made if it is not there.
+        plan: what names the plan; a folder of another one is refused.
     """
-    told, made = [], iter(notes("evaluate"))
-    facts, changed = lines(seed=7), changes()
-    far = sorted(distances, reverse=True)
-    for at, windows in enumerate(far):
-        messages, questions = [], []
-        for line in islice(facts, each):
-            text = f"The {line.thing} belongs to {line.owner}."
-            messages.append(text)
-            questions.append(Question("lines", windows, f"Who does the {line.thing} belong to?", text, (line.owner,)))
-        for note in islice(made, each):
-            messages.append(note.text)
-            questions.append(Question("own words", windows, note.own, note.text, note.answers))
-            questions.append(Question("other words", windows, note.other, note.text, note.answers))
-        for number, change in enumerate(changed):
-            if number % len(far) == at:  # told here, and anew at the next distance, or here
-                questions.append(
-                    Question("changed", windows, change.question, change.new, (change.answer,), change.stale)
-                )
-                messages.insert(0, change.old)
-                messages.append(change.new)
-        told.append(Told(windows, messages, questions))
-    told[-1].questions.extend(Question("never said", 0, text, "", ()) for text in never_said())
-    return told
+
+    def __init__(self, path: Path, plan: str) -> None:
+        self._plan = plan
+        with place_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        self.memory = path / "talk.memory"
+        self._answers = path / "answers.jsonl"
+        self._session = Session.open(path / "talk.session")
+
+    def resume(self, chat: Chat) -> dict[str, Any]:
+        """Go on in `chat`; how far the telling had come, {} for nowhere. BadOption if it is of another plan."""
+        self._session.resume(chat)
+        kept = dict(self._session.settings)
+        if kept.get("plan", self._plan) != self._plan:
+            raise BadOption(f"a folder of the measurement {kept['plan']}", self._plan, "choose another folder")
+        return kept
+
+    def keep(self, chat: Chat, progress: dict[str, Any]) -> None:
+        """The conversation as it stands."""
+        self._session.settings = {"plan": self._plan} | progress
+        self._session.save(chat)
+
+    def answers(self) -> list[Answered]:
+        """Those that were kept."""
+        if not self._answers.is_file():
+            return []
+        return [_answered(line) for line in self._answers.read_text(encoding="utf-8").splitlines()]
+
+    def add(self, answered: Answered) -> None:
+        """Keep one more."""
+        with place_errors(self._answers), self._answers.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dataclasses.asdict(answered)) + "\n")
+
+    def close(self) -> None:
+        """Let others open it."""
+        self._session.close()
+
+
+def _answered(line: str) -> Answered:
+    data = strict_json.parse(line)
+    assert isinstance(data, dict)
+    question = data["question"] | {"answers": tuple(data["question"]["answers"])}
+    return Answered(**(data | {"question": Question(**question)}))
+
+
+@dataclass
+class _Progress:
+    """How far the telling has come; `begins` has where each message of a plan was told."""
+
+    group: int = 0
+    message: int = 0
+    drawn: int = 0  # sentences of chatter
+    end: int = -1  # position up to which chatter is told behind a group; -1: its messages are not all told
+    world: bool = False  # all is told
+    begins: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def measure(
@@ -138,15 +156,17 @@ def measure(
     told: Sequence[Told],
     arms: Sequence[Arm],
     report: Callable[[int, int], None] = lambda done, whole: None,
+    folder: Folder | None = None,
 ) -> Iterator[Answered]:
     """Tell everything, then ask; gives each answer as it comes.
 
     Args:
         chat: at its beginning, with `memory`, and a journal that can take an exchange back.
-        memory: made with the way "pinned" if that is among the arms.
-        told: by `plan`.
+        memory: made with the way "pinned" if that is among the arms; at `folder.memory`, if there is a folder.
+        told: a plan.
         arms: ways to be compared.
         report: called with tokens fed and answers given, weighted alike, and how many there will be.
+        folder: where all of it is kept, and taken up again.
     Raises:
         BadOption: one of the ways is "pinned", and the bundle cannot pin enough rows.
     """
@@ -157,30 +177,74 @@ def measure(
             f"{sinks + FEWEST_ROWS} or more for the way pinned", "leave out that way: --ways nothing,quoted",
         )  # fmt: skip
     questions = [question for group in told for question in group.questions]
-    capacity = chat.stream.capacity
     messages = sum(len(group.messages) for group in told)
-    whole = told[0].windows * capacity + messages * PAIR + len(questions) * len(arms) * LONGEST_ANSWER
-    talk = chatter(seed=11)
-    nearer = [*(group.windows for group in told[1:]), 0]
-    for group, windows in zip(told, nearer, strict=True):
-        for message in group.messages:
-            tell(chat, message)
-            tell(chat, next(talk))
-            report(chat.stream.position, whole)
-        end = chat.stream.position + (group.windows - windows) * capacity
-        while chat.stream.position < end:
-            tell(chat, " ".join(islice(talk, SENTENCES)))
-            report(chat.stream.position, whole)
-    for asked, answer in WORLD:
-        tell(chat, asked, answer)
+    asking = len(questions) * len(arms) * LONGEST_ANSWER
+    expected = told[0].windows * chat.stream.capacity + messages * PAIR
+    progress = _tell_all(chat, memory, told, folder, lambda done: report(done, max(expected, done) + asking))
     done = chat.stream.position
-    whole = done + len(questions) * len(arms) * LONGEST_ANSWER
+    known = {} if folder is None else {(one.question, one.arm): one for one in folder.answers()}
     for question in questions:
         for arm in arms:
-            yield _ask(chat, memory, question, arm)
+            answered = known.get((question, arm))
+            if answered is None:
+                begin = progress.begins.get(question.evidence)
+                answered = _ask(chat, memory, question, arm, 0 if begin is None else chat.stream.position - begin)
+                if folder is not None:
+                    folder.add(answered)
+            yield answered
             done += LONGEST_ANSWER
-            report(done, whole)
+            report(done, chat.stream.position + asking)
     chat.memory = memory
+
+
+def _tell_all(
+    chat: Chat, memory: Memory, told: Sequence[Told], folder: Folder | None, report: Callable[[int], None]
+) -> _Progress:
+    """The conversation up to the questions, from where it was interrupted; where each fact was told."""
+    kept = {} if folder is None else folder.resume(chat)
+    kept.pop("plan", None)
+    progress = _Progress(**kept)
+    if folder is not None:
+        memory.archive.forget_behind(chat.stream.position)
+    talk = islice(chatter(seed=11), progress.drawn, None)
+    saved = chat.stream.position
+
+    def draw(count: int) -> str:
+        progress.drawn += count
+        return " ".join(islice(talk, count))
+
+    def told_so_far() -> None:
+        nonlocal saved
+        report(chat.stream.position)
+        if folder is not None and chat.stream.position - saved >= KEEP_EVERY * chat.stream.capacity:
+            saved = chat.stream.position
+            folder.keep(chat, dataclasses.asdict(progress))
+
+    nearer = [*(group.windows for group in told[1:]), 0]
+    while progress.group < len(told):
+        group = told[progress.group]
+        for message in group.messages[progress.message :]:
+            for question in group.questions:
+                if question.evidence and question.evidence in message:
+                    progress.begins[question.evidence] = chat.stream.position
+            tell(chat, message)
+            if group.is_filled:
+                tell(chat, draw(1))
+            progress.message += 1
+            told_so_far()
+        if progress.end < 0:
+            progress.end = chat.stream.position + (group.windows - nearer[progress.group]) * chat.stream.capacity
+        while chat.stream.position < progress.end:
+            tell(chat, draw(SENTENCES))
+            told_so_far()
+        progress.group, progress.message, progress.end = progress.group + 1, 0, -1
+    if not progress.world:
+        for asked, answer in WORLD:
+            tell(chat, asked, answer)
+        progress.world = True
+        if folder is not None:
+            folder.keep(chat, dataclasses.asdict(progress))
+    return progress
 
 
 def tell(chat: Chat, message: str, answer: str = "") -> None:
@@ -190,7 +254,7 @@ def tell(chat: Chat, message: str, answer: str = "") -> None:
     chat.stream.feed(chat.stream.tokenizer.encode(answer or ANSWERS[len(chat.turns) // 2 % len(ANSWERS)]))
 
 
-def _ask(chat: Chat, memory: Memory, question: Question, arm: Arm) -> Answered:
+def _ask(chat: Chat, memory: Memory, question: Question, arm: Arm, tokens_back: int) -> Answered:
     """One answer, which is taken back."""
     chat.memory = None if arm == "nothing" else memory
     memory.recalled = None
@@ -202,15 +266,17 @@ def _ask(chat: Chat, memory: Memory, question: Question, arm: Arm) -> Answered:
     passages: list[str] = [one.passage.text for one in recalled.found] if recalled else []
     found = bool(question.evidence) and any(question.evidence in passage for passage in passages)
     return Answered(
-        question, arm, found, bool(passages), is_right(question, text), text,
+        question, arm, found, bool(passages), is_right(question, text), text, tokens_back,
         recalled.search_ms if recalled else 0.0, recalled.bring_ms if recalled else 0.0,
     )  # fmt: skip
 
 
 def is_right(question: Question, text: str) -> bool:
-    """Whether an answer is right; of what was never said, whether it says so."""
+    """Whether an answer is right; of what was never said, whether it says so; of what is not so, whether it denies."""
     if question.kind == "never said":
         return bool(UNKNOWN.search(text))
+    if question.kind == "negated":
+        return bool(DENIED.search(text)) and not UNKNOWN.search(text)
     is_stale = len(question.stale) > 1 and question.stale.lower() in f" {text.lower()} "
     return has_answer(question.answers, text) and not is_stale
 
@@ -218,55 +284,21 @@ def is_right(question: Question, text: str) -> bool:
 def scores(answered: Sequence[Answered]) -> list[Score]:
     """Shares by kind, distance and way."""
     table = []
-    keys = {(KINDS.index(one.question.kind), one.question.windows, one.arm): None for one in answered}
-    for place, windows, arm in sorted(keys, key=lambda key: key[:2]):
-        here = [a for a in answered if (a.question.kind, a.question.windows, a.arm) == (KINDS[place], windows, arm)]
+    keys = {(KINDS.index(one.question.kind), one.question.back, one.arm): None for one in answered}
+    for place, back, arm in sorted(keys, key=lambda key: key[:2]):
+        here = [a for a in answered if (a.question.kind, a.question.back, a.arm) == (KINDS[place], back, arm)]
         found, right = (float(np.mean([getattr(one, name) for one in here])) for name in ("found", "right"))
-        table.append(Score(KINDS[place], windows, arm, len(here), found, right))
+        tokens = [one.tokens_back for one in here]
+        table.append(Score(KINDS[place], back, arm, len(here), min(tokens), max(tokens), found, right))
     return table
 
 
-def false_recalls(chat: Chat, memory: Memory) -> list[str]:
-    """The messages of small talk for which something came back; none of them is answered."""
+def false_recalls(chat: Chat, memory: Memory, messages: Sequence[str]) -> list[str]:
+    """Those of some messages for which something came back; none of them is answered."""
     found: list[str] = []
-    for message in small_talk():
+    for message in messages:
         memory.recalled = None
         with memory.around(chat, message):
             if memory.recalled is not None and memory.recalled.found:
                 found.append(message)
     return found
-
-
-def guard(chat: Chat, memory: Memory, arm: Way, tokens: int = 256) -> tuple[float, float]:
-    """Mean nats of a text that has nothing to do with what came back, without it and with it."""
-    stream, words = chat.stream, stream_text(chat)
-    ids = list(islice(words, tokens + 1))
-    (newest,) = memory.archive.newest(1)
-    (passage,) = memory.archive.newest(1, before=newest.id // 2)
-    without = _nats(chat, ids, [])
-    if arm == "quoted":
-        return without, _nats(chat, ids, stream.tokenizer.encode(quotation(stream.tokenizer, [], [passage]) + "\n\n"))
-    with memory.pinned_for(chat, [passage]):
-        return without, _nats(chat, ids, [])
-
-
-def stream_text(chat: Chat) -> Iterator[int]:
-    """Ids of chatter without end."""
-    for sentence in cycle([*islice(chatter(seed=23), 400)]):
-        yield from chat.stream.tokenizer.encode(f"{sentence}\n")
-
-
-def _nats(chat: Chat, ids: Sequence[int], before: Sequence[int]) -> float:
-    """Mean nats of ids[1:], behind other ids that do not count; the stream is as it was afterwards."""
-    stream = chat.stream
-    assert stream.journal is not None
-    stream.journal.checkpoint(stream.position)
-    if before:
-        stream.feed(before)
-    found = []
-    for given, wanted in pairwise(ids):
-        logits = stream.step(given).astype(np.float64)
-        top = logits.max()
-        found.append(top + np.log(np.exp(logits - top).sum()) - logits[wanted])
-    stream.go_back()
-    return float(np.mean(found))

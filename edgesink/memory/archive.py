@@ -27,6 +27,7 @@ from edgesink.memory.packs import drop_from_packs, pack_means
 Role = Literal["user", "assistant"]
 MOST_BYTES = 256 << 20  # of the file, where nothing else is asked for
 FEWEST_BYTES = 1 << 20
+LARGEST = 2**63 - 1  # number that SQLite holds
 SLACK = 0.05  # of the bytes that are freed beyond what is needed, so that not every turn frees some
 
 
@@ -138,18 +139,28 @@ class Archive:
             gone = connection.execute("SELECT id FROM passage WHERE stream = ? AND last > ?", (stream, position))
             _delete(connection, [id_ for (id_,) in gone])
 
+    def forget_behind(self, position: int) -> None:
+        """What the newest stream said from `position` on is forgotten: it will be said again."""
+        with self._writing() as connection:
+            row = connection.execute("SELECT max(id) FROM stream").fetchone()
+            gone = connection.execute("SELECT id FROM passage WHERE stream = ? AND last > ?", (row[0], position))
+            _delete(connection, [id_ for (id_,) in gone])
+
     def add(self, stream: int, role: Role, passages: Sequence[NewPassage], space: str = "") -> list[int]:
-        """Keep what was said in one turn, all of it or nothing; returns its numbers.
+        """Keep what was said in one turn, as `add_turns` does."""
+        return self.add_turns(stream, [(role, passages)], space)
+
+    def add_turns(self, stream: int, turns: Sequence[tuple[Role, Sequence[NewPassage]]], space: str = "") -> list[int]:
+        """Keep what was said in some turns, all of it or nothing; returns the numbers of its passages.
 
         Args:
             stream: that of `begin_stream`.
-            role: who said it.
-            passages: in order.
+            turns: in order, each with who said it and its passages.
             space: the name of the calibration that made their vectors.
         """
         with self._writing() as connection:
             ids = []
-            for passage in passages:
+            for role, passage in ((role, passage) for role, passages in turns for passage in passages):
                 cursor = connection.execute(
                     f"INSERT INTO passage ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
                     (
@@ -173,7 +184,7 @@ class Archive:
         found: dict[int, Passage] = {}
         with self.reading() as connection:
             for start in range(0, len(ids), 200):
-                some = [int(id_) for id_ in ids[start : start + 200]]
+                some = [int(id_) for id_ in ids[start : start + 200] if abs(id_) <= LARGEST]  # no other has a number
                 marks = ",".join("?" * len(some))
                 rows = connection.execute(f"SELECT {_COLUMNS} FROM passage WHERE id IN ({marks})", some)
                 found.update((row[0], _passage(row)) for row in rows)
@@ -183,7 +194,8 @@ class Archive:
         """The last passages, newest first; `before` leaves out that number and what was said after it."""
         with self.reading() as connection:
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM passage WHERE id < ? ORDER BY id DESC LIMIT ?", (before or 2**62, count)
+                f"SELECT {_COLUMNS} FROM passage WHERE id < ? ORDER BY id DESC LIMIT ?",
+                (min(LARGEST if before is None else before, LARGEST), min(count, LARGEST)),
             )
             return [_passage(row) for row in rows]
 

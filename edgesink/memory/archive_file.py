@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgesink.errors import BadMemory, BadPlace, DamagedMemory, NoSpace, first_line, reason
+from edgesink.errors import BadMemory, BadOption, BadPlace, DamagedMemory, NoSpace, first_line, reason
 from edgesink.files import place_errors
 
 APPLICATION_ID = 0x65646773  # "edgs", in the header of the file
@@ -95,7 +95,7 @@ def open_file(path: Path, make: bool = True) -> sqlite3.Connection:
 
 @contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """What SQLite says in here, as BadMemory, DamagedMemory, BadPlace or NoSpace.
+    """What SQLite says in here, as BadMemory, DamagedMemory, BadPlace or NoSpace; of a number too large, BadOption.
 
     Who finds nonsense in the database raises sqlite3.DatabaseError as SQLite does: then the file is named here.
     """
@@ -112,6 +112,8 @@ def database_errors(path: Path) -> Iterator[None]:
         raise _damaged(path, said) from None
     except sqlite3.DatabaseError as error:
         raise _damaged(path, first_line(error)) from None
+    except OverflowError:
+        raise BadOption("a number of more than 63 bits", "one that a database holds", "give a smaller one") from None
 
 
 def set_aside(path: Path) -> Path:

@@ -28,6 +28,7 @@ from edgesink.runtime.turn_feed import TurnFeed, Unfed
 
 CHATTER = 160  # passages that no question is about
 PASSAGES = len(notes("calibrate")) + CHATTER  # that are fed
+STATEMENTS = 30  # of chatter, each a message of its own
 ANSWER = "Okay."
 FOLDS = 5
 RIDGE = 30.0
@@ -56,6 +57,7 @@ class Samples:
     questions: list[Fed]  # about notes, in other words
     asking: list[Fed]  # these, those in the notes' own words, and requests
     small_talk: list[Fed]
+    statements: list[Fed]  # messages that tell something
 
 
 def calibrate(stream: Stream, report: Callable[[int, int], None] = lambda done, whole: None) -> Calibration:
@@ -79,7 +81,8 @@ def calibrate(stream: Stream, report: Callable[[int, int], None] = lambda done, 
     least = float(np.quantile(best.right, 0.05)) if len(best.right) else 1.0
     mean, scale = _scale(samples, layer)
     arrays = mean, scale, gate.mean, gate.direction, gate.offset
-    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+    of_vectors = (np.array(layer), mean, scale)  # what is kept stays comparable if only the gate becomes another
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in of_vectors)).hexdigest()[:16]
     asks, is_question = map(float, gate.least)
     numbers = Numbers(layer, gate_layer, asks, is_question, least, float(np.mean(best.first)), 0.0)
     made = Calibration(name_of(stream.manifest, digest), numbers, *arrays)
@@ -111,18 +114,18 @@ def _feed(stream: Stream, report: Callable[[int, int], None]) -> Samples:
         report(len(told) + len(fed), whole)
     by_kind = {kind: [one for (k, _, _), one in zip(asked, fed, strict=True) if k == kind] for kind in _KINDS}
     asking = by_kind["own"] + by_kind["other"] + by_kind["ask"]
-    return Samples(passages, by_kind["other"], asking, by_kind["small"])
+    return Samples(passages, by_kind["other"], asking, by_kind["small"], by_kind["told"])
 
 
-_KINDS = ("own", "other", "ask", "small")
+_KINDS = ("own", "other", "ask", "small", "told")
 
 
 def _asked(about: Sequence[Note]) -> list[tuple[str, str, int]]:
     """Kind, text and note of every message that is asked and taken back."""
     asked = [("own", note.own, i) for i, note in enumerate(about)]
     asked += [("other", note.other, i) for i, note in enumerate(about)]
-    asked += [("ask", text, -1) for text in asides("ask")]
-    return asked + [("small", text, -1) for text in asides("small")]
+    asked += [(kind, text, -1) for kind in ("ask", "small", "told") for text in asides(kind)]
+    return asked + [("told", text, -1) for text in itertools.islice(chatter(seed=2), STATEMENTS)]
 
 
 class _Teller:
@@ -233,7 +236,8 @@ def _pooled(fed: Fed, layer: int) -> np.ndarray:
 
 def _gate(samples: Samples, layer: int) -> _Gate:
     asking, small, told = (
-        np.stack([_pooled(one, layer) for one in fed]) for fed in (samples.asking, samples.small_talk, samples.passages)
+        np.stack([_pooled(one, layer) for one in fed])
+        for fed in (samples.asking, samples.small_talk, samples.passages + samples.statements)
     )
     mean = np.concatenate([asking, small, told]).mean(axis=0)
     whole = [_direction(asking - mean, other - mean) for other in (small, told)]

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from edgesink.errors import BadOption, DamagedMemory, EdgesinkError
+from edgesink.errors import BadMemory, BadOption, DamagedMemory, EdgesinkError
 from edgesink.memory import archive_file, calibration
 from edgesink.memory.archive import MOST_BYTES, Archive, NewPassage, Passage, Role
 from edgesink.memory.asking import ask
@@ -74,6 +74,7 @@ class Memory:
         compare: how meanings are compared: "cached", with the calibration of `edgesink memory calibrate` if there is
             one; a calibration; or None, by words only.
         on_recall: called with what came back for a message, before it is answered, if anything did.
+        on_trouble: called with a sentence when something goes wrong with it, now or later.
 
     Attributes:
         recalled: the last thing that came back; None before.
@@ -93,10 +94,11 @@ class Memory:
         budget: int = BUDGET,
         compare: Calibration | Literal["cached"] | None = "cached",
         on_recall: Callable[[Recall], object] | None = None,
+        on_trouble: Callable[[str], object] | None = None,
     ) -> None:
         if way not in ("quoted", "pinned"):
             raise BadOption(f"a memory that brings back {way!r}", "'quoted' or 'pinned'")
-        self.way, self.on_recall, self.budget = way, on_recall, budget
+        self.way, self.on_recall, self.on_trouble, self.budget = way, on_recall, on_trouble, budget
         self.trouble, self.is_off = "", False
         self.archive = self._open(Path(path), most_bytes)
         self.recalled: Recall | None = None
@@ -116,7 +118,7 @@ class Memory:
             return Archive(path, most_bytes)
         except DamagedMemory as error:
             aside = archive_file.set_aside(path)
-            self.trouble = f"{error.found}; it is now {aside.name}, and a new memory was begun"
+            self._say(f"{error.found}; it is now {aside.name}, and a new memory was begun")
             return Archive(path, most_bytes)
 
     def close(self) -> None:
@@ -162,16 +164,35 @@ class Memory:
         stream, manifest = chat.stream, chat.stream.manifest
         if self._chat is not chat:
             self._chat, self._stream, self._pinned = chat, 0, PinnedFor(stream)
-            compare = calibration.read(manifest) if self._compare == "cached" else self._compare
-            self._calibration = compare or None
+            self._calibration = self._cached(chat) if self._compare == "cached" else self._compare
         if stream.position == 0:
             self._stream = 0
             self._shown.clear()
             self._reserve(stream)
         elif not self._stream or stream.position < self._reached:
+            knew = self.archive.count > 0
             self._stream, self._first = self.archive.resume_stream(manifest.fingerprint, stream.position)
             self._shown.clear()
+            if not knew:
+                self._take_over(chat)
         self._reached = stream.position
+
+    def _cached(self, chat: Chat) -> Calibration | None:
+        """The calibration in the cache; one that cannot be used is said to be so, and words are searched."""
+        try:
+            return calibration.read(chat.stream.manifest)
+        except BadMemory as error:
+            self._say(f"only words are searched: {error}")
+            return None
+
+    def _take_over(self, chat: Chat) -> None:
+        """What was said in a conversation that began without a memory: found by its words."""
+        tokenizer, turns = chat.stream.tokenizer, []
+        for turn in chat.turns:
+            if turn.role != "system" and turn.text.strip():
+                spoken = Spoken.of(tokenizer, tokenizer.encode(turn.text))
+                turns.append((turn.role, self._passages(turn.role, turn.text, spoken, turn.start, compared=False)))
+        self.archive.add_turns(self._stream, turns)
 
     def _reserve(self, stream: Stream) -> None:
         """Rows for what is brought back, behind those that are pinned anyway."""
@@ -253,15 +274,19 @@ class Memory:
         if place is None or self._chat is None or not self._stream:
             return
         tokenizer = self._chat.stream.tokenizer
+        kept: list[tuple[Role, list[NewPassage]]] = []
         for turn in turns:
             if turn.role == "user":
-                self._keep("user", turn.text, Spoken.of(tokenizer, place.ids), place.start)
+                spoken = Spoken.of(tokenizer, place.ids)
+                kept.append((turn.role, self._passages(turn.role, turn.text, spoken, place.start)))
             elif turn.role == "assistant" and turn.text.strip():
-                self._keep("assistant", turn.text, Spoken.of(tokenizer, tokenizer.encode(turn.text)), turn.start)
+                spoken = Spoken.of(tokenizer, tokenizer.encode(turn.text))
+                kept.append((turn.role, self._passages(turn.role, turn.text, spoken, turn.start)))
+        self.archive.add_turns(self._stream, kept, self._calibration.name if self._calibration else "")
         self._reached = self._chat.stream.position
 
-    def _keep(self, role: Role, text: str, spoken: Spoken, start: int) -> None:
-        """Cut a turn into passages and keep them; `spoken` are its tokens, the first of them at `start`."""
+    def _passages(self, role: Role, text: str, spoken: Spoken, start: int, compared: bool = True) -> list[NewPassage]:
+        """A turn in passages; `spoken` are its tokens, the first of them at `start`; `compared` reads their vectors."""
         text = text.strip()
         begin = spoken.text.rfind(text)  # behind quotations, which were kept when they were said
         skipped = spoken.token_of(begin) if begin >= 0 else 0
@@ -272,11 +297,10 @@ class Memory:
         for piece in cut(text, ends):
             said = text[piece.start : piece.end]
             first, last = skipped + piece.first, skipped + piece.last
-            tokens, mean = self._vectors(spoken, start, first, last)
+            tokens, mean = self._vectors(spoken, start, first, last) if compared else (None, None)
             wish = role == "user" and is_standing(said)
             passages.append(NewPassage(start + first, start + last, said, wish, tokens, mean))
-        if passages:
-            self.archive.add(self._stream, role, passages, self._calibration.name if self._calibration else "")
+        return passages
 
     def _vectors(
         self, spoken: Spoken, start: int, first: int, last: int
@@ -310,8 +334,14 @@ class Memory:
             return work()
         except EdgesinkError as error:
             self._put_back()
-            self.is_off, self.trouble = True, f"the memory is off: {error}"
+            self.is_off = True
+            self._say(f"the memory is off: {error}")
             return otherwise
+
+    def _say(self, trouble: str) -> None:
+        self.trouble = trouble
+        if self.on_trouble is not None:
+            self.on_trouble(trouble)
 
     def _put_back(self) -> None:
         if self._pinned is not None:

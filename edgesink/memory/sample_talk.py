@@ -1,7 +1,8 @@
 """Invented talk to calibrate and to measure a memory with: notes with questions, small talk, and days of chatter.
 
 Owns the texts. Each note is asked for in its own words and in other words, which share hardly a word that matters with
-it. The notes for calibrating and those for measuring are different ones.
+it. Texts are in three parts, of which none is in another: what a model is calibrated with, what rules and weights were
+chosen with ("develop"), and what nothing was chosen with ("evaluate"): that is what is measured with.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-Part = Literal["calibrate", "evaluate"]
-_PART: dict[str, Part] = {"c": "calibrate", "e": "evaluate"}
+Part = Literal["calibrate", "develop", "evaluate"]
+_PART: dict[str, Part] = {"c": "calibrate", "e": "develop", "t": "evaluate"}
 
 PEOPLE = (
     "Marta", "Hugo", "Elif", "Dario", "Wanda", "Pavel", "Noor", "Greta", "Ivo", "Selma", "Kofi", "Ruth", "Bela",
@@ -70,7 +71,7 @@ def has_answer(answers: Sequence[str], text: str) -> bool:
 
 @cache
 def notes(part: Part) -> tuple[Note, ...]:
-    """The notes for one purpose, 40 to calibrate and 64 to evaluate."""
+    """The notes for one purpose: 70 to calibrate, 64 that weights and rules were chosen with, 64 to evaluate."""
     rows = _rows("notes.tsv")
     return tuple(
         Note(_PART[kind], text, own, other, tuple(answers.split("|")))
@@ -103,14 +104,32 @@ def never_said() -> tuple[str, ...]:
 
 
 @cache
-def small_talk() -> tuple[str, ...]:
+def small_talk(part: Literal["develop", "evaluate"] = "evaluate") -> tuple[str, ...]:
     """A hundred messages to which nothing that was told belongs."""
-    return tuple(_lines("smalltalk.txt"))
+    return tuple(_lines(f"small_talk_{part}.txt"))
 
 
 @cache
-def asides(kind: Literal["small", "ask"]) -> tuple[str, ...]:
-    """To calibrate with: messages to which nothing that was told belongs, or requests for something that was."""
+def statements() -> tuple[str, ...]:
+    """Messages that tell something, and ask for nothing."""
+    return tuple(_lines("statements_evaluate.txt"))
+
+
+@cache
+def negations() -> tuple[tuple[str, str], ...]:
+    """Something that is not so, and the question whether it is: the answer is no."""
+    return tuple((text, question) for text, question in _rows("negations.tsv"))
+
+
+@cache
+def replies() -> tuple[tuple[str, str], ...]:
+    """Messages to which nothing that was told belongs, each with a good answer."""
+    return tuple((message, answer) for message, answer in _rows("replies.tsv"))
+
+
+@cache
+def asides(kind: Literal["small", "ask", "told"]) -> tuple[str, ...]:
+    """To calibrate with: messages to which nothing that was told belongs, requests for something that was, tellings."""
     return tuple(text for kind_, text in _rows("asides.tsv") if kind_ == kind)
 
 

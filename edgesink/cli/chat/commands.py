@@ -156,7 +156,7 @@ def _memory(talk: Talk, _: str) -> None:
 
     memory = talk.chat.memory
     if not isinstance(memory, Memory):
-        say("the memory beyond the window is not on: what is forgotten is gone. --memory FILE turns it on")
+        say("there is no memory beyond the window: what is forgotten is gone. --session or --memory turns it on")
         return
     if memory.trouble:
         say(memory.trouble)
