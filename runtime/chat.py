@@ -7,7 +7,6 @@ are `turn_feed`'s, and what going back needs is kept by `undo`.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -411,6 +410,8 @@ class Chat:
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns. If it is cancelled, the function has ended before that is told."""
+    import asyncio  # its sockets and TLS are nothing that a chat in a terminal needs
+
     work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
         return await asyncio.shield(work)

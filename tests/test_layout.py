@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "edgesink.memory": {"edgesink", "edgesink.runtime"},
     "edgesink.evaluate": {"edgesink", "edgesink.export", "edgesink.runtime", "edgesink.memory"},
     "edgesink.bench": {"edgesink", "edgesink.runtime"},
-    "edgesink.serve": {"edgesink", "edgesink.runtime"},
+    "edgesink.serve": {"edgesink", "edgesink.runtime", "edgesink.memory"},
     "edgesink.cli": {
         "edgesink", "edgesink.export", "edgesink.runtime", "edgesink.verify", "edgesink.evaluate", "edgesink.bench",
         "edgesink.serve",

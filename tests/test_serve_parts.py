@@ -63,6 +63,28 @@ def test_a_history_is_written_as_the_template_would_whatever_was_read_before(str
     assert text_of(stream, writer.ids(history, 2)[1]) == text_of(stream, last)
     assert writer.ids(history, 2)[0] == []
     assert text_of(stream, writer.ids(history, 0)[0]).startswith("<begin>user: one")
+    pieces = [writer.exchange(history, place).ids for place in range(3)]
+    assert [*writer.head(history), *pieces[0], *pieces[1], *pieces[2]] == whole  # as a server with memories reads it
+
+
+def test_an_exchange_says_where_its_message_stands(stream):
+    writer = TurnWriter(stream.manifest, stream.tokenizer)
+    history = History("Be brief", ("one", "two"), ("uno",))
+    assert text_of(stream, writer.head(history)) == "<begin>system: Be brief<end>"
+    for place, before, answer in ((0, "<begin>user: ", "uno"), (1, "<end><begin>user: ", "")):
+        made = writer.exchange(history, place)
+        unfed = made.unfed(100, (7, 8))
+        assert text_of(stream, made.ids[len(made.turn) :]) == answer
+        assert text_of(stream, made.ids[: made.before]) == before
+        assert text_of(stream, unfed.turn[unfed.before :][: unfed.message_size]) == history.users[place]
+        assert (unfed.turn_start, unfed.message_start, unfed.end) == (
+            102, 102 + made.before, 102 + len(made.turn),
+        )  # fmt: skip
+    other = writer.exchange(history, 1, "Earlier: “x”\n\ntwo")
+    assert text_of(stream, other.turn).startswith("<end><begin>user: Earlier")
+    goes_on = History(None, ("two",), (), base="a key")
+    assert writer.head(goes_on) == []
+    assert text_of(stream, writer.exchange(goes_on, 0).turn) == "<end><begin>user: two<end><begin>assistant: "
 
 
 def test_what_begins_a_conversation_is_apart_from_its_first_message(stream):
@@ -118,6 +140,7 @@ def test_messages_become_turns():
             'Wait.\n<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>\n'
             '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
         ),
+        from_tools=frozenset({1}),
     )
     assert reader.history("TOOLS ARE", takes_system=False).users[0] == "TOOLS ARE\n\none\n\nand two"
 

@@ -10,6 +10,7 @@ import typer
 
 from edgesink.cli.options import KernelsOption, MappedOption, Model, ProviderOption, Threads
 from edgesink.cli.output import on_terminal, say
+from edgesink.manifest import Manifest
 from edgesink.models import DEFAULT_MODEL
 from edgesink.packages import require
 from edgesink.paths import cache_folder
@@ -39,6 +40,10 @@ def serve(
     ] = 2000,
     max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens of one answer.")] = 4096,
     timeout: Annotated[float, typer.Option(help="Seconds after which a request is ended with what it has.")] = 600.0,
+    memory: Annotated[
+        bool,
+        typer.Option("--memory", help="Let conversations remember what left their windows, and bring it back unasked."),
+    ] = False,
     threads: Threads = None,
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
@@ -57,7 +62,18 @@ def serve(
 
     key = api_key if api_key is not None else os.environ.get("EDGESINK_API_KEY") or None
     limits = Limits(streams=streams, saved_bytes=disk * 1_000_000, answer_tokens=max_tokens, request_seconds=timeout)
-    settings = Settings("", host, port, key, None, tuple(allow_host or ()), limits)
+    kept = cache_folder("conversations") if disk else None
+    settings = Settings("", host, port, key, kept, tuple(allow_host or ()), memory, limits)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, None, kernels, mapped)
-    folder = cache_folder("conversations") / stream.manifest.fingerprint[:16] if disk else None
+    folder = kept / stream.manifest.fingerprint[:16] if kept else None
+    if memory:
+        _say_how_it_is_searched(stream.manifest, model)
     run(stream, dataclasses.replace(settings, model=name or understand(model).short, folder=folder), say)
+
+
+def _say_how_it_is_searched(manifest: Manifest, model: str) -> None:
+    """A hint where a memory finds less than it could."""
+    from edgesink.memory import calibration
+
+    if calibration.read(manifest) is None:
+        say(f"{model} is not calibrated, so only words are searched: `edgesink memory calibrate {model}`")

@@ -8,10 +8,11 @@ as they come; `packs` reads their means.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -21,6 +22,7 @@ import numpy as np
 
 from edgesink import strict_json
 from edgesink.errors import BadOption
+from edgesink.files import place_errors
 from edgesink.memory import archive_file
 from edgesink.memory.packs import drop_from_packs, pack_means
 
@@ -78,6 +80,13 @@ class Archive:
     def close(self) -> None:
         """Leave one whole file behind."""
         self._connection.close()
+
+    def copy(self, path: Path) -> None:
+        """Write the archive to another file, which there is none of yet, whole; BadPlace or NoSpace if that fails."""
+        with place_errors(path):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with self.reading() as connection, closing(sqlite3.connect(path)) as other:
+            connection.backup(other)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,9 +25,9 @@ from edgesink.memory.recalling import BUDGET, PinnedFor, Way, pinned_ids, quotat
 from edgesink.memory.search import Asked, Found, search
 from edgesink.memory.spoken import Spoken
 from edgesink.memory.standing import is_standing
-from edgesink.runtime.chat import Chat
 from edgesink.runtime.session import Stream
 from edgesink.runtime.transcript import Turn
+from edgesink.runtime.turn_feed import Unfed
 
 T = TypeVar("T")
 
@@ -35,6 +35,21 @@ RESERVE = 128  # pinned rows for what is brought back, where a bundle can pin so
 FEWEST_ROWS = 32  # with fewer nothing is brought back in pinned rows
 QUOTED = 3  # passages that are quoted at most
 PINNED = 1  # passages that are pinned at most
+
+
+class Talk(Protocol):
+    """A conversation, as its memory asks about it; `edgesink.Chat` is one."""
+
+    @property
+    def stream(self) -> Stream:
+        """Where it is."""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """What was said so far; nothing where that is not kept."""
+
+    def next_turn(self, message: str) -> Unfed:
+        """What would be fed next to get an answer to a message; BadOption where the model's turns cannot hold it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,7 @@ class Memory:
         self.recalled: Recall | None = None
         self._compare = compare
         self._calibration: Calibration | None = None
-        self._chat: Chat | None = None
+        self._chat: Talk | None = None
         self._stream = 0  # its number in the archive; 0: none yet
         self._first: tuple[int, ...] = ()  # ids that its pinned rows always begin with
         self._own_sinks = self._reserved = 0  # pinned rows without those for what is brought back, and with them
@@ -129,7 +144,7 @@ class Memory:
     # ---- what a conversation asks (`runtime.chat.Memory`)
 
     @contextmanager
-    def around(self, chat: Chat, message: str) -> Iterator[str]:
+    def around(self, chat: Talk, message: str) -> Iterator[str]:
         """See `runtime.chat.Memory`."""
         try:
             yield self._guarded(lambda: self._prepare(chat, message), message)
@@ -145,21 +160,41 @@ class Memory:
         """See `runtime.chat.Memory`."""
         self._guarded(lambda: self._cut(position), None)
 
+    # ---- what whoever feeds the turns by themselves asks
+
+    def heard(self, chat: Talk, turns: tuple[Turn, ...], unfed: Unfed) -> None:
+        """Take the turns of an exchange that has been fed, whether or not anything was looked for before it.
+
+        Args:
+            turns: its message and its answer, or what of the two is to be kept.
+            unfed: the message's turn as it was fed, quotations included.
+        """
+
+        def keep() -> None:
+            self._attach(chat)
+            self._stand(chat, unfed)
+            self._keep_turns(turns)
+
+        self._guarded(keep, None)
+
     # ---- before an answer
 
-    def _prepare(self, chat: Chat, message: str) -> str:
+    def _prepare(self, chat: Talk, message: str) -> str:
         """The message as it is to be fed; what was found stands in it, or in the pinned rows."""
         self._attach(chat)
         written = self._bring_back(chat, message)
-        unfed = chat.next_turn(written)
+        self._stand(chat, chat.next_turn(written))
+        return written
+
+    def _stand(self, chat: Talk, unfed: Unfed) -> None:
+        """Know where a message stands, in a stream that the archive knows too."""
         ids = unfed.turn[unfed.before : unfed.before + unfed.message_size]
         self._place = _Place(unfed.message_start, ids)
         if not self._stream:
             self._first = (*chat.stream.manifest.prefix, *unfed.turn)[: self._own_sinks]
             self._stream = self.archive.begin_stream(chat.stream.manifest.fingerprint, self._first)
-        return written
 
-    def _attach(self, chat: Chat) -> None:
+    def _attach(self, chat: Talk) -> None:
         """Know the stream that is talked in: a new one, one that is taken up again, or the same as before."""
         stream, manifest = chat.stream, chat.stream.manifest
         if self._chat is not chat:
@@ -177,7 +212,7 @@ class Memory:
                 self._take_over(chat)
         self._reached = stream.position
 
-    def _cached(self, chat: Chat) -> Calibration | None:
+    def _cached(self, chat: Talk) -> Calibration | None:
         """The calibration in the cache; one that cannot be used is said to be so, and words are searched."""
         try:
             return calibration.read(chat.stream.manifest)
@@ -185,7 +220,7 @@ class Memory:
             self._say(f"only words are searched: {error}")
             return None
 
-    def _take_over(self, chat: Chat) -> None:
+    def _take_over(self, chat: Talk) -> None:
         """What was said in a conversation that began without a memory: found by its words."""
         tokenizer, turns = chat.stream.tokenizer, []
         for turn in chat.turns:
@@ -204,7 +239,7 @@ class Memory:
         if stream.sinks != self._reserved:
             stream.reset(sinks=self._reserved)
 
-    def _bring_back(self, chat: Chat, message: str) -> str:
+    def _bring_back(self, chat: Talk, message: str) -> str:
         """Look for what belongs to a message, and bring it back; the message as it is to be fed."""
         began, stream, unfed = time.perf_counter(), chat.stream, chat.next_turn(message)
         seen_from = max(0, unfed.end - stream.window)
@@ -240,7 +275,7 @@ class Memory:
         return written
 
     @contextmanager
-    def pinned_for(self, chat: Chat, passages: list[Passage]) -> Iterator[None]:
+    def pinned_for(self, chat: Talk, passages: list[Passage]) -> Iterator[None]:
         """Some passages in the pinned rows while this is entered; BadOption where they cannot be."""
         self._attach(chat)
         ids = pinned_ids(chat.stream.tokenizer, self._first, [], passages, chat.stream.sinks)
@@ -252,7 +287,7 @@ class Memory:
         finally:
             self._put_back()
 
-    def _quoted(self, chat: Chat, message: str, wishes: list[Passage], found: list[Passage]) -> str:
+    def _quoted(self, chat: Talk, message: str, wishes: list[Passage], found: list[Passage]) -> str:
         """The message behind quotations; as it is where the model's turns cannot hold them."""
         quote = quotation(chat.stream.tokenizer, wishes, found, self.budget)
         written = f"{quote}\n\n{message}" if quote else message
@@ -293,13 +328,14 @@ class Memory:
         if begin < 0:
             begin, text = 0, spoken.text
         ends = [end - begin for end in spoken.ends[skipped:]]
-        passages = []
+        passages, reached = [], self._chat.stream.position if self._chat is not None else 0
         for piece in cut(text, ends):
             said = text[piece.start : piece.end]
             first, last = skipped + piece.first, skipped + piece.last
             tokens, mean = self._vectors(spoken, start, first, last) if compared else (None, None)
             wish = role == "user" and is_standing(said)
-            passages.append(NewPassage(start + first, start + last, said, wish, tokens, mean))
+            begins, ends_at = (min(start + end, reached) for end in (first, last))  # a cut answer's end is not fed yet
+            passages.append(NewPassage(begins, ends_at, said, wish, tokens, mean))
         return passages
 
     def _vectors(

@@ -7,6 +7,7 @@ left, or by an error. Knows no JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -15,7 +16,8 @@ from edgesink.runtime.sampling import SamplingSpec
 from edgesink.runtime.session import Stream
 from edgesink.serve.choosing import Chance, Chooser
 from edgesink.serve.conversations import Conversation
-from edgesink.serve.prompts import Prompt
+from edgesink.serve.prompts import ChatPrompt, Prompt
+from edgesink.serve.remembering import Brought
 from edgesink.serve.scheduler import TooLate
 
 FinishReason = Literal["stop", "length"]
@@ -32,6 +34,7 @@ class Wanted:
     chances: int | None = None  # tokens that might have been said in the place of each, to be told with their chances
     matcher: Callable[[], Any] | None = None  # makes what keeps the answer in a grammar
     marks: Mapping[int, str] = field(default_factory=dict)  # special tokens that count as text, how they are spelled
+    recall: bool = True  # whether something may come back for it, where the server has memories
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class Begun:
     """The conversation is found or made; what is new to it will be read."""
 
     status: dict[str, Any]  # of the conversation
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """It was looked whether something belongs to the last message."""
+
+    status: dict[str, Any]  # of the conversation, with what came back
+    brought: Brought
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class Finished:
     key: str  # by which it is found again
 
 
-Event = Begun | Delta | Finished | Exception
+Event = Begun | Recalled | Delta | Finished | Exception
 Emit = Callable[[Event], None]
 
 
@@ -82,27 +93,53 @@ def reply(conversation: Conversation, read: int, prompt: Prompt, wanted: Wanted,
     if not read:
         stream.reset(prompt.sinks())
         conversation.unfed, conversation.before = (), None
+    conversation.brought = Brought()
     emit(Begun(conversation.status()))
-    yield from _read(conversation, before)
+    yield from _read(conversation, prompt, read, before)
     if key := prompt.key_between():
         conversation.remember(key)
-    try:
-        last = [*conversation.unfed, *last]
-        conversation.unfed = ()
-        yield from feed(stream, last[:-1])
-    except BaseException:  # the message was not read to its end: it was not read
-        if conversation.before is not None:
-            conversation.go_back(conversation.before)
-        raise
-    yield from _say(conversation, last[-1:], prompt, wanted, cached, emit)
+    with _quoting(conversation, prompt, last, wanted.recall) as (turn, brought):
+        if brought.seconds:
+            conversation.brought = brought
+            emit(Recalled(conversation.status(), brought))
+        try:
+            ids = [*conversation.unfed, *turn]
+            conversation.unfed = ()
+            yield from feed(stream, ids[:-1])
+        except BaseException:  # the message was not read to its end: it was not read
+            if conversation.before is not None:
+                conversation.go_back(conversation.before)
+            if conversation.memory is not None:
+                conversation.memory.take_back()
+            raise
+        yield from _say(conversation, ids[-1:], prompt, wanted, cached, emit)
 
 
-def _read(conversation: Conversation, ids: Sequence[int]) -> Steps:
-    """Read what was said before the last message, where that is not known yet."""
-    if ids:
-        ids = [*conversation.unfed, *ids]
+def _read(conversation: Conversation, prompt: Prompt, read: int, before: Sequence[int]) -> Steps:
+    """Read what was said before the last message, where that is not known yet: `before`, as ids."""
+    memory = conversation.memory
+    if memory is None or not isinstance(prompt, ChatPrompt):
+        if before:
+            ids = [*conversation.unfed, *before]
+            conversation.unfed = ()
+            yield from feed(conversation.stream, ids)
+        return
+    if not read:
+        yield from feed(conversation.stream, prompt.head())
+    for place in range(max(0, read - 1), prompt.last):
+        ids, turn = memory.read(prompt, place, conversation.unfed)
         conversation.unfed = ()
         yield from feed(conversation.stream, ids)
+        memory.heard(prompt, place, prompt.history.answers[place], turn)
+
+
+def _quoting(
+    conversation: Conversation, prompt: Prompt, last: Sequence[int], looks: bool
+) -> AbstractContextManager[tuple[Sequence[int], Brought]]:
+    """The ids of the last message's turn, with quotations where the conversation has a memory."""
+    if conversation.memory is None or not isinstance(prompt, ChatPrompt):
+        return nullcontext((last, Brought()))
+    return conversation.memory.quoting(prompt, conversation.unfed, looks)
 
 
 def feed(stream: Stream, ids: Sequence[int]) -> Steps:
@@ -139,6 +176,8 @@ def _say(
         tokens.close()
         conversation.unfed = answer.unfed
         conversation.key = prompt.key_after("".join(answer.texts), answer.ids[: len(answer.ids) - answer.ended])
+        if conversation.memory is not None:
+            conversation.memory.keep("".join(answer.texts))
     emit(Finished(reason, Usage(size, cached, len(answer.ids)), conversation.status(), conversation.key))
 
 

@@ -55,7 +55,7 @@ def make_app(service: Service) -> Starlette:
         return JSONResponse(model_json(service))
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse(health_json(service))
 
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
@@ -111,6 +111,12 @@ def model_json(service: Service) -> dict[str, Any]:
     return {"id": service.settings.model, "object": "model", "created": service.started, "owned_by": "edgesink"}
 
 
+def health_json(service: Service) -> dict[str, Any]:
+    """Without a key: no text, no name and no place."""
+    memories = service.memories
+    return {"status": "ok"} if memories is None else {"status": "ok", "memory": {"failed": memories.failed}}
+
+
 def info_json(service: Service) -> dict[str, Any]:
     """What the page tells of the model."""
     stream = service.manifest.stream
@@ -118,6 +124,7 @@ def info_json(service: Service) -> dict[str, Any]:
         "model": service.settings.model, "name": service.manifest.name, "capacity": stream.capacity,
         "sinks": stream.sinks, "max_sinks": stream.max_sinks, "state_bytes": service.state_bytes,
         "runner": service.runner, "chat": service.writer is not None, "conversations": service.settings.limits.streams,
+        "memory": service.memories is not None,
     }  # fmt: skip
 
 

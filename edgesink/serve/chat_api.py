@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgesink.serve.answering import Begun, Delta, Event, Finished, Wanted
+from edgesink.serve.answering import Begun, Delta, Event, Finished, Recalled, Wanted
 from edgesink.serve.api_error import ApiError
 from edgesink.serve.fields import Fields
 from edgesink.serve.formats import constrained, format_grammar
 from edgesink.serve.messages import history_reader
-from edgesink.serve.options import SAMPLING, include_usage, wanted
+from edgesink.serve.options import SAMPLING, include_usage, recall, wanted
 from edgesink.serve.prompts import ChatPrompt
 from edgesink.serve.service import Service
 from edgesink.serve.tools import Call, CallFilter, Toolbox, read_tools
@@ -23,7 +23,7 @@ from edgesink.serve.writing import chances_json, gathered, sse, usage_json
 LIMITS = ("max_completion_tokens", "max_tokens")
 KNOWN = SAMPLING | {
     "model", "messages", "stream", "stream_options", "stop", "logprobs", "top_logprobs", "response_format", "tools",
-    "tool_choice", "parallel_tool_calls", *LIMITS,
+    "tool_choice", "parallel_tool_calls", "edgesink", *LIMITS,
 }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def read_request(service: Service, body: bytes) -> ChatRequest:
     history = reader.history(toolbox.system if toolbox else "", writer.takes_system)
     writer.check(history)
     asked = wanted(fields, service.sampling, service.settings.limits.answer_tokens, LIMITS)
-    asked = dataclasses.replace(asked, chances=_chances(fields))
+    asked = dataclasses.replace(asked, chances=_chances(fields), recall=recall(fields, service.memories is not None))
     if asked.chances is not None:
         service.grammars.prepare()
     form = format_grammar(fields.raw("response_format"), "response_format", True)
@@ -105,6 +105,9 @@ class ChatAnswer:
         async for event in events:
             if isinstance(event, Begun):
                 yield self._chunk({}, edgesink=event.status)  # clients may look at its ring meanwhile
+            elif isinstance(event, Recalled):
+                if event.brought.passages:
+                    yield self._chunk({}, edgesink=event.status)
             elif isinstance(event, Delta):
                 text, chances = self._filter.push(event.text), chances_json(self._service, event)
                 if text or chances:

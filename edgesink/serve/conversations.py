@@ -11,10 +11,13 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edgesink.errors import EdgesinkError
 from edgesink.runtime.session import Snapshot, Stream
+from edgesink.serve.memories import Memories
+from edgesink.serve.remembering import Brought, Remembering
 from edgesink.serve.saved import SavedConversations
 
 log = logging.getLogger("edgesink.serve")
@@ -44,6 +47,8 @@ class Conversation:
     unfed: tuple[int, ...] = ()  # ids of the last answer that are not in the stream yet
     before: Moment | None = None  # the last message, to which another answer may be wanted, or another message
     busy: bool = False
+    memory: Remembering | None = None  # of what left the window, where the server has such
+    brought: Brought = field(default_factory=Brought)  # what came back for the last message
 
     def remember(self, key: str) -> None:
         """Keep this moment as the one before the last message."""
@@ -59,7 +64,8 @@ class Conversation:
         stream = self.stream
         return {
             "conversation": self.id, "position": stream.position, "capacity": stream.capacity, "sinks": stream.sinks,
-            "evicted": stream.evicted, "recalled": [],
+            "evicted": stream.evicted, "recalled": list(self.brought.passages),
+            **({"quoted_tokens": self.brought.tokens} if self.memory is not None else {}),
         }  # fmt: skip
 
 
@@ -69,10 +75,17 @@ class Conversations:
     Args:
         stream: of the model; the first conversation has it.
         saved: where conversations go that leave memory; None drops them.
+        memories: what they remember beyond their windows; None: nothing.
     """
 
-    def __init__(self, stream: Stream, most: int, saved: SavedConversations | None = None) -> None:
-        self._model, self._most, self._saved = stream, most, saved
+    def __init__(
+        self,
+        stream: Stream,
+        most: int,
+        saved: SavedConversations | None = None,
+        memories: Memories | None = None,
+    ) -> None:
+        self._model, self._most, self._saved, self.memories = stream, most, saved, memories
         self._made, self._free = 1, [stream]
         self._kept: OrderedDict[str, Conversation] = OrderedDict()  # by id, the least recently used first
         self._heads: OrderedDict[str, Moment] = OrderedDict()  # by key, what conversations begin with
@@ -98,17 +111,14 @@ class Conversations:
         if not self._has_room():
             return None
         kept, moment, saved = self._best_kept(place_of), self._best_moment(place_of), self._best_saved(place_of)
-        best = max((place for _, place in (kept, moment, saved)), default=0)
+        best = max(kept[1], moment[1], saved[1])
         if kept[0] is not None and kept[1] == best:
             return self._use(kept[0]), best
-        stream = self._stream()
-        conversation, read = Conversation(stream), 0
         if moment[0] is not None and moment[1] == best:
-            conversation.go_back(moment[0])
-            read = best
-        elif saved[0] is not None and self._saved is not None and self._saved.restore(saved[0], stream):
-            read = best
-        return self._use(conversation), read
+            return self._use(self._fork(moment[0])), best
+        if saved[0] is not None and (found := self._restored(saved[0])) is not None:
+            return self._use(found), best
+        return self._use(Conversation(self._stream())), 0
 
     def give_back(self, conversation: Conversation) -> None:
         """It may be found again by its key; without one it is forgotten."""
@@ -127,6 +137,35 @@ class Conversations:
         """Save what is in memory."""
         for conversation in list(self._kept.values()):
             self._leave_memory(conversation)
+        if self.memories is not None:
+            self.memories.close()
+
+    def _fork(self, moment: Moment) -> Conversation:
+        """Another conversation that goes on from a moment of one, with what that remembered until then."""
+        owner = next((one for one in self._kept.values() if one.before is moment), None)
+        copy = None
+        is_head = moment.key in self._heads  # of which nothing is remembered
+        if self.memories is not None and owner is not None and owner.memory is not None and not is_head:
+            copy = self.memories.copied(owner.memory, moment.snapshot.position)
+        stream = self._stream()  # for which the owner may have to leave memory
+        conversation = Conversation(stream)
+        conversation.go_back(moment)
+        if self.memories is not None:
+            conversation.memory = self.memories.open(copy, stream)
+        return conversation
+
+    def _restored(self, key: str) -> Conversation | None:
+        """A conversation from disk, with its memory; None if its file is gone or damaged."""
+        assert self._saved is not None
+        stream = self._stream()
+        taken = self.memories.taken(self._saved.memory_path(key)) if self.memories is not None else None
+        conversation = Conversation(stream)
+        if self.memories is not None:
+            conversation.memory = self.memories.open(taken, stream)
+        if self._saved.restore(key, stream):
+            return conversation
+        self._drop(conversation)
+        return None
 
     def _use(self, conversation: Conversation) -> Conversation:
         self._kept[conversation.id] = conversation
@@ -165,11 +204,23 @@ class Conversations:
             try:
                 if conversation.unfed:
                     conversation.stream.feed(conversation.unfed)
-                self._saved.save(conversation.key, conversation.stream)
+                self._saved.save(conversation.key, conversation.stream, self._put_away(conversation))
             except EdgesinkError as error:
                 log.warning("a conversation is dropped: %s", error)
         self._forget(conversation)
 
+    def _put_away(self, conversation: Conversation) -> Callable[[Path], None] | None:
+        """What leaves the memory of a conversation at a place, where it has one."""
+        memories, memory = self.memories, conversation.memory
+        return None if memories is None or memory is None else lambda goal: memories.put_away(memory, goal)
+
     def _forget(self, conversation: Conversation) -> None:
         self._kept.pop(conversation.id, None)
+        self._drop(conversation)
+
+    def _drop(self, conversation: Conversation) -> None:
+        """Its stream is free for another, and its memory is gone, unless it was put away."""
+        if self.memories is not None and conversation.memory is not None:
+            self.memories.drop(conversation.memory)
+            conversation.memory = None
         self._free.append(conversation.stream)

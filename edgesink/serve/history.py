@@ -12,6 +12,7 @@ from datetime import datetime
 
 from edgesink.manifest import Manifest
 from edgesink.runtime.tokenizer import Tokenizer
+from edgesink.runtime.turn_feed import Unfed
 from edgesink.turn_encoder import TurnEncoder
 from edgesink.turns import Part, around_message, joined, write
 
@@ -24,6 +25,7 @@ class History:
     users: tuple[str, ...]  # one more than answers
     answers: tuple[str, ...]
     base: str | None = None  # the key of a conversation that all of this comes behind
+    from_tools: frozenset[int] = frozenset()  # places in `users` of what no person said: results of tools
 
     def keys(self) -> list[str]:
         """For every number of exchanges, 0 … len(answers), the key of a conversation that has read so many."""
@@ -46,6 +48,20 @@ def key_after(key: str, user: str, answer: str) -> str:
 def hash_of(text: str) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A message of the user as ids, and the answer behind it where there is one."""
+
+    ids: tuple[int, ...]  # of all of it
+    turn: tuple[int, ...]  # of them, those up to where the answer begins
+    before: int  # of them, those before the message
+    closing: tuple[int, ...]  # what stands between message and answer
+
+    def unfed(self, start: int, rest: tuple[int, ...]) -> Unfed:
+        """Its message as it would be fed from position `start` on, behind the `rest` of another answer."""
+        return Unfed(start, rest, self.turn, self.before, self.closing)
 
 
 class TurnWriter:
@@ -89,6 +105,35 @@ class TurnWriter:
         first = self._encoder.encode(before, goes_on) if before else []
         return first, self._encoder.encode(last, goes_on or bool(first))
 
+    def head(self, history: History) -> list[int]:
+        """What stands before the first message; nothing where all comes behind another conversation."""
+        if history.base is not None:
+            return []
+        head, _ = self._cut_head(history, self._exchange(history, 0))
+        return self._encoder.encode(head)
+
+    def exchange(self, history: History, place: int, message: str | None = None) -> Exchange:
+        """One exchange without the head, its ids as they are when no other is encoded with it.
+
+        Args:
+            message: in the place of the user's own; BadOption for one that the model's turns cannot hold.
+        """
+        if message is not None:
+            self._turns.check_message(message)
+        is_first = place == 0 and history.base is None
+        script, now = self._turns.script(history.system), datetime.now()
+        pieces = script.first if is_first else script.later
+        parts = write(pieces, history.system, history.users[place] if message is None else message, now)
+        before, behind = (write(some, history.system, "", now) for some in around_message(pieces))
+        if is_first:
+            at = _head_parts(before)
+            parts, before = parts[at:], before[at:]
+        encode = self._encoder.encode
+        turn = tuple(encode(parts, not is_first))
+        answers = history.answers[place : place + 1]
+        ids = tuple(encode(joined([*parts, *answers]), not is_first)) if answers else turn
+        return Exchange(ids, turn, len(encode(before, not is_first)), tuple(encode(behind, True)))
+
     def _exchange(self, history: History, place: int) -> list[Part]:
         """A message, and the answer to it where there is one."""
         script = self._turns.script(history.system)
@@ -100,7 +145,7 @@ class TurnWriter:
         """The first exchange cut at the last control token before the user's message."""
         before, _ = around_message(self._turns.script(history.system).first)
         written = write(before, history.system, "", datetime.now())
-        at = max((place for place, part in enumerate(written) if isinstance(part, int)), default=0)
+        at = _head_parts(written)
         return first[:at], first[at:]
 
     def sinks(self, system: str | None) -> int:
@@ -111,3 +156,8 @@ class TurnWriter:
         before, _ = around_message(script.first)
         size = len(self._manifest.prefix) + len(self._encoder.encode(write(before, system, "", datetime.now())))
         return size if size <= stream.max_sinks else stream.sinks
+
+
+def _head_parts(before: list[Part]) -> int:
+    """How many of the parts before the first message come before the last control token there."""
+    return max((place for place, part in enumerate(before) if isinstance(part, int)), default=0)

@@ -34,6 +34,7 @@ class HistoryReader:
         self._system: list[str] = []
         self._users: list[str] = []
         self._answers: list[str] = []
+        self._from_tools: set[int] = set()  # places in `users`
         self._open = ""  # the role that the last message was of
         self._called: dict[str, str] = {}  # id of a call -> name of the tool
 
@@ -50,6 +51,8 @@ class HistoryReader:
             self._answer(written(text, self._calls(message.get("tool_calls"), where), self._dialect), where)
         else:
             joint = "\n" if role == self._open == "tool" else "\n\n"
+            if role == "tool":
+                self._from_tools.add(len(self._answers))
             self._user(self._result(message, text) if role == "tool" else text, joint)
         self._open = role
 
@@ -61,7 +64,8 @@ class HistoryReader:
         users = list(self._users)
         if more_system and not takes_system:
             users[0] = f"{more_system}\n\n{users[0]}"
-        return History("\n\n".join(system) if system else None, tuple(users), tuple(self._answers), base)
+        told = "\n\n".join(system) if system else None
+        return History(told, tuple(users), tuple(self._answers), base, frozenset(self._from_tools))
 
     def _user(self, text: str, joint: str) -> None:
         if len(self._users) > len(self._answers):  # two in a row are one

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgesink.serve.remembering import Brought
+
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/health", "/metrics"})
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -36,6 +38,13 @@ class Metrics:
             registry=self._registry,
             buckets=SECONDS,
         )
+        self._search = Histogram(
+            "edgesink_search_seconds",
+            "Looking for what belongs to a message and left the window.",
+            registry=self._registry,
+            buckets=SECONDS,
+        )
+        self._recalls = Counter("edgesink_recalls", "Messages for which something came back.", registry=self._registry)
         self._ends = Counter("edgesink_answers", "Answers by how they ended.", ["end"], registry=self._registry)
 
     def watch(self, name: str, text: str, value: Callable[[], int]) -> None:
@@ -45,6 +54,11 @@ class Metrics:
     def first_token(self, seconds: float) -> None:
         """A client waited for it so long."""
         self._first.observe(seconds)
+
+    def searched(self, brought: Brought) -> None:
+        """It was looked whether something belongs to a message."""
+        self._search.observe(brought.seconds)
+        self._recalls.inc(1 if brought.passages else 0)
 
     def answered(self, end: str, read: int, cached: int, said: int, seconds: float) -> None:
         """An answer ended: of its prompt so many tokens were read, and so many had been before."""

@@ -43,6 +43,17 @@ def include_usage(fields: Fields) -> bool:
     return bool(options.get("include_usage"))
 
 
+def recall(fields: Fields, has_memory: bool) -> bool:
+    """Whether something may come back for the message: `edgesink.recall`, true where it is not given."""
+    value = fields.inner("edgesink", {"recall"}).get("recall")
+    if value is not None and not isinstance(value, bool):
+        raise ApiError("edgesink.recall is not true or false.", param="edgesink.recall")
+    if value and not has_memory:
+        message = "edgesink.recall = true is not supported: this server was started without --memory."
+        raise ApiError(message, param="edgesink.recall")
+    return has_memory if value is None else bool(value)
+
+
 def _sampling(fields: Fields, defaults: SamplingSpec) -> SamplingSpec:
     given: dict[str, Any] = {
         "temperature": fields.number("temperature", 0, 2), "top_p": fields.number("top_p", 0, 1),

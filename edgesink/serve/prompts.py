@@ -16,8 +16,9 @@ import numpy as np
 
 from edgesink.manifest import Manifest
 from edgesink.runtime.tokenizer import Tokenizer
+from edgesink.serve.api_error import ApiError
 from edgesink.serve.dialects import Dialect
-from edgesink.serve.history import History, TurnWriter, hash_of, key_after
+from edgesink.serve.history import Exchange, History, TurnWriter, hash_of, key_after
 from edgesink.serve.tools import canonical
 
 
@@ -70,7 +71,23 @@ class ChatPrompt:
 
     def ids(self, read: int) -> tuple[list[int], list[int]]:
         """See `Prompt.ids`."""
+        if not read and self.history.base is not None:
+            message = "The conversation of the previous response is not kept any more. Send all of it as input."
+            raise ApiError(message, 404, "previous_response_id", "response_not_found")
         return self.writer.ids(self.history, read - 1 if read else None)
+
+    @property
+    def last(self) -> int:
+        """The place of the last message among those of the user."""
+        return len(self.history.answers)
+
+    def head(self) -> list[int]:
+        """See `TurnWriter.head`."""
+        return self.writer.head(self.history)
+
+    def exchange(self, place: int, message: str | None = None) -> Exchange:
+        """See `TurnWriter.exchange`."""
+        return self.writer.exchange(self.history, place, message)
 
     def key_between(self) -> str:
         """See `Prompt.key_between`."""

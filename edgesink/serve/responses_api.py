@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from edgesink.serve.fields import Fields, check_neutral
 from edgesink.serve.formats import constrained, format_grammar
 from edgesink.serve.history import History
 from edgesink.serve.messages import HistoryReader
-from edgesink.serve.options import SAMPLING, include_usage, wanted
+from edgesink.serve.options import SAMPLING, include_usage, recall, wanted
 from edgesink.serve.prompts import ChatPrompt
 from edgesink.serve.service import Service
 from edgesink.serve.tools import Toolbox, read_tools
 
 KNOWN = SAMPLING | {
     "model", "input", "instructions", "previous_response_id", "stream", "stream_options", "max_output_tokens", "text",
-    "tools", "tool_choice", "parallel_tool_calls",
+    "tools", "tool_choice", "parallel_tool_calls", "edgesink",
 }  # fmt: skip
 MOST_REMEMBERED = 10_000  # ids of responses
 
@@ -88,6 +89,7 @@ def read_request(service: Service, earlier: Responses, body: bytes) -> ResponseR
     _check_same(history, told)
     writer.check(history)
     asked = wanted(fields, service.sampling, service.settings.limits.answer_tokens, ("max_output_tokens",))
+    asked = dataclasses.replace(asked, recall=recall(fields, service.memories is not None))
     form = _text_format(fields)
     asked = constrained(service, asked, format_grammar(form, "text.format", False), "text.format", toolbox)
     include_usage(fields)  # which every response has

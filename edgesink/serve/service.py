@@ -12,15 +12,16 @@ from edgesink.manifest import CHAT_TEMPLATE
 from edgesink.runtime.sampling import SamplingSpec
 from edgesink.runtime.session import Stream
 from edgesink.sampling_defaults import CHAT_SAMPLING
-from edgesink.serve.answering import Delta, Emit, Event, Finished, Wanted, reply
+from edgesink.serve.answering import Delta, Emit, Event, Finished, Recalled, Wanted, reply
 from edgesink.serve.api_error import ApiError, refused
 from edgesink.serve.conversations import Conversation, Conversations
 from edgesink.serve.dialects import Dialect, dialect_of
 from edgesink.serve.fields import Fields
 from edgesink.serve.grammar import Grammars
 from edgesink.serve.history import TurnWriter
+from edgesink.serve.memories import Memories
 from edgesink.serve.metrics import Metrics
-from edgesink.serve.prompts import Prompt
+from edgesink.serve.prompts import ChatPrompt, Prompt
 from edgesink.serve.saved import SavedConversations
 from edgesink.serve.scheduler import Job, Scheduler
 from edgesink.serve.settings import Settings
@@ -61,6 +62,8 @@ class Answer:
             if is_first and isinstance(event, Delta):
                 is_first = False
                 self._metrics.first_token(seconds)
+            if isinstance(event, Recalled):
+                self._metrics.searched(event.brought)
             if isinstance(event, Finished):
                 usage, self._ended = event.usage, True
                 self._metrics.answered(event.reason, usage.prompt - usage.cached, usage.cached, usage.answer, seconds)
@@ -87,7 +90,10 @@ class Service:
         self.grammars = Grammars(stream.manifest, stream.tokenizer)
         limits = settings.limits
         saved = SavedConversations(settings.folder, limits.saved_bytes) if settings.folder else None
-        self.conversations = Conversations(stream, limits.streams, saved)
+        self.memories = None
+        if settings.memory and settings.folder is not None:
+            self.memories = Memories(settings.folder, limits.memory_bytes)
+        self.conversations = Conversations(stream, limits.streams, saved, self.memories)
         self.scheduler = Scheduler(limits.waiting)
         self.metrics = Metrics()
         self.metrics.watch("running_requests", "Requests that are answered now.", lambda: self.scheduler.running)
@@ -95,6 +101,8 @@ class Service:
         self.metrics.watch("conversations", "Conversations in memory.", lambda: len(self.conversations))
         self.metrics.watch("saved_conversations", "Conversations on disk.", lambda: self.conversations.saved)
         self.metrics.watch("state_bytes", "Bytes of one conversation's state.", lambda: self.state_bytes)
+        if (memories := self.memories) is not None:
+            self.metrics.watch("failed_memories", "Memories that ended or could not be.", lambda: memories.failed)
 
     def answer(self, prompt: Prompt, wanted: Wanted) -> Answer:
         """An answer that waits for its turn; ApiError if there are too many."""
@@ -131,6 +139,8 @@ class Service:
     def _steps(
         self, conversation: Conversation, read: int, prompt: Prompt, wanted: Wanted, emit: Emit
     ) -> Iterator[None]:
+        if self.memories is not None and conversation.memory is None and isinstance(prompt, ChatPrompt):
+            conversation.memory = self.memories.new(conversation.stream)
         try:
             yield from reply(conversation, read, prompt, wanted, emit)
         except BadOption as error:  # all else that may go wrong is not the client's fault

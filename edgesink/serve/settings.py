@@ -24,6 +24,7 @@ class Limits:
 
     streams: int = 8  # conversations in memory, each with a state of its own
     saved_bytes: int = 2_000_000_000  # of conversations on disk
+    memory_bytes: int = 32 << 20  # of what one conversation remembers beyond its window, where it does
     waiting: int = 64  # requests that wait for their turn; one more is refused
     answer_tokens: int = 4096  # of one answer
     request_seconds: float = 600.0  # from the arrival of a request to the end of its answer
@@ -52,9 +53,12 @@ class Settings:
     api_key: str | None = None  # None: whoever reaches the port may ask
     folder: Path | None = None  # of conversations that left memory; None drops them
     hosts: tuple[str, ...] = ()  # names by which clients may call this server, besides those of this machine itself
+    memory: bool = False  # conversations remember beyond their windows, in files beside those of `folder`
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if self.memory and self.folder is None:
+            raise BadOption("--memory with --disk 0", "a place on disk", "leave out --disk, or --memory")
         if self.api_key is not None and (len(self.api_key) < 8 or not self.api_key.isascii()):
             raise BadOption("an API key that is short or not ASCII", "8 characters or more")
         if not 0 <= self.port <= 65535:
