@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 STREAM = StreamSpec.fitted(window=60)
 TOKENS = 370  # more than 300 past the capacity
 MODELS = ["qwen-0.5b", "gemma3-270m", "qwen-1.5b"]
-LARGEST, OF_SINKS = 0.1, 0.5  # |Δlogit|; of sinks Qwen2.5's large keys, rounded to float16, make 0.43
+LARGEST = 0.1  # |Δlogit| of any token
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -32,9 +32,10 @@ def model(request, tmp_path_factory):
 
 
 def visible_bytes(manifest: Manifest) -> int:
-    """Of the rows of keys and values that a token sees, and writes, in float16."""
+    """Of the rows of keys and values that a token sees, and writes, as the kernels hold them."""
     rows = {place: view.capacity for place, view in enumerate(manifest.views)}
-    return sum(2 * state.shape[1] * rows[state.view] * state.shape[3] for state in manifest.states)
+    items = {state.name: 4 if state.name in (manifest.float32_in_kernels or ()) else 2 for state in manifest.states}
+    return sum(items[state.name] * state.shape[1] * rows[state.view] * state.shape[3] for state in manifest.states)
 
 
 def test_a_step_reads_what_the_file_holds_and_the_state_that_it_sees(model):
@@ -59,12 +60,10 @@ def test_logits_are_those_of_the_file_past_the_capacity(model, prose):
         stream = load(bundle, **options)
         found = np.stack([stream.step(int(token)) for token in ids])
         difference, agreed = np.abs(found - expected), found.argmax(1) == expected.argmax(1)
-        sinks, others = np.split(difference, [STREAM.sinks])
-        print(f"\n{path.name}, {name}: {stream.evicted} tokens past the capacity, max {others.max():.3f}, of the sinks "
-              f"{sinks.max():.3f}, mean {difference.mean():.4f}, argmax {agreed.mean():.4f}")  # fmt: skip
+        print(f"\n{path.name}, {name}: {stream.evicted} tokens past the capacity, max {difference.max():.3f} at token "
+              f"{difference.max(1).argmax()}, mean {difference.mean():.4f}, argmax {agreed.mean():.4f}")  # fmt: skip
         if name == "kernels":
-            assert sinks.max() <= OF_SINKS
-            assert others.max() <= LARGEST
+            assert difference.max() <= LARGEST
             assert agreed.mean() >= 0.98
         else:
             assert agreed.mean() >= 0.85, "activations are rounded to 8 bits"
