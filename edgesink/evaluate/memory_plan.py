@@ -14,7 +14,7 @@ from datetime import date, timedelta
 from itertools import islice
 from typing import Literal, get_args
 
-from edgesink.memory.sample_talk import changes, chatter, negations, never_said, notes
+from edgesink.memory.sample_talk import Note, changes, chatter, negations, never_said, notes
 from edgesink.sample_text import lines
 
 Kind = Literal["lines", "own words", "other words", "changed", "negated", "never said"]
@@ -86,7 +86,7 @@ def diary_plan(seed: int = 5) -> list[Told]:
     draw, talk = random.Random(seed), chatter(seed=41)
     facts: dict[int, list[str]] = {day: [] for day in range(DAYS)}
     asked: dict[int, list[Question]] = {quarter: [] for quarter in range(QUARTERS)}
-    once = [*notes("evaluate"), *negations()]
+    once: list[Note | tuple[str, str]] = [*notes("evaluate"), *negations()]
     days = draw.sample(range(DAYS), len(once))
     for one, day in zip(once, days, strict=True):
         back = _back(day)
