@@ -105,8 +105,8 @@ def diary_plan(seed: int = 5) -> list[Told]:
         before, after = draw.randrange(DAYS // 2), draw.randrange(DAYS // 2, DAYS)
         facts[before].append(change.old)
         facts[after].append(change.new)
-        question = Question("changed", _back(after), change.question, change.new, (change.answer,), change.stale)
-        asked[after * QUARTERS // DAYS].append(question)
+        anew = Question("changed", _back(after), change.question, change.new, (change.answer,), change.stale)
+        asked[after * QUARTERS // DAYS].append(anew)
     messages = [_day(day, facts[day], [next(talk), next(talk)], draw) for day in range(DAYS)]
     size = DAYS // QUARTERS
     told = [Told(0, messages[q * size : (q + 1) * size], asked[q], is_filled=False) for q in range(QUARTERS)]

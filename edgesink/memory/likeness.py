@@ -11,7 +11,7 @@ import sqlite3
 
 import numpy as np
 
-from edgesink.memory.calibration import FULL, Calibration
+from edgesink.memory.calibration import Calibration
 from edgesink.memory.packs import eight_bits, read_means
 from edgesink.memory.words import Hit
 
@@ -45,44 +45,47 @@ def search_likeness(
     return sorted(exact, key=lambda hit: -hit.score)[:count]
 
 
-def _rough(
-    connection: sqlite3.Connection,
-    space: int,
-    question: np.ndarray,
-) -> list[int]:
-    """The numbers of passages that are worth an exact comparison, by their means and that of the question [d]."""
+def _rough(connection: sqlite3.Connection, space: int, question: np.ndarray) -> dict[int, float]:
+    """Passages that are worth an exact comparison, and the cosine of their means with that of the question [d]."""
     found, scores = [], []
+    question = question / max(float(np.linalg.norm(question)), 1e-9)
     for means in read_means(connection, space):
         if means.vectors.shape[1] != len(question):
             raise sqlite3.DatabaseError(f"a mean has {means.vectors.shape[1]} numbers, not {len(question)}")
-        vectors = means.vectors.astype(np.float32)
-        length = np.sqrt(np.einsum("pd,pd->p", vectors, vectors))
         found.append(means.passages)
-        scores.append(vectors @ question / np.maximum(length, 1))
+        scores.append(_cosines(means.vectors, question[:, None])[:, 0])
     if not found:
-        return []
+        return {}
     passages, score = np.concatenate(found), np.concatenate(scores)
-    if len(passages) > EXACT:
-        passages = passages[np.argpartition(score, -EXACT)[-EXACT:]]
-    return [int(passage) for passage in np.sort(passages)]
+    best = np.argpartition(score, -EXACT)[-EXACT:] if len(passages) > EXACT else np.arange(len(passages))
+    return {int(passages[at]): float(score[at]) for at in best}
 
 
-def _exact(connection: sqlite3.Connection, passages: list[int], question: np.ndarray, weights: np.ndarray) -> list[Hit]:
-    if not passages:
-        return []
-    marks = ",".join("?" * len(passages))
-    rows = connection.execute(
-        f"SELECT passage, tokens FROM vectors WHERE passage IN ({marks}) ORDER BY passage", passages
-    ).fetchall()
+def _exact(
+    connection: sqlite3.Connection, rough: dict[int, float], question: np.ndarray, weights: np.ndarray
+) -> list[Hit]:
+    """As `likeness`, of passages whose means are compared already."""
+    marks = ",".join("?" * len(rough))
+    query = f"SELECT passage, tokens FROM vectors WHERE passage IN ({marks}) ORDER BY passage"
+    rows = connection.execute(query, list(rough)).fetchall()
     if not rows:
         return []
     width = question.shape[1]
-    tokens = eight_bits([blob for _, blob in rows], "a passage's vectors", width).astype(np.float32)
-    tokens /= np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1 / FULL)
-    sizes = np.array([len(blob) // width for _, blob in rows])
-    begins = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    scores = likeness(tokens, begins, question, weights)
-    return [Hit(passage, float(score)) for (passage, _), score in zip(rows, scores, strict=True)]
+    tokens = eight_bits([blob for _, blob in rows], "a passage's vectors", width)
+    begins = np.cumsum([0, *(len(blob) // width for _, blob in rows[:-1])])
+    best = np.maximum.reduceat(_cosines(tokens, question.T), begins, axis=0) @ weights
+    return [
+        Hit(passage, (float(score) + OF_MEANS * rough[passage]) / (1 + OF_MEANS))
+        for (passage, _), score in zip(rows, best, strict=True)
+    ]
+
+
+def _cosines(vectors: np.ndarray, questions: np.ndarray) -> np.ndarray:
+    """Of int8 vectors [n, d] of any length with vectors of length 1 [d, q]: float32 [n, q]."""
+    floats = vectors.astype(np.float32)
+    squares = np.einsum("nd,nd->n", floats, floats)
+    cosines: np.ndarray = (floats @ questions) / np.sqrt(np.maximum(squares, 1))[:, None]
+    return cosines
 
 
 def likeness(tokens: np.ndarray, begins: np.ndarray, question: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -115,17 +115,25 @@ def is_question(text: str) -> bool:
 def _newest(found: list[Found]) -> list[Found]:
     """In the place of each passage the newest about the same thing that fits nearly as well; the others are over."""
     chosen: list[Found] = []
-    waiting = list(found)
+    waiting = [(one, _stems(one.passage.text)) for one in found]
     while waiting:
-        best = waiting.pop(0)
+        (best, stems), *rest = waiting
         least = CLOSE[best.way] * best.score
-        rivals = [one for one in waiting if one.score >= least and _same(best.passage, one.passage)]
-        waiting = [one for one in waiting if one not in rivals]
+        is_rival = [
+            one.score >= least and one.passage.role == best.passage.role and _same(stems, theirs)
+            for one, theirs in rest
+        ]
+        rivals = [one for (one, _), rival in zip(rest, is_rival, strict=True) if rival]
+        waiting = [one for one, rival in zip(rest, is_rival, strict=True) if not rival]
         chosen.append(max([best, *rivals], key=lambda one: one.passage.id))
     return chosen
 
 
-def _same(one: Passage, other: Passage) -> bool:
-    """Whether two passages of one speaker are about the same thing: they share most of their words."""
-    mine, theirs = ({word[:6] for word in content_words(passage.text)} for passage in (one, other))
-    return one.role == other.role and len(mine & theirs) >= max(1, SAME * min(len(mine), len(theirs)))
+def _stems(text: str) -> set[str]:
+    """The words of a passage that say what it is about, their beginnings."""
+    return {word[:6] for word in content_words(text)}
+
+
+def _same(mine: set[str], theirs: set[str]) -> bool:
+    """Whether two passages are about the same thing: they share most of their words."""
+    return len(mine & theirs) >= max(1, SAME * min(len(mine), len(theirs)))
