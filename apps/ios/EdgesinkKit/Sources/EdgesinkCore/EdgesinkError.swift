@@ -6,6 +6,9 @@ public struct EdgesinkError: Error, Equatable {
         case badBundle  // a bundle folder is missing, truncated, altered or of another format version
         case badOption  // a value lies outside what the model or the bundle allows
         case badSession  // a session file is damaged or belongs to another bundle
+        case badMemory  // an archive of what was said is of another program or a later version, or busy
+        case damagedMemory  // an archive's file is damaged: another can be begun once it is set aside
+        case badPlace  // a file cannot be read, made or replaced where the user wants it
         case badNumbers  // a graph computed what is not a finite number
         case missingLibrary  // what runs the graph is not on this machine
         case busy  // the stream is in use

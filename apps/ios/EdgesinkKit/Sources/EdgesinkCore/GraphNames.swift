@@ -1,5 +1,5 @@
-/// The names at the edge of every exported graph, those of states left out: a bundle's manifest has them. The twin of
-/// `edgesink/names.py`.
+/// The names at the edge of every exported graph; of states only what must be known, for a bundle's manifest has them. The
+/// twin of `edgesink/names.py`.
 public enum GraphNames {
     public static let ids = "ids"  // [1, T] int64; Core ML: int32
     public static let position = "position"  // [1] tokens fed before; Core ML: [views], the `Ring.frame` of each ring
@@ -11,6 +11,9 @@ public enum GraphNames {
 
     /// Core ML with kv_write "host": rows to write to the state of a view, float16 [2 L, K, T, D].
     public static func newKv(_ view: Int) -> String { view == 0 ? "new_kv" : "new_kv_\(view)" }
+
+    /// State of the values of a layer: [1, K, rows, D].
+    public static func value(_ layer: Int) -> String { "value_\(layer)" }
 
     public static let decode = "decode"  // Core ML function of one id
     public static let prefill = "prefill"  // Core ML function of a whole chunk of ids

@@ -14,6 +14,21 @@ public enum StateDtype: String, Sendable {
     public var itemBytes: Int { self == .float32 ? 4 : 2 }
 }
 
+extension Manifest {
+    /// Where the values of a layer are: a state, and which block of it.
+    public func values(ofLayer layer: Int) throws -> (state: StateSpec, block: Int) {
+        if let state = states.first(where: { $0.name == GraphNames.value(layer) }) { return (state, 0) }
+        // Core ML's state has keys of its layer i at 2 i, values behind; which layers those of several views are is not
+        // in the manifest.
+        if target == .coreml, views.count == 1, parts == 1, let state = states.first, layer >= 0,
+            2 * layer + 1 < state.shape[0]
+        {
+            return (state, 2 * layer + 1)
+        }
+        throw EdgesinkError(.badOption, "the values of layer \(layer)", expected: "a layer of the model")
+    }
+}
+
 // MARK: - Reading
 
 extension StateSpec {

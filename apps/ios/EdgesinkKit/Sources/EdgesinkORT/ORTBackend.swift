@@ -50,6 +50,12 @@ public actor ORTBackend: ModelBackend {
         }
     }
 
+    public func state(_ name: String) -> StateTensor? {
+        manifest.states.first { $0.name == name }.map {
+            StateTensor(name: $0.name, dtype: .float32, shape: $0.shape, bytes: graph.bytes($0.name))
+        }
+    }
+
     public func load(_ state: [StateTensor]) throws {
         for tensor in state {
             guard manifest.states.contains(where: { $0.name == tensor.name && $0.shape == tensor.shape }) else {

@@ -1,5 +1,6 @@
 import EdgesinkCore
 import Foundation
+import TestSupport
 import Testing
 
 @Suite("Buffers as Core ML lays them out")

@@ -1,5 +1,6 @@
 import EdgesinkCore
 import Foundation
+import TestSupport
 import Testing
 
 @Suite("The manifest against tests/golden/manifest.json: the same facts, the same words of refusal as Python")

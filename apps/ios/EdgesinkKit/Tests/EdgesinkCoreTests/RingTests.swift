@@ -1,4 +1,5 @@
 import EdgesinkCore
+import TestSupport
 import Testing
 
 @Suite("The ring against tests/golden/ring.json, written by hand")

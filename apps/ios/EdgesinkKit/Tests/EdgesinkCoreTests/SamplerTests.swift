@@ -1,4 +1,5 @@
 import EdgesinkCore
+import TestSupport
 import Testing
 
 @Suite("The sampler against tests/golden/sampler.json, drawn by Python")

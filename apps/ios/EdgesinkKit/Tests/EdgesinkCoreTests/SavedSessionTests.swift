@@ -1,5 +1,6 @@
 import EdgesinkCore
 import Foundation
+import TestSupport
 import Testing
 
 /// A session file as anyone may write it.

@@ -1,5 +1,6 @@
 import EdgesinkCore
 import Foundation
+import TestSupport
 import Testing
 
 @Suite("A session over a toy that forgets exactly what a ring forgets")

@@ -1,5 +1,6 @@
 import EdgesinkCore
 import Foundation
+import TestSupport
 import Testing
 
 @Suite("Tokenizers against tests/golden/tokenizer, written by the tokenizers library")

@@ -109,6 +109,9 @@ extension [Piece] {
 
     /// What stands before the first place of the user's message.
     var beforeMessage: [Piece] { Array(prefix { $0.kind != .user }) }
+
+    /// What stands behind the last place of the user's message.
+    var behindMessage: [Piece] { Array(suffix(from: (lastIndex { $0.kind == .user } ?? endIndex - 1) + 1)) }
 }
 
 extension Piece {

@@ -20,6 +20,10 @@ public actor Generation {
     private var toFeed: [Int]  // the prompt, then the token last made
     private var made = 0
     private var isOver = false
+    private var end: (@Sendable () async -> Void)?
+
+    /// The text of the answer so far; kept only for whom `whenOver` names.
+    private(set) var said = ""
 
     init(
         session: StreamSession, epoch: Int, ids: [Int], endIds: [Int], rows: TokenRows, sampler: Sampler,
@@ -34,6 +38,9 @@ public actor Generation {
     /// What is not in the stream yet and belongs there: what the next turn begins with.
     public var unfed: [Int] { toFeed }
 
+    /// Keep the text from now on, and call `body` once when the answer is over; not if it is left in the middle.
+    func whenOver(_ body: @escaping @Sendable () async -> Void) { end = body }
+
     /// The next token; nil once the answer is over. An end id is the last token of its answer, and has no text.
     public func next() async throws -> Token? {
         if isOver { return nil }
@@ -41,6 +48,7 @@ public actor Generation {
         let logits = try await feedAll()
         guard maxNewTokens != 0 else {
             isOver = true
+            await end?()
             return nil
         }
         let id = try sampler.next(rows.rows(of: logits), recent: recent)
@@ -51,7 +59,12 @@ public actor Generation {
         let isLast = isEnd || made == maxNewTokens
         let certain = isEnd ? "" : text.push(id)
         isOver = isLast || text.stopped
-        return Token(id: id, text: isLast ? certain + text.finish() : certain)
+        let token = Token(id: id, text: isLast ? certain + text.finish() : certain)
+        if let end {
+            said += token.text
+            if isOver { await end() }
+        }
+        return token
     }
 
     /// The tokens as a stream that makes each when it is asked for; cancelling the reader stops it.

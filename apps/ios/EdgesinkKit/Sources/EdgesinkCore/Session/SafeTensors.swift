@@ -1,9 +1,9 @@
 import Foundation
 
-/// The safetensors file format, as far as a session file needs it: eight bytes of header length, a JSON header, data.
-enum SafeTensors {
-    struct Damaged: Error, CustomStringConvertible {
-        let description: String
+/// The safetensors file format, as far as session files and calibrations need it: eight bytes of header length, a JSON header, data.
+package enum SafeTensors {
+    package struct Damaged: Error, CustomStringConvertible {
+        package let description: String
     }
 
     private static let names: [StateDtype: String] = [.float32: "F32", .float16: "F16"]
@@ -31,7 +31,7 @@ enum SafeTensors {
         return file
     }
 
-    static func decoded(_ file: Data) throws -> (tensors: [String: StateTensor], metadata: [String: String]) {
+    package static func decoded(_ file: Data) throws -> (tensors: [String: StateTensor], metadata: [String: String]) {
         guard file.count >= 8 else { throw Damaged(description: "shorter than its header") }
         let length = file.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         guard length <= longestHeader, 8 + Int(length) <= file.count else {

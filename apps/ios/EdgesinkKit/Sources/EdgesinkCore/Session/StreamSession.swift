@@ -9,6 +9,7 @@ public actor StreamSession {
     private let backend: any ModelBackend
     private var ring: Ring
     public private(set) var position = 0  // tokens fed since the stream started, its sink token included
+    private var furthest = 0  // tokens that may have been written, those that were taken back included
     private var isFeeding = false
     private var isBroken = false  // the state may hold what is not a number
     private var epoch = 0  // which stream: a generation of an earlier one ends
@@ -36,6 +37,7 @@ public actor StreamSession {
         var start = 0
         for size in ring.chunks(ids.count) {
             try Task.checkCancellation()
+            furthest = max(furthest, position + size)
             logits = try await backend.feed(Array(ids[start..<(start + size)]), position: position, sinks: ring.sinks)
             start += size
             position += size
@@ -58,7 +60,7 @@ public actor StreamSession {
         if isBroken {  // rows that are masked count nothing times what they hold, which of NaN is NaN
             try await backend.load(try await backend.state().map(\.zeroed))
         }
-        (self.ring, position, isBroken) = (ring, 0, false)
+        (self.ring, position, furthest, isBroken) = (ring, 0, 0, false)
         epoch += 1
     }
 
@@ -81,6 +83,7 @@ public actor StreamSession {
         let ring = try manifest.stream.ring(sinks: saved.sinks)
         try await backend.load(saved.state)
         (self.ring, position, isBroken) = (ring, saved.position, false)
+        furthest = position + ring.chunk  // that much of it may have been taken back before it was saved
         epoch += 1
     }
 
@@ -109,6 +112,45 @@ public actor StreamSession {
             ids, tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens, stop: stop,
             ignoresEnd: ignoresEnd
         ).tokens
+    }
+
+    // MARK: - Going back, looking in
+
+    /// Tokens that `rewind` can take back now, 0 … chunk: the last ones fed, as long as no key is missed for it.
+    public var rewindable: Int { max(0, position - max(manifest.prefix.count, furthest - ring.chunk)) }
+
+    /// Take back the last `tokens` tokens exactly as if they had never been fed. There are no logits then: feed the next
+    /// token. After `restore`, what was fed since can be taken back. Throws `badOption` for more than `rewindable`.
+    public func rewind(_ tokens: Int) throws {
+        try claim()
+        defer { isFeeding = false }
+        guard (0...rewindable).contains(tokens) else {
+            throw EdgesinkError(
+                .badOption, "rewinding by \(tokens) of \(position) tokens", expected: "0 to \(rewindable)",
+                remedy: "save the stream before tokens that may be taken back, or reset it")
+        }
+        position -= tokens
+    }
+
+    /// What a layer holds as values of some tokens of the stream: float32 [tokens, K D].
+    ///
+    /// Throws `badOption` for no such layer, or tokens that its ring does not hold any more, or not yet.
+    public func values(layer: Int, of tokens: Range<Int>) async throws -> [Float] {
+        try claim()
+        defer { isFeeding = false }
+        let place = try manifest.values(ofLayer: layer)
+        let ring = try manifest.rings(sinks: ring.sinks)[place.state.view]
+        let oldest = max(0, max(furthest, position) - ring.slots)
+        let isHeld = tokens.upperBound <= ring.sinks || max(tokens.lowerBound, ring.sinks) >= oldest
+        guard 0 <= tokens.lowerBound, !tokens.isEmpty, tokens.upperBound <= position, isHeld else {
+            throw EdgesinkError(
+                .badOption, "the values of tokens \(tokens.lowerBound) to \(tokens.upperBound - 1)",
+                expected: "tokens \(oldest) to \(position - 1)")
+        }
+        guard let tensor = try await backend.state(place.state.name) else {
+            throw EdgesinkError(.badBundle, "no state \(place.state.name)", expected: "the manifest's")
+        }
+        return tensor.floats(block: place.block, rows: tokens.map(ring.slot))
     }
 
     private var busy: EdgesinkError {

@@ -3,15 +3,15 @@ import Foundation
 
 /// A model without weights that remembers exactly what its rings remember: one id a slot, for each view. The next id is a
 /// hash of what the newest token sees, so one wrong slot, position or sink changes everything after it.
-actor ToyBackend: ModelBackend {
+package actor ToyBackend: ModelBackend {
     private let manifest: Manifest
     private var slots: [[Int]]  // of each view
-    private(set) var largestChunk = 0
-    private(set) var wasLoaded = false
+    package private(set) var largestChunk = 0
+    package private(set) var wasLoaded = false
     private var broken: (position: Int, value: Float)?  // where a logit is not finite, and what it is
-    var delay: Duration?  // a run's length, for tests of what happens meanwhile
+    package var delay: Duration?  // a run's length, for tests of what happens meanwhile
 
-    init(manifest: Manifest, delay: Duration? = nil) {
+    package init(manifest: Manifest, delay: Duration? = nil) {
         (self.manifest, self.delay) = (manifest, delay)
         slots = manifest.views.indices.map { view in
             let rows = manifest.states.first { $0.view == view }?.shape[2] ?? 0
@@ -19,7 +19,7 @@ actor ToyBackend: ModelBackend {
         }
     }
 
-    func feed(_ ids: [Int], position: Int, sinks: Int) async throws -> [Float] {
+    package func feed(_ ids: [Int], position: Int, sinks: Int) async throws -> [Float] {
         if let delay { try await Task.sleep(for: delay) }
         largestChunk = max(largestChunk, ids.count)
         let newest = position + ids.count - 1
@@ -33,16 +33,16 @@ actor ToyBackend: ModelBackend {
         return logits
     }
 
-    func breakAt(position: Int, with value: Float) { broken = (position, value) }
+    package func breakAt(position: Int, with value: Float) { broken = (position, value) }
 
-    func state() -> [StateTensor] {
+    package func state() -> [StateTensor] {
         slots.enumerated().map { view, slots in
             let bytes = slots.map(Float.init).withUnsafeBytes { Data($0) }
             return StateTensor(name: "slots_\(view)", dtype: .float32, shape: [1, 1, slots.count, 1], bytes: bytes)
         }
     }
 
-    func load(_ state: [StateTensor]) {
+    package func load(_ state: [StateTensor]) {
         wasLoaded = true
         slots = state.map { tensor in
             tensor.bytes.withUnsafeBytes { bytes in
@@ -54,7 +54,7 @@ actor ToyBackend: ModelBackend {
     }
 
     /// The id that follows what is seen, as logits.
-    static func logits(after seen: [Int], _ vocab: Int) -> [Float] {
+    package static func logits(after seen: [Int], _ vocab: Int) -> [Float] {
         let hash = seen.reduce(UInt64(seen.count)) {
             ($0 &* 6_364_136_223_846_793_005) &+ UInt64(bitPattern: Int64($1)) &+ 1
         }
@@ -64,13 +64,13 @@ actor ToyBackend: ModelBackend {
     }
 
     /// The same told the slow way: from the whole list of tokens.
-    static func next(after tokens: [Int], _ rings: Ring..., vocab: Int = 256) -> Int {
+    package static func next(after tokens: [Int], _ rings: Ring..., vocab: Int = 256) -> Int {
         Sampler.argmax(logits(after: rings.flatMap { $0.visible(tokens.count - 1).map { tokens[$0] } }, vocab))
     }
 }
 
 /// A manifest for toys: 2 layers, window 28, 4 sinks, at most 16, chunks of 8.
-func toyManifest(eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil) throws -> Manifest {
+package func toyManifest(eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil) throws -> Manifest {
     let text = try Golden.manifest("good").text
     let changed = text.replacing("\"eos_ids\": [0, 2]", with: "\"eos_ids\": \(eos)")
         .replacing("\"vocab\": 256", with: "\"vocab\": \(vocab)")
@@ -79,7 +79,7 @@ func toyManifest(eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil) throw
 }
 
 /// A tokenizer whose ids are the 256 bytes.
-func byteTokenizer() throws -> Tokenizer {
+package func byteTokenizer() throws -> Tokenizer {
     let printable = Array(0x21...0x7E) + Array(0xA1...0xAC) + Array(0xAE...0xFF)
     var next: UInt32 = 0x100
     let tokens = (0..<256).map { byte -> String in

@@ -1,0 +1,106 @@
+import EdgesinkCore
+
+/// How a passage was found.
+public enum Way: String, Sendable { case words, meaning }
+
+/// A passage that belongs to a message.
+public struct Found: Equatable, Sendable {
+    public let passage: Passage
+    public let score: Double  // 0 … 1
+    public let way: Way
+}
+
+/// What the stream made of a message.
+struct AsFed {
+    let words: [Scalars]  // of its last tokens, for each the word that it is part of
+    let rows: Rows  // their value rows of the calibration's layer
+    let gateRows: Rows  // of its gate's layer
+}
+
+/// What of all that was said belongs to a message: by its words if they are rare ones, else by what it means. The twin
+/// of `edgesink/memory/search.py`.
+///
+/// Owns the choice: nothing is looked for where the gate of the calibration does not take the message for one that asks;
+/// words speak only where the best passage holds most of what is rare in it, else meanings do; of passages about the
+/// same thing the newest is right.
+struct Search {
+    static let held = 0.6  // of what is rare in a message, that the best passage must hold for words to speak
+    static let fewestWords = 2  // that say something, in a message for which words speak without a calibration
+    static let same = 0.5  // of the words of the shorter of two passages, that both about the same thing have
+    static let assistant = 0.8  // what a score counts if the model said it
+    static let wide = 24  // passages that are looked at
+
+    /// Of the best score: a newer passage about the same thing takes its place. What changed is told in other words.
+    static func close(_ way: Way) -> Double { way == .words ? 0.6 : 0.85 }
+
+    let archive: Archive
+    let stream: Int  // that is talked in
+    let seenFrom: Int  // position from which on it still sees its tokens: what is there is not brought back
+    let count: Int  // most that are wanted
+
+    /// The passages that belong to a message, the best first; none if none does.
+    ///
+    /// `calibration`, `fed`: of the model, and what it made of the message; nil searches by words only.
+    func search(_ message: String, _ calibration: Calibration? = nil, _ fed: AsFed? = nil) throws -> [Found] {
+        let (seen, rarity, byWords) = try archive.reading { database in
+            let query = "SELECT id FROM passage WHERE stream = ? AND first >= ?"
+            let seen = try Set(database.run(query, [.int(stream), .int(seenFrom)]).map { $0[0] })
+            let rarity = try Words.rarity(of: Words.content(of: Scalars(message)), database)
+            return (seen, rarity, try Words.search(rarity, count: Self.wide, database))
+        }
+        func unseen(_ found: [Found]) -> [Found] {
+            Array(Self.newest(found).filter { !seen.contains(.int($0.passage.id)) }.prefix(count))
+        }
+        if let calibration, let fed, !calibration.letsThrough(fed.gateRows) { return [] }
+        let isAsked = calibration != nil && fed != nil
+        let found = try told(byWords, .words).filter { $0.score >= Self.held }
+        if !found.isEmpty, isAsked || rarity.words.count >= Self.fewestWords { return unseen(found) }
+        guard let calibration, let fed else { return [] }
+        let byMeaning = try archive.reading { database in
+            try Likeness.search(
+                calibration.vectors(fed.rows), weights: Spoken.weights(of: fed.words, rarity),
+                space: calibration.name, count: Self.wide, database)
+        }
+        return unseen(try told(byMeaning, .meaning).filter { $0.score >= calibration.numbers.least })
+    }
+
+    /// The passages found, but those that only ask; what the model said counts less.
+    private func told(_ hits: [Hit], _ way: Way) throws -> [Found] {
+        let passages = try archive.get(hits.map(\.passage))
+        return hits.compactMap { hit in
+            guard let passage = passages[hit.passage], !Self.isQuestion(Scalars(passage.text)) else { return nil }
+            let score = hit.score * (passage.role == .assistant ? Self.assistant : 1)
+            return Found(passage: passage, score: score, way: way)
+        }.sorted { ($1.score, $1.passage.id) < ($0.score, $0.passage.id) }
+    }
+
+    /// Whether a passage tells nothing: its sentences all ask.
+    static func isQuestion(_ text: Scalars) -> Bool {
+        var rest = text[...]
+        while let last = rest.last, "\"'”’)» \n".unicodeScalars.contains(last) { rest.removeLast() }
+        guard let last = rest.last, last == "?" || last == "\u{FF1F}" else { return false }
+        let before = text.dropLast()
+        let tells = zip(before, before.dropFirst()).contains { ($0 == "." || $0 == "!") && $1 == " " }
+        return !tells && !before.contains("\u{3002}")
+    }
+
+    /// In the place of each passage the newest about the same thing that fits nearly as well; the others are over.
+    private static func newest(_ found: [Found]) -> [Found] {
+        var (chosen, waiting) = ([Found](), found[...])
+        while let best = waiting.popFirst() {
+            let least = close(best.way) * best.score
+            let rivals = waiting.filter { $0.score >= least && isSame(best.passage, $0.passage) }
+            waiting.removeAll { one in rivals.contains { $0.passage.id == one.passage.id } }
+            chosen.append(rivals.reduce(best) { $1.passage.id > $0.passage.id ? $1 : $0 })
+        }
+        return chosen
+    }
+
+    /// Whether two passages of one speaker are about the same thing: they share most of their words.
+    private static func isSame(_ one: Passage, _ other: Passage) -> Bool {
+        let mine = Set(Words.content(of: Scalars(one.text)).map { Array($0.prefix(6)) })
+        let theirs = Set(Words.content(of: Scalars(other.text)).map { Array($0.prefix(6)) })
+        let shared = Double(mine.intersection(theirs).count)
+        return one.role == other.role && shared >= max(1, same * Double(min(mine.count, theirs.count)))
+    }
+}
