@@ -1,5 +1,6 @@
 """The benchmark measures what it says: every contender's tokens, rounds and memory. No speed is asserted."""
 
+import dataclasses
 import json
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from edgesink import load
 from edgesink.bench import peers as bench_peers
+from edgesink.bench import report as bench_report
 from edgesink.bench import rounds as benchmark
 from edgesink.bench import worker as bench_worker
 from edgesink.bench.far import time_positions
@@ -215,6 +217,16 @@ def test_the_report_puts_our_speed_over_the_others(compared, bundle):
     assert "window 32, 1 thread, median of 2" in text
     assert f"x {compared[0].tokens_per_second / compared[1].tokens_per_second:.2f}" in text
     assert 0 < report.share_of_bandwidth(compared[0]) < 1
+
+
+def test_the_share_of_bandwidth_counts_the_weights_that_a_step_reads(compared, bundle, monkeypatch):
+    manifest = dataclasses.replace(Manifest.read(bundle), step_weight_bytes=7_000_000)
+    report = BenchReport(compared, {32: manifest}, [])
+    monkeypatch.setattr(bench_report, "read_bandwidth", lambda threads: 1e9)
+    ours = compared[0]
+    expected = (7_000_000 + ours.state_bytes) * ours.tokens_per_second / 1e9
+    assert report.share_of_bandwidth(ours) == pytest.approx(expected)
+    assert "reads 7.0 MB of weights" in report.as_text()
 
 
 def test_bench_prints_json_and_draws(bundle, tmp_path):

@@ -37,12 +37,17 @@ class BenchReport:
         return {threads: read_bandwidth(threads) for threads in sorted({f.setting.threads for f in self.figures})}
 
     def share_of_bandwidth(self, ours: Figures) -> float:
-        """The share of memory bandwidth that edgesink uses: it reads the weights and the state once per token."""
+        """The share of memory bandwidth that edgesink uses: it reads a step's weights and the state once per token."""
         return (
-            (self.bundles[ours.setting.window].weight_bytes + self.state_bytes(ours))
+            (self.read_weight_bytes(ours) + self.state_bytes(ours))
             * ours.tokens_per_second
             / self.bandwidth[ours.setting.threads]
         )
+
+    def read_weight_bytes(self, ours: Figures) -> int:
+        """Of the weights those that a step reads: of an embedding that is no head one row."""
+        manifest = self.bundles[ours.setting.window]
+        return manifest.weight_bytes if manifest.step_weight_bytes is None else manifest.step_weight_bytes
 
     def state_bytes(self, ours: Figures) -> int:
         """State of the stream that was timed."""
@@ -69,7 +74,7 @@ class BenchReport:
             rows = [row for row in self.figures if row.setting == setting]
             lines += ["", f"{setting}, median of {len(rows[0].steps_ms)}; ms per token, tokens/s", *_table(rows)]
             share, gigabytes = self.share_of_bandwidth(rows[0]), self.bandwidth[setting.threads] / 1e9
-            weights, state = self.bundles[setting.window].weight_bytes / 1e6, self.state_bytes(rows[0]) / 1e6
+            weights, state = self.read_weight_bytes(rows[0]) / 1e6, self.state_bytes(rows[0]) / 1e6
             lines.append(
                 f"edgesink reads {weights:.1f} MB of weights and {state:.1f} MB of state per token: {share:.0%} of the "
                 f"{gigabytes:.1f} GB/s of memory bandwidth"
