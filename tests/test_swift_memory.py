@@ -2,12 +2,23 @@
 
 import importlib.util
 import json
+import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 
+import edgesink
+from edgesink.memory import calibration
+from edgesink.memory.archive import Archive, NewPassage
 from edgesink.memory.archive_file import SCHEMA
+from edgesink.memory.calibration import Calibration, Numbers
+from edgesink.memory.memory import Memory
+from edgesink.spec import StreamSpec
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent / "apps" / "ios" / "EdgesinkKit" / "Sources" / "EdgesinkMemory"
@@ -51,3 +62,176 @@ def test_swift_makes_the_same_tables():
     swift = (SOURCES / "ArchiveFile.swift").read_text(encoding="utf-8")
     (schema,) = re.findall(r'let schema = """\n(.*?)\n +"""', swift, re.DOTALL)
     assert [line.strip() for line in schema.splitlines()] == [line.strip() for line in SCHEMA.strip().splitlines()]
+
+
+swift = load("swift_cli")
+SPEC = StreamSpec(sinks=4, window=300, max_sinks=64, chunk=32)  # tokens of the toy are bytes
+SHED = "The code of the garden shed is 4471."
+MESSAGES = (
+    "From now on, answer in one word. My cousin Ilse lives in Bergen, where it rains.", SHED,
+    *(f"Sentence {number} is about the weather, which was mild at noon and cold at night." for number in range(7)),
+    "What is the code of the garden shed?", "Ærø’s café: naïve, 東京 😀?  And  so\ton.",
+    "My cousin Ilse lives in Porto.",
+    *(f"Nothing happened on day {number} that anybody would like to be told again." for number in range(7)),
+    "Where does my cousin Ilse live?", "Well then.", "What is the code of the garden shed?",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bundle(toy, tmp_path_factory):
+    return toy.bundle(tmp_path_factory.mktemp("memory") / "bundle", SPEC)
+
+
+@pytest.fixture(scope="module")
+def made(bundle, tmp_path_factory) -> Path:
+    """A calibration of the toy that lets everything through."""
+    manifest = edgesink.load(bundle).manifest
+    draw, numbers = np.random.default_rng(0), Numbers(1, 0, -1e9, -1e9, 0.2, 0.5, 0.5)
+    arrays = [draw.normal(size=shape).astype(np.float32) for shape in (32, 32, 32, (2, 32), 2)]
+    path = tmp_path_factory.mktemp("calibration") / "made"
+    calibration.write(Calibration(calibration.name_of(manifest, "0"), numbers, *arrays), path)
+    return path
+
+
+def in_python(bundle: Path, path: Path, made: Calibration | None) -> list[dict]:
+    """The conversation as Swift has it: the plain graph, and tokens that are forgotten one by one."""
+    memory, found = Memory(path, compare=made), []
+    stream = edgesink.load(bundle, provider="plain")
+    chat = edgesink.Chat(stream, pin="none", memory=memory, evict="plain", undo_bytes=0)
+    for message in MESSAGES:
+        memory.recalled = None
+        text = "".join(token.text for token in chat.answer(message, 40))
+        recall = memory.recalled
+        wishes = [[one.id, None] for one in recall.wishes] if recall else []
+        told = [[one.passage.id, one.way] for one in recall.found] if recall else []
+        found.append({"answer": text, "recalled": wishes + told})
+    assert memory.trouble == ""
+    memory.close()
+    return found
+
+
+def in_swift(bundle: Path, path: Path, *options: object) -> list[dict]:
+    lines = "\n".join(MESSAGES) + "\n"
+    said = swift.run("talk", bundle, "--memory", path, "--max-new-tokens", 40, *options, stdin=lines)
+    found = [json.loads(line) for line in said.splitlines()]
+    return [one | {"recalled": [[back["id"], back.get("way")] for back in one["recalled"]]} for one in found]
+
+
+def rows(path: Path, query: str) -> list[tuple]:
+    archive = Archive(path, make=False)
+    archive.check()
+    with archive.reading() as connection:
+        found = connection.execute(query).fetchall()
+    archive.close()
+    return found
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_the_same_conversation_leaves_the_same_memory_and_the_same_comes_back(bundle, tmp_path, made, calibrated):
+    ways = compare(bundle, tmp_path, made if calibrated else None)
+    assert ways == ({None, "words", "meaning"} if calibrated else {None, "words"})
+
+
+@pytest.mark.slow
+def test_the_same_holds_of_a_real_model(smollm2_bundles, tmp_path):
+    bundle = smollm2_bundles("int4", StreamSpec.fitted(window=252))
+    numbers, draw, made = Numbers(20, 10, -1e9, -1e9, 0.2, 0.5, 0.5), np.random.default_rng(0), tmp_path / "made"
+    arrays = [draw.normal(size=shape).astype(np.float32) for shape in (192, 192, 192, (2, 192), 2)]
+    calibration.write(Calibration(calibration.name_of(edgesink.load(bundle).manifest, "0"), numbers, *arrays), made)
+    assert compare(bundle, tmp_path, made) == {None, "words", "meaning"}
+
+
+def compare(bundle: Path, tmp_path: Path, made: Path | None) -> set[str | None]:
+    """The conversation in both languages, which must not differ; how what came back was found."""
+    python, other = tmp_path / "python.memory", tmp_path / "swift.memory"
+    options = ["--calibration", made] if made else []
+    expected = in_python(bundle, python, read(made) if made else None)
+    assert in_swift(bundle, other, *options) == expected
+    assert sum(bool(one["recalled"]) for one in expected) > 3
+    for query in (
+        "SELECT id, stream, first, last, role, standing, text FROM passage ORDER BY id",
+        "SELECT id, fingerprint, prefix FROM stream", "SELECT * FROM space", "SELECT passage, space FROM vectors",
+    ):  # fmt: skip
+        assert rows(other, query) == rows(python, query)
+    query = "SELECT tokens, mean FROM vectors ORDER BY passage"
+    for mine, theirs in zip(rows(other, query), rows(python, query), strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            difference = np.frombuffer(a, np.int8).astype(int) - np.frombuffer(b, np.int8)
+            assert np.abs(difference).max() <= 1, "but for a number between two"
+    assert bool(rows(other, "SELECT * FROM vectors")) == bool(made)
+    return {way for one in expected for _, way in one["recalled"]}
+
+
+def read(path: Path) -> Calibration:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        header = file.metadata()
+        return Calibration(
+            header["name"], Numbers(**json.loads(header["numbers"])),
+            **{name: file.get_tensor(name) for name in calibration.ARRAYS},
+        )  # fmt: skip
+
+
+def test_a_conversation_that_python_began_is_taken_up_by_swift_and_again_by_python(bundle, tmp_path):
+    path, session = tmp_path / "talk.memory", tmp_path / "talk.session"
+    memory = Memory(path, compare=None)
+    stream = edgesink.load(bundle, provider="plain")
+    chat = edgesink.Chat(stream, pin="none", memory=memory, evict="plain", undo_bytes=0)
+    for message in MESSAGES[:6]:
+        list(chat.answer(message, 5))
+    stream.feed(list(chat.next_turn("x").answer) or [7])
+    stream.save(session)
+    memory.close()
+    swift.run("talk", bundle, "--memory", path, "--restore", session, "--save", session, stdin="Hello.\n" * 9)
+    assert {stream for (stream,) in rows(path, "SELECT DISTINCT stream FROM passage")} == {1}
+    memory = Memory(path, compare=None)
+    stream.restore(session)
+    chat = edgesink.Chat(stream, pin="none", memory=memory, evict="plain", undo_bytes=0)
+    list(chat.answer("What is the code of the garden shed?", 5))
+    assert [one.passage.text for one in memory.recalled.found] == [SHED]
+    assert memory.archive.newest(1)[0].stream == 1, "the same stream throughout"
+    memory.close()
+
+
+def test_swift_searches_and_forgets_what_python_kept(tmp_path):
+    path = tmp_path / "talk.memory"
+    archive = Archive(path)
+    stream = archive.begin_stream("print")
+    filling = [NewPassage(0, 9, f"An ordinary sentence, number {number}.") for number in range(200)]
+    archive.add(stream, "user", [*filling, NewPassage(0, 9, "The xylophonographer keeps the key."), *filling])
+    archive.close()
+    (found,) = [json.loads(line) for line in swift.run("memory", path, "--search", "xylophonographer key").splitlines()]
+    assert (found["id"], found["way"], found["score"]) == (201, "words", pytest.approx(1))
+    swift.run("memory", path, "--forget", 201)
+    assert [file.name for file in tmp_path.iterdir()] == ["talk.memory"]
+    assert b"lophonograph" not in path.read_bytes().lower()
+    swift.run("memory", path, "--check")
+    listed = [json.loads(line) for line in swift.run("memory", path).splitlines()]
+    assert [one["id"] for one in listed] == [*range(1, 201), *range(202, 402)]
+    swift.run("memory", path, "--forget-all")
+    assert b"ordinary" not in path.read_bytes()
+    assert rows(path, "SELECT count(*) FROM passage") == [(0,)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_swift_process_that_is_killed_leaves_all_exchanges_that_were_finished(bundle, tmp_path):
+    path = tmp_path / "talk.memory"
+    capi = Path(onnxruntime.__file__).parent / "capi"
+    library = next(str(file) for file in capi.glob("libonnxruntime*") if "providers" not in file.name)
+    process = subprocess.Popen(
+        [swift.built(), "talk", bundle, "--memory", path, "--max-new-tokens", "3"], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"EDGESINK_ONNXRUNTIME": library},
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("".join(f"Turn {number} is said.\n" for number in range(300)))
+    process.stdin.flush()
+    for _ in range(12):
+        process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    finished = 12 + len(process.communicate()[0].splitlines())
+    texts = [text for (text,) in rows(path, "SELECT text FROM passage WHERE role = 'user' ORDER BY id")]
+    assert texts == [f"Turn {number} is said." for number in range(len(texts))]
+    assert finished <= len(texts) <= finished + 1
+    assert finished < 300

@@ -12,6 +12,14 @@ import PackageDescription
     let hasSQLite = true
 #endif
 let memory: [Target.Dependency] = hasSQLite ? ["EdgesinkMemory"] : []
+let memoryProducts: [Product] = hasSQLite ? [.library(name: "EdgesinkMemory", targets: ["EdgesinkMemory"])] : []
+let memoryTargets: [Target] =
+    hasSQLite
+    ? [
+        .systemLibrary(name: "CSQLite", providers: [.apt(["libsqlite3-dev"])]),
+        .target(name: "EdgesinkMemory", dependencies: ["EdgesinkCore", "CSQLite"]),
+        .testTarget(name: "EdgesinkMemoryTests", dependencies: ["EdgesinkCore", "EdgesinkMemory", "TestSupport"]),
+    ] : []
 
 // Core knows no inference library and no database; CoreML and ORT implement its `ModelBackend`, Memory its
 // `ConversationMemory`, and none of them knows the others.
@@ -23,7 +31,7 @@ let package = Package(
         .library(name: "EdgesinkCoreML", targets: ["EdgesinkCoreML"]),
         .library(name: "EdgesinkORT", targets: ["EdgesinkORT"]),
         .executable(name: "edgesink-cli", targets: ["edgesink-cli"]),
-    ],
+    ] + memoryProducts,
     targets: [
         .target(name: "EdgesinkCore"),
         .target(name: "EdgesinkCoreML", dependencies: ["EdgesinkCore"]),
@@ -34,14 +42,6 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["EdgesinkCore"], path: "Tests/TestSupport"),
         .testTarget(name: "EdgesinkCoreTests", dependencies: ["EdgesinkCore", "TestSupport"]),
         .testTarget(name: "EdgesinkORTTests", dependencies: ["EdgesinkCore", "EdgesinkORT"]),
-    ],
+    ] + memoryTargets,
     swiftLanguageModes: [.v6]
 )
-if hasSQLite {
-    package.products.append(.library(name: "EdgesinkMemory", targets: ["EdgesinkMemory"]))
-    package.targets += [
-        .systemLibrary(name: "CSQLite", providers: [.apt(["libsqlite3-dev"])]),
-        .target(name: "EdgesinkMemory", dependencies: ["EdgesinkCore", "CSQLite"]),
-        .testTarget(name: "EdgesinkMemoryTests", dependencies: ["EdgesinkCore", "EdgesinkMemory", "TestSupport"]),
-    ]
-}

@@ -1,4 +1,5 @@
 import EdgesinkCore
+import EdgesinkMemory
 import Foundation
 
 /// Bundles in the app's Documents folder, which Files and a cable can reach.
@@ -27,6 +28,16 @@ enum BundleFolder {
         try? files.removeItem(at: place)
         try files.moveItem(at: aside, to: place)
         return place
+    }
+
+    /// Where a memory of conversations with a bundle is kept; no backup takes it elsewhere.
+    static func memory(of bundle: URL) throws -> Memory {
+        var file = documents.appending(path: "\(bundle.lastPathComponent).memory")
+        let memory = try Memory(file)
+        var values = URLResourceValues()
+        values.isExcludedFromBackup = true
+        try? file.setResourceValues(values)
+        return memory
     }
 
     /// Where the stream of a bundle is kept while the app is away.

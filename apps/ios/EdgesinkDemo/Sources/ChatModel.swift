@@ -1,5 +1,6 @@
 import EdgesinkCore
 import EdgesinkCoreML
+import EdgesinkMemory
 import Foundation
 import Observation
 
@@ -18,6 +19,7 @@ final class ChatModel {
         let id = UUID()
         let isUser: Bool
         let text: String
+        var recalled: [Passage] = []  // that came back for it from beyond the window
     }
 
     private(set) var phase = Phase.empty
@@ -34,8 +36,11 @@ final class ChatModel {
     var units = ComputeChoice.standard
     var sinks: Int?  // nil: the bundle's default
     var pinsSystem = false  // the whole system prompt as sinks
+    private(set) var remembers = true  // beyond the window
+    private(set) var passages = 0  // in the memory
 
     private var open: (bundle: URL, conversation: Conversation, loadSeconds: Double)?
+    private var memory: Memory?  // of the bundle that is open
     private var work: Task<Void, Never>?
 
     var isBusy: Bool { phase != .ready && phase != .empty }
@@ -72,6 +77,7 @@ final class ChatModel {
             }.value
             let conversation = try Conversation(session: session, bundle: bundle, system: prompt)
             self.open = (bundle, conversation, (clock.now - begin).inSeconds)
+            await self.openMemory(bundle, conversation)
             self.sampling = SamplingSpec(session.manifest.sampling ?? .chat)
             try await self.startAnew()
         }
@@ -85,6 +91,7 @@ final class ChatModel {
             guard let conversation = self.open?.conversation else { return }
             defer { self.keepAnswer() }
             let generation = try await conversation.ask(text, sampling: sampling, maxNewTokens: Self.longestAnswer)
+            await self.showRecalled(text)
             self.gauges.meter = TokenMeter()
             while let token = try await generation.next() {
                 self.answer.text += token.text
@@ -93,6 +100,52 @@ final class ChatModel {
             }
         }
     }
+
+    // MARK: - Memory
+
+    /// A bundle whose memory cannot be used is talked with all the same.
+    private func openMemory(_ bundle: URL, _ conversation: Conversation) async {
+        await memory?.close()
+        memory = nil
+        do {
+            let memory = try BundleFolder.memory(of: bundle)
+            self.memory = memory
+            let trouble = await memory.trouble  // of a file that was damaged
+            if !trouble.isEmpty { notice = trouble }
+        } catch { notice = "\(error)" }
+        await conversation.remember(with: remembers ? memory : nil)
+        await countPassages()
+    }
+
+    /// Remember what is said from now on, and bring back what was; or leave the memory as it is.
+    func setRemembers(_ on: Bool) {
+        run(.loading) {
+            self.remembers = on
+            await self.open?.conversation.remember(with: on ? self.memory : nil)
+        }
+    }
+
+    /// Nothing that was said is left in the file.
+    func forgetEverything() {
+        run(.loading) {
+            await self.open?.conversation.settle()
+            try await self.memory?.forgetAll()
+            await self.countPassages()
+        }
+    }
+
+    /// What came back for the message, beside it.
+    private func showRecalled(_ message: String) async {
+        guard remembers, let memory, let place = lines.indices.last else { return }
+        if await memory.isOff { notice = await memory.trouble }
+        if let recall = await memory.recalled, recall.message == message {
+            lines[place].recalled = recall.wishes + recall.found.map(\.passage)
+        }
+    }
+
+    private func countPassages() async { passages = (try? await memory?.count) ?? 0 }
+
+    // MARK: - Stopping
 
     /// Stop the answer or the device check; what was said stays said.
     func stop() { work?.cancel() }
@@ -127,6 +180,7 @@ final class ChatModel {
                 Machine.facts + [
                     ("load_seconds", .double(open.loadSeconds)), ("compute_units", .string(units.rawValue)),
                 ]
+            await open.conversation.settle()
             let report = try await DeviceCheck().run(
                 open.conversation.session, tokenizer: try Tokenizer(bundle: open.bundle),
                 golden: try GoldenStream.ofBundle(open.bundle), facts: facts
@@ -186,6 +240,7 @@ final class ChatModel {
         work = Task {
             do { try await body() } catch is CancellationError {} catch { notice = "\(error)" }
             progress = ""
+            await countPassages()
             self.phase = open == nil ? .empty : .ready
         }
     }

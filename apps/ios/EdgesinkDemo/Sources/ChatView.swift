@@ -1,5 +1,6 @@
 import EdgesinkCore
 import EdgesinkCoreML
+import EdgesinkMemory
 import SwiftUI
 import UniformTypeIdentifiers
 
@@ -81,7 +82,10 @@ private struct Transcript: View {
                         "No model", systemImage: "shippingbox",
                         description: Text("Import a bundle made with edgesink export --target coreml"))
                 }
-                ForEach(model.lines) { Bubble(text: $0.text, isUser: $0.isUser) }
+                ForEach(model.lines) { line in
+                    if !line.recalled.isEmpty { RecallNote(passages: line.recalled) }
+                    Bubble(text: line.text, isUser: line.isUser)
+                }
                 if model.phase == .answering { AnswerBubble(answer: model.answer) }
                 if model.phase == .loading { ProgressView("Loading") }
                 if model.phase == .checking { ProgressView("Device check: \(model.progress)") }
@@ -97,6 +101,26 @@ private struct AnswerBubble: View {
     let answer: LiveAnswer
 
     var body: some View { Bubble(text: answer.text.isEmpty ? "…" : answer.text, isUser: false) }
+}
+
+/// What the model had forgotten and was told again, in front of the message that it belongs to.
+private struct RecallNote: View {
+    let passages: [Passage]
+
+    var body: some View {
+        DisclosureGroup("Recalled from memory: \(passages.count)") {
+            ForEach(passages) { passage in
+                Text("\(passage.role == .user ? "You" : "The model"), \(day(passage)): “\(passage.text)”")
+                    .frame(maxWidth: .infinity, alignment: .leading)
+            }
+        }
+        .font(.caption)
+        .foregroundStyle(.secondary)
+    }
+
+    private func day(_ passage: Passage) -> String {
+        Date(timeIntervalSince1970: passage.said).formatted(date: .abbreviated, time: .shortened)
+    }
 }
 
 private struct Bubble: View {

@@ -11,6 +11,7 @@ struct SettingsView: View {
         NavigationStack {
             Form {
                 conversation
+                memory
                 sampling
                 device
             }
@@ -42,6 +43,23 @@ struct SettingsView: View {
 
     private var sinks: Binding<Int> {
         Binding(get: { model.sinks ?? min(4, model.mostSinks) }, set: { model.sinks = $0 })
+    }
+
+    private var memory: some View {
+        Section {
+            Toggle("Remember beyond the window", isOn: remembers)
+            Button("Forget everything (\(model.passages) passages)", role: .destructive) { model.forgetEverything() }
+                .disabled(model.passages == 0)
+        } header: {
+            Text("Memory")
+        } footer: {
+            Text("Kept in the app's folder, on this device only; what belongs to a message is quoted in front of it.")
+        }
+        .disabled(model.isBusy)
+    }
+
+    private var remembers: Binding<Bool> {
+        Binding(get: { model.remembers }, set: { model.setRemembers($0) })
     }
 
     private var sampling: some View {

@@ -210,6 +210,11 @@ public final class Archive {
         }
     }
 
+    /// The passages that belong to a message by its words, the best first; whatever a stream sees.
+    public func search(_ message: String, count: Int = 3) throws -> [Found] {
+        try Search(archive: self, stream: 0, seenFrom: 0, count: count).search(message)
+    }
+
     private static let columns = "id, stream, first, last, role, said, standing, text"
 
     static func marks(_ count: Int) -> String { Array(repeating: "?", count: count).joined(separator: ",") }

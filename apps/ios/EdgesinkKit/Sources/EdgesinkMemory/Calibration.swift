@@ -63,8 +63,12 @@ public struct Calibration: Sendable {
 extension Calibration {
     /// The calibration of a bundle in a file; `badMemory` if it is damaged, of another version or another bundle.
     public init(reading file: URL, of manifest: Manifest) throws {
+        guard let data = try? Data(contentsOf: file) else {
+            throw EdgesinkError(
+                .badMemory, "no calibration at \(file.path)", expected: "a file of `edgesink memory calibrate`")
+        }
         do {
-            let (tensors, header) = try SafeTensors.decoded(try Data(contentsOf: file))
+            let (tensors, header) = try SafeTensors.decoded(data)
             try Self.requireKnown("field", header.keys, ["edgesink_memory", "name", "numbers"])
             guard header["edgesink_memory"] == Self.format else { throw Unusable("it is of another version") }
             try Self.requireKnown("tensor", tensors.keys, ["mean", "scale", "gate_mean", "gate", "gate_offset"])

@@ -7,7 +7,7 @@ enum EdgesinkCLI {
     static let usage =
         "usage: edgesink-cli COMMAND …\n"
         + [
-            Plan.usage, Tokenize.usage, Inspect.usage, Generate.usage, Check.usage,
+            Plan.usage, Tokenize.usage, Inspect.usage, Generate.usage, Talk.usage, Remembered.usage, Check.usage,
         ].map { "  \($0)\n" }.joined()
 
     static func main() async {
@@ -18,6 +18,8 @@ enum EdgesinkCLI {
             case "tokenize": try Tokenize.run(words.dropFirst())
             case "inspect": try Inspect.run(words.dropFirst())
             case "generate": try await Generate.run(words.dropFirst())
+            case "talk": try await Talk.run(words.dropFirst())
+            case "memory": try Remembered.run(words.dropFirst())
             case "check": try await Check.run(words.dropFirst())
             case "help", "--help", "-h": print(usage)
             case let other: throw UsageError(problem: other.map { "no command \($0)" } ?? "no command given")

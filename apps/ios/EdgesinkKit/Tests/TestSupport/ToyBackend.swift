@@ -42,6 +42,25 @@ package actor ToyBackend: ModelBackend {
         }
     }
 
+    /// A layer's keys or values: numbers that tell the ids apart which the slots hold.
+    package func state(_ name: String) -> StateTensor? {
+        guard let state = manifest.states.first(where: { $0.name == name }) else { return nil }
+        let (heads, rows, size) = (state.shape[1], state.shape[2], state.shape[3])
+        let numbers = (0..<heads * rows * size).map { item in
+            Self.value(
+                of: slots[state.view][item / size % rows], layer: Int(name.suffix(1)) ?? 0,
+                place: item / (rows * size) * size + item % size)
+        }
+        return StateTensor(
+            name: name, dtype: .float32, shape: state.shape, bytes: numbers.withUnsafeBytes { Data($0) })
+    }
+
+    /// Number `place` of the value row of an id.
+    package static func value(of id: Int, layer: Int, place: Int) -> Float {
+        var random = SplitMix64(seed: UInt64(truncatingIfNeeded: (id * 4 + layer) * 1000 + place))
+        return Float(random.uniform()) * 2 - 1
+    }
+
     package func load(_ state: [StateTensor]) {
         wasLoaded = true
         slots = state.map { tensor in
@@ -69,11 +88,16 @@ package actor ToyBackend: ModelBackend {
     }
 }
 
-/// A manifest for toys: 2 layers, window 28, 4 sinks, at most 16, chunks of 8.
-package func toyManifest(eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil) throws -> Manifest {
+/// A manifest for toys: 2 layers, 4 sinks, at most 16, chunks of 8.
+package func toyManifest(
+    eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil, window: Int = 28
+) throws -> Manifest {
     let text = try Golden.manifest("good").text
     let changed = text.replacing("\"eos_ids\": [0, 2]", with: "\"eos_ids\": \(eos)")
         .replacing("\"vocab\": 256", with: "\"vocab\": \(vocab)")
+        .replacing("\"window\": 28", with: "\"window\": \(window)")
+        .replacing("\"capacity\": 32", with: "\"capacity\": \(window + 4)")
+        .replacing("2, 39, 16]", with: "2, \(window + 11), 16]")
         .replacing("\"sink_token_id\": null", with: "\"sink_token_id\": \(sinkToken.map { "\($0)" } ?? "null")")
     return try Manifest(json: Data(changed.utf8))
 }

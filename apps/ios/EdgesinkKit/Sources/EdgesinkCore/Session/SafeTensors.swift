@@ -9,7 +9,7 @@ package enum SafeTensors {
     private static let names: [StateDtype: String] = [.float32: "F32", .float16: "F16"]
     private static let longestHeader = 100_000_000  // bytes, as the reference implementation allows
 
-    static func encoded(_ tensors: [StateTensor], _ metadata: [(String, String)]) -> Data {
+    package static func encoded(_ tensors: [StateTensor], _ metadata: [(String, String)]) -> Data {
         var fields: [(key: String, value: JSON)] = [
             ("__metadata__", .object(metadata.map { (key: $0.0, value: .string($0.1)) }))
         ]
