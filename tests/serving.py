@@ -54,9 +54,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(stream: Stream, key: str | None = None, folder: Path | None = None, **limits):
+def served(stream: Stream, key: str | None = None, folder: Path | None = None, memory: bool = False, **limits):
     """A server for the stream; it ends when the body does."""
-    settings = Settings(MODEL, port=0, api_key=key, folder=folder, limits=Limits(**{"stop_seconds": 2, **limits}))
+    limit = Limits(**{"stop_seconds": 2, **limits})
+    settings = Settings(MODEL, port=0, api_key=key, folder=folder, memory=memory, limits=limit)
     with listen(settings) as listener:
         service = Service(stream, settings)
         server = EndingServer(service)
