@@ -86,11 +86,13 @@ def start_process(bundle: Path, *options: str, **environment: str) -> tuple[subp
     )
     late = threading.Timer(START_SECONDS, process.kill)
     late.start()
-    line = process.stderr.readline()
-    late.cancel()
-    found = re.search(r"http://[0-9.]+:\d+", line)
-    assert found, line + process.stderr.read()
-    return process, found[0]
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if found := re.search(r"http://[0-9.]+:\d+", line):
+            late.cancel()
+            return process, found[0]
+    raise AssertionError("".join(said))
 
 
 def user(text: str) -> dict:

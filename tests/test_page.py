@@ -313,6 +313,93 @@ def test_axe_finds_nothing_that_shuts_people_out(browser, address):
     context.close()
 
 
+BICYCLE = f"My sister Ilse keeps her bicycle in the bakery. {SCRIPT}"
+WHERE = "Where does my sister Ilse keep her bicycle?"
+
+
+@pytest.fixture(scope="module")
+def remembering(smollm2_bundles, tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("cache"))
+    with web_page.serving(smollm2_bundles("int4", STREAM), "--memory", EDGESINK_CACHE=cache) as address:
+        yield address
+
+
+def fill_the_window(person):
+    """So much that what was said before is forgotten."""
+    opening = (Path(__file__).parent / "data" / "persuasion_opening.txt").read_text(encoding="utf-8")
+    person.talk(f"Read this: {opening[:2400]}")
+
+
+def test_what_comes_back_is_shown_above_the_answer_as_text_and_in_the_ring(context, remembering):
+    person = web_page.Person(context.new_page(), remembering)
+    person.shorten_answers(8)
+    brought = person.page.get_by_role("group", name="Brought back from earlier")
+    person.talk(BICYCLE)
+    fill_the_window(person)
+    assert brought.count() == 0  # what is hidden is in nobody's way
+    heard = person.page.locator("#announcer")
+    person.talk(WHERE)
+    assert brought.locator("q").all_text_contents()[0] == BICYCLE
+    assert brought.locator("li").first.inner_text().startswith("You, ")
+    assert brought.locator("script").count() == 0
+    assert person.page.title() != "taken"
+    recalled = person.numbers["Recalled"]
+    assert recalled == brought.locator("li").count() == person.page.locator("#ring .recalled").count()
+    assert "came back for the last answer." in person.page.locator("#memory-words").inner_text()
+    assert heard.inner_text().count(f"Brought back from earlier: {BICYCLE}") == 1
+    above, below = (person.page.locator(f".turn:last-child {one}").bounding_box() for one in (".brought", ".answer"))
+    assert above["y"] + above["height"] <= below["y"]
+    person.reload()
+    brought.wait_for()
+    assert brought.locator("q").all_text_contents()[0] == BICYCLE
+    assert person.numbers["Recalled"] == recalled
+    person.talk("Thanks.")
+    assert brought.count() == 1  # for that answer alone
+    assert "Recalled" not in person.numbers
+    assert person.complaints == []
+
+
+def test_axe_finds_nothing_in_what_came_back_either(browser, remembering):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    context = browser.new_context(color_scheme="light", bypass_csp=True)  # axe is put into the page
+    person = web_page.Person(context.new_page(), remembering)
+    person.shorten_answers(4)
+    person.talk(BICYCLE)
+    fill_the_window(person)
+    person.talk(WHERE)
+    assert person.page.locator(".brought:visible").count() == 1
+    for scheme in ("light", "dark"):
+        person.page.emulate_media(color_scheme=scheme)
+        found = axe.Axe().run(person.page).response["violations"]
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
+    context.close()
+
+
+def test_the_switch_keeps_earlier_passages_away_for_one_conversation(context, remembering):
+    person = web_page.Person(context.new_page(), remembering)
+    person.shorten_answers(4)
+    switch = person.page.get_by_role("switch", name="Bring back what was said earlier")
+    assert switch.is_checked()
+    person.talk(BICYCLE)
+    fill_the_window(person)
+    switch.press("Space")
+    person.talk(WHERE)
+    assert person.page.locator(".brought:visible").count() == 0
+    person.reload()
+    assert not switch.is_checked()
+    switch.check()
+    person.talk(WHERE)
+    assert person.page.locator(".turn:last-child .brought q").first.inner_text() == BICYCLE
+    person.page.get_by_role("button", name="New conversation").click()
+    person.page.get_by_role("heading", name="New conversation", level=1).wait_for()
+    assert switch.is_checked()
+    assert person.complaints == []
+
+
+def test_there_is_no_switch_without_a_memory(person):
+    assert not person.page.get_by_role("switch").is_visible()
+
+
 def test_an_api_key_is_asked_for_and_kept_in_the_tab(browser, smollm2_bundles):
     key = "correct horse"
     with web_page.serving(smollm2_bundles("int4", STREAM), "--api-key", key) as address:

@@ -438,8 +438,11 @@ def test_a_fact_that_left_the_window_comes_back_with_a_memory_and_not_without(sm
         with served(smollm2_stream, folder=tmp_path / str(memory), memory=memory) as server:
             talk = Talk(server, "You are brief.")
             talk.say("My sister Ilse keeps her bicycle in the cellar of the bakery.", max_tokens=6)
-            for topic in ("the tides", "bread", "the sky", "locks on a canal"):
-                talk.say(f"Tell me about {topic}. " + f"What matters most about {topic} is what I want to know. " * 9)
+            for topic in ("the tides", "bread", "locks on a canal"):
+                talk.say(
+                    f"Tell me about {topic}. " + f"What matters most about {topic} is what I want to know. " * 12,
+                    max_tokens=2,
+                )
             answer = talk.say("Where does my sister Ilse keep her bicycle?")
             shown[memory] = read(server, answer)
             assert answer.edgesink["evicted"] > 60  # the first turn is not seen any more

@@ -24,9 +24,9 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def serving(bundle: Path, *options: str) -> Iterator[str]:
+def serving(bundle: Path, *options: str, **environment: str) -> Iterator[str]:
     """`edgesink serve` of a bundle on a free port; the address of its page."""
-    process, url = start_process(bundle, *options)
+    process, url = start_process(bundle, *options, **environment)
     with process:
         try:
             yield f"{url}/"

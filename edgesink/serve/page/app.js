@@ -22,7 +22,10 @@ class App {
     this.info = await this.client.info().catch((error) => {
       throw new ServerError(`${error.message} Reload the page to try again.`);
     });
+    this.client.remembers = this.info.memory;
     byId("model").textContent = this.info.name;
+    byId("recalls").closest("label").hidden = !this.info.memory;
+    byId("recalls").onchange = ({ target }) => this.run(this.talk.setRecalls(target.checked));
     this.talks = new Map(); // id -> Talk, of those that are open or being written
     this.transcript = new Transcript(this.info.name, () => this.run(this.talk.retry()));
     this.composer = new Composer((text) => this.run(this.talk.send(text)), () => this.talk.stop());
@@ -72,7 +75,10 @@ class App {
   heard(talk, { type, turn }) {
     const isOpen = talk === this.talk;
     if (type === "grown") return isOpen && this.transcript.grow(turn);
-    if (type === "moved") return isOpen && this.draw();
+    if (type === "moved") {
+      if (isOpen) this.transcript.recall(turn);
+      return isOpen && this.draw();
+    }
     if (type === "begun" && isOpen) this.transcript.begin(talk.turns);
     if (type === "ended" && isOpen) this.transcript.end(talk.turns, turn);
     if (isOpen) this.show();
@@ -85,6 +91,7 @@ class App {
     byId("title").textContent = record.title;
     document.title = `${record.title} · edgesink`;
     if (!byId("system-text")) showSystem(record.system, turns.length > 0, (text) => this.run(this.setSystem(text)));
+    byId("recalls").checked = this.talk.recalls;
     this.composer.show(writing);
     this.draw();
   }

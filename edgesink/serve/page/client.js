@@ -21,9 +21,11 @@ export class Client {
     return this.json(`edgesink/ring/${encodeURIComponent(conversation)}`);
   }
 
-  /** The pieces of an answer as they come: {text, ring, usage, finish}. `text` may be empty, the others missing. */
-  async *answer(messages, signal) {
-    const body = JSON.stringify({ messages, stream: true, stream_options: { include_usage: true } });
+  /** The pieces of an answer as they come: {text, ring, usage, finish}. `text` may be empty, the others missing.
+   * @param recall whether earlier passages may come back for it; undefined where the server keeps none. */
+  async *answer(messages, signal, recall) {
+    const asked = recall === undefined ? {} : { edgesink: { recall } };
+    const body = JSON.stringify({ messages, stream: true, stream_options: { include_usage: true }, ...asked });
     const headers = { "Content-Type": "application/json" };
     const response = await this.request("v1/chat/completions", { method: "POST", headers, body, signal });
     for await (const data of events(response.body)) {

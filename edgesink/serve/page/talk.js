@@ -43,6 +43,15 @@ export class Talk extends EventTarget {
     return this.asked;
   }
 
+  /** Whether earlier passages may come back for the next message. */
+  get recalls() {
+    return this.record.recalls ?? true;
+  }
+
+  async setRecalls(recalls) {
+    await this.keep({ recalls });
+  }
+
   async rename(title) {
     await this.keep({ title, named: true });
   }
@@ -61,6 +70,7 @@ export class Talk extends EventTarget {
 
   async ask(begun) {
     const turn = { ...begun, answer: "", outcome: "writing", system: this.record.system };
+    const recall = this.client.remembers ? this.recalls : undefined;
     this.turns[turn.index] = turn;
     this.abort = new AbortController();
     this.tell("begun", turn);
@@ -68,7 +78,7 @@ export class Talk extends EventTarget {
     try {
       const title = this.record.named || turn.index > 0 ? this.record.title : titled(turn.question);
       await this.keep({ title, updated: Date.now() });
-      await this.write(turn, this.abort.signal);
+      await this.write(turn, this.abort.signal, recall);
     } catch (error) {
       turn.outcome = error.name === "AbortError" ? "stopped" : "failed";
       if (turn.outcome === "failed") turn.error = error.message;
@@ -82,11 +92,11 @@ export class Talk extends EventTarget {
     }
   }
 
-  async write(turn, signal) {
+  async write(turn, signal, recall) {
     const started = performance.now();
     let first; // when the answer began
     let saved = 0;
-    for await (const { text, ring, usage, finish } of this.client.answer(this.history(turn), signal)) {
+    for await (const { text, ring, usage, finish } of this.client.answer(this.history(turn), signal, recall)) {
       first ??= text ? performance.now() : undefined;
       turn.answer += text;
       if (ring) this.move(turn, ring);

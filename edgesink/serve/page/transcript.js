@@ -16,6 +16,7 @@ const OUTCOMES = {
   cut: "The answer reached the server's length limit.",
   stopped: "Stopped.",
 };
+const BACK = "Brought back from earlier";
 const UNANSWERED = "Without an answer this is not part of the conversation.";
 
 export class Transcript {
@@ -88,12 +89,25 @@ export class Transcript {
     const answer = element("div", { class: "answer" });
     showMarkdown(answer, turn.answer);
     const reading = writing && turn.answer === "";
-    return element("li", { class: reading ? "turn reading" : "turn", "aria-busy": writing ? "true" : null },
+    const item = element("li", { class: reading ? "turn reading" : "turn", "aria-busy": writing ? "true" : null },
       element("h2", { class: "who" }, "You"), element("p", { class: "fate" }),
       element("p", { class: "question" }, turn.question),
+      element("div", { class: "brought", role: "group", "aria-label": BACK, hidden: true }),
       element("h2", { class: "who" }, this.modelName), answer,
       element("p", { class: "waiting", "aria-hidden": "true" }, "reading …"),
       element("div", { class: "after" }, ...(writing ? [] : this.after(turn, last))));
+    showRecalled(item.querySelector(".brought"), turn);
+    return item;
+  }
+
+  /** Passages that came back for a turn: between the question that they belong to and its answer. */
+  recall(turn) {
+    const place = this.list.children[turn.index]?.querySelector(".brought");
+    if (!place?.hidden || !turn.ring?.recalled?.length) return; // said once
+    const follow = this.atNewest();
+    showRecalled(place, turn);
+    this.announcer.say(`${BACK}: ${turn.ring.recalled.map(({ text }) => text).join(" ")}`);
+    if (follow) this.toNewest();
   }
 
   /** What stands below an answer. */
@@ -135,6 +149,19 @@ export class Transcript {
   offerNewest() {
     byId("newest").hidden = this.atNewest();
   }
+}
+
+/** Show what came back for a turn, as it was said. */
+function showRecalled(place, { ring }) {
+  const passages = ring?.recalled ?? [];
+  place.hidden = passages.length === 0;
+  const lines = passages.map(({ text, role, said }) => {
+    const date = new Date(said * 1000);
+    const day = element("time", { datetime: date.toISOString() }, date.toLocaleDateString());
+    const who = element("span", { class: "quiet" }, role === "user" ? "You, " : "The model, ", day, ": ");
+    return element("li", {}, who, element("q", {}, text));
+  });
+  place.replaceChildren(element("p", { class: "who" }, BACK), element("ul", {}, ...lines));
 }
 
 /** What a turn cost: what was read, what was there already, and how fast the answer came. */
