@@ -23,8 +23,9 @@ enum Likeness {
         return Array(hits.sorted { ($1.score, $0.passage) < ($0.score, $1.passage) }.prefix(count))
     }
 
-    /// The numbers of passages that are worth an exact comparison, by their means and that of the question [d].
-    private static func rough(_ question: [Float], _ space: Int, _ database: Database) throws -> [Int] {
+    /// Passages that are worth an exact comparison, and the cosine of their means with that of the question [d].
+    private static func rough(_ question: [Float], _ space: Int, _ database: Database) throws -> [Int: Float] {
+        let length = max(question.length, 1e-9)
         var found: [(passage: Int, score: Float)] = []
         try Packs.read(space, database) { means in
             guard means.width == question.count else {
@@ -36,19 +37,20 @@ enum Likeness {
                     dot += Float(number) * asked
                     squares += Int(number) * Int(number)
                 }
-                found.append((passage, dot / max(Float(squares).squareRoot(), 1)))
+                found.append((passage, dot / length / max(Float(squares).squareRoot(), 1)))
             }
         }
         if found.count > exact {
             found.sort { $0.score > $1.score }
             found.removeLast(found.count - exact)
         }
-        return found.map(\.passage).sorted()
+        return Dictionary(found.map { ($0.passage, $0.score) }, uniquingKeysWith: { $1 })
     }
 
     private static func compared(
-        _ passages: [Int], _ question: Rows, _ weights: [Float], _ database: Database
+        _ rough: [Int: Float], _ question: Rows, _ weights: [Float], _ database: Database
     ) throws -> [Hit] {
+        let passages = rough.keys.sorted()
         let rows = try database.run(
             "SELECT passage, tokens FROM vectors WHERE passage IN (\(Archive.marks(passages.count))) ORDER BY passage",
             passages.map { .int($0) })
@@ -58,20 +60,17 @@ enum Likeness {
             let tokens = Rows(width: question.width, kept.map(Float.init)).mapped {
                 $0.normalised(least: 1 / Calibration.full)
             }
-            return Hit(passage: passage, score: Double(score(tokens, question, weights)))
+            return Hit(passage: passage, score: Double(score(tokens, question, weights, ofMean: rough[passage] ?? 0)))
         }
     }
 
-    /// How like a passage is to a question, at most 1; vectors of length 1, weights that sum to 1.
-    static func score(_ tokens: Rows, _ question: Rows, _ weights: [Float]) -> Float {
+    /// How like a passage is to a question, at most 1; vectors of length 1, weights that sum to 1; and the cosine of means.
+    private static func score(_ tokens: Rows, _ question: Rows, _ weights: [Float], ofMean: Float) -> Float {
         var best: Float = 0
         for (asked, weight) in weights.enumerated() {
             let fits = (0..<tokens.count).map { tokens[$0].dot(question[asked]) }
             best += weight * (fits.max() ?? 0)
         }
-        let mean = tokens.summed([Float](repeating: 1, count: tokens.count))
-        let asked = question.summed(weights)
-        let lengths = max(mean.length * asked.length, 1e-9)
-        return (best + ofMeans * mean.dot(asked) / lengths) / (1 + ofMeans)
+        return (best + ofMeans * ofMean) / (1 + ofMeans)
     }
 }

@@ -167,12 +167,14 @@ public actor Memory: ConversationMemory {
         let skipped = found.map(spoken.token) ?? 0
         if found == nil { text = spoken.text }
         var passages: [NewPassage] = []
+        let fed = await conversation.session.position  // the end of an answer that was cut is not fed yet
         for piece in PassageCutter(text: text, ends: spoken.ends[skipped...].map { $0 - begin }).cut() {
             let said = Scalars(text[piece.start..<piece.end])
             let tokens = (skipped + piece.first)..<(skipped + piece.last)
             passages.append(
                 NewPassage(
-                    first: start + tokens.lowerBound, last: start + tokens.upperBound, text: String(said),
+                    first: min(start + tokens.lowerBound, fed), last: min(start + tokens.upperBound, fed),
+                    text: String(said),
                     isStanding: role == .user && Standing.isStanding(said),
                     vectors: try await vectors(spoken, start, tokens, conversation.session)))
         }
