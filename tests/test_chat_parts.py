@@ -196,7 +196,7 @@ def test_a_conversation_is_taken_back_changed_and_begun_anew(said, tmp_path):
         ("/set temperature=0.5", "(temperature 0.5, top-p 0.9)"),
         ("/set max_new_tokens 7", "(max_new_tokens 7)"),
         ("/sinks 99", "0 to 64"),
-        ("/memory", "the memory beyond the window is not on"),
+        ("/memory", "there is no memory beyond the window"),
         ("/load nowhere", "no session file"),
     ],
 )

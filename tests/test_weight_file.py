@@ -93,7 +93,9 @@ assert int(weights.sum()) > 0
 print(kilobytes("Anonymous:") - before[0], kilobytes("Rss:") - before[1])
 """
     for way, least, most in (("mapped", 0, 1024), ("read", SIZE >> 10, (SIZE >> 10) + 3072)):
-        printed = subprocess.run([sys.executable, "-c", script, path, way], check=True, capture_output=True, text=True)
+        printed = subprocess.run(
+            [sys.executable, "-P", "-c", script, path, way], check=True, capture_output=True, text=True
+        )
         anonymous, resident = map(int, printed.stdout.split())
         assert least <= anonymous <= most, (way, anonymous)
         assert resident >= SIZE >> 10
