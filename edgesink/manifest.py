@@ -302,7 +302,7 @@ class Manifest:
             size = path.stat().st_size
             if size != file.bytes:
                 raise BadBundle(f"{path} has {size} bytes", f"{file.bytes}", "copy or export the bundle again")
-            if digest_of(path) != file.sha256:
+            if digest_of(path) != file.sha256 and sha256_of(path) != file.sha256:  # a record may be damaged itself
                 raise BadBundle(f"{path} has been altered", f"SHA-256 {file.sha256}", "copy or export it again")
 
 

@@ -145,6 +145,14 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage, message):
         good.check_files(tmp_path)
 
 
+def test_a_digest_from_a_damaged_record_does_not_condemn_a_file(tmp_path: Path):
+    good = with_files(tmp_path)
+    good.check_files(tmp_path, lambda path: "0" * 64)
+    (tmp_path / "model.onnx").write_bytes(b"atad")
+    with pytest.raises(BadBundle, match="altered"):
+        good.check_files(tmp_path, lambda path: "0" * 64)
+
+
 def with_files(folder: Path) -> Manifest:
     for name in FILES:
         (folder / name).write_bytes(b"data")
