@@ -212,6 +212,26 @@ def test_a_damaged_file_is_refused_as_it_is_and_can_be_set_aside(tmp_path, damag
     fresh.close()
 
 
+def test_a_disk_that_cannot_be_read_is_no_damage_of_the_file(tmp_path):
+    with pytest.raises(BadPlace, match="disk I/O error"), archive_file.database_errors(tmp_path / "talk.memory"):
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+def test_a_file_that_two_processes_make_at_once_is_made_once(tmp_path, monkeypatch):
+    make = archive_file._make
+
+    def second(connection):  # another process was faster between the look and the making
+        monkeypatch.setattr(archive_file, "_make", make)
+        Archive(tmp_path / "talk.memory").close()
+        make(connection)
+
+    monkeypatch.setattr(archive_file, "_make", second)
+    archive = Archive(tmp_path / "talk.memory")
+    archive.check()
+    assert archive.count == 0
+    archive.close()
+
+
 @pytest.mark.parametrize("prefix", ["{", "[1, 1.5]", "[true]", "7", '{"a": 1, "a": 1}', b"[1]"])
 def test_first_ids_that_are_none_are_damage(archive, prefix):
     archive.begin_stream("print", [5])

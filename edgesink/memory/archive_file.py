@@ -84,7 +84,7 @@ def open_file(path: Path, make: bool = True) -> sqlite3.Connection:
                 "wal_autocheckpoint = 256",
             ):  # fmt: skip
                 connection.execute(f"PRAGMA {setting}")
-            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if _is_empty(connection):
                 _make(connection)
             _check_tables(path, connection)
     except BaseException:
@@ -107,7 +107,7 @@ def database_errors(path: Path) -> Iterator[None]:
             raise NoSpace(f"{path}: the disk is full", "", "free some disk") from None
         if "locked" in said or "busy" in said:
             raise BadMemory(f"{path} is being written by another process", "", "try again, or end that one") from None
-        if "readonly" in said or "unable to open" in said:
+        if any(words in said for words in ("readonly", "unable to open", "disk I/O error")):  # not the file's fault
             raise BadPlace(f"{path}: {said}", "a file that may be written", "choose another place") from None
         raise _damaged(path, said) from None
     except sqlite3.DatabaseError as error:
@@ -150,7 +150,7 @@ def _check_header(path: Path, connection: sqlite3.Connection) -> None:
     """BadMemory unless it is an archive of this version, or empty; one that others may read becomes private."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application == 0 and version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    if application == 0 and version == 0 and _is_empty(connection):
         return
     if application != APPLICATION_ID:
         raise BadMemory(f"{path} is a database of something else", "a memory of edgesink", "choose another file")
@@ -162,11 +162,23 @@ def _check_header(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _make(connection: sqlite3.Connection) -> None:
-    """All tables or none: a process that is killed here leaves an empty file."""
-    connection.executescript(
-        f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
-    )
+    """All tables or none: a process that is killed here leaves an empty file. Another may make them first."""
+    try:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+            f"PRAGMA user_version = {VERSION}; COMMIT;"
+        )
+    except sqlite3.OperationalError:
+        connection.rollback()
+        if _is_empty(connection):
+            raise
+        return
     connection.execute("INSERT INTO word (word, rank) VALUES ('automerge', 4)")
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether there is no table yet."""
+    return not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
 
 def _check_tables(path: Path, connection: sqlite3.Connection) -> None:
