@@ -73,11 +73,9 @@ def _exact(
     width = question.shape[1]
     tokens = eight_bits([blob for _, blob in rows], "a passage's vectors", width)
     begins = np.cumsum([0, *(len(blob) // width for _, blob in rows[:-1])])
-    best = np.maximum.reduceat(_cosines(tokens, question.T), begins, axis=0) @ weights
-    return [
-        Hit(passage, (float(score) + OF_MEANS * rough[passage]) / (1 + OF_MEANS))
-        for (passage, _), score in zip(rows, best, strict=True)
-    ]
+    of_means = np.array([rough[passage] for passage, _ in rows], np.float32)
+    scores = _scores(_cosines(tokens, question.T), begins, weights, of_means)
+    return [Hit(passage, float(score)) for (passage, _), score in zip(rows, scores, strict=True)]
 
 
 def _cosines(vectors: np.ndarray, questions: np.ndarray) -> np.ndarray:
@@ -97,9 +95,14 @@ def likeness(tokens: np.ndarray, begins: np.ndarray, question: np.ndarray, weigh
         question: float32 [q, d], of length 1.
         weights: float32 [q], summing to 1.
     """
-    best = np.maximum.reduceat(tokens @ question.T, begins, axis=0) @ weights  # [p]
     means = np.add.reduceat(tokens, begins, axis=0)
     asked = weights @ question
     lengths = np.maximum(np.linalg.norm(means, axis=1) * np.linalg.norm(asked), 1e-9)
-    score: np.ndarray = (best + OF_MEANS * (means @ asked) / lengths) / (1 + OF_MEANS)
-    return score
+    return _scores(tokens @ question.T, begins, weights, (means @ asked) / lengths)
+
+
+def _scores(cosines: np.ndarray, begins: np.ndarray, weights: np.ndarray, of_means: np.ndarray) -> np.ndarray:
+    """Of each passage [p]: each question token's best cosine [n, q] in it, weighted, and the cosine of the means."""
+    best = np.maximum.reduceat(cosines, begins, axis=0) @ weights
+    scores: np.ndarray = (best + OF_MEANS * of_means) / (1 + OF_MEANS)
+    return scores
