@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgesink.memory.memory import Recall
     from edgesink.memory.recalling import Way
     from edgesink.runtime.chat import Chat
+    from edgesink.runtime.session import Stream
 
 MemoryFile = Annotated[
     Path,
@@ -174,6 +175,14 @@ def check_memory(file: Path | None, none: bool, way: Way, session: str | None) -
     if way == "pinned":
         raise BadOption("--recall pinned without a memory", "--memory FILE, or a --session")
     return None
+
+
+def say_if_only_words(stream: Stream, model: str) -> None:
+    """A hint where a search finds less than it could; BadMemory if the calibration that there is cannot be used."""
+    from edgesink.memory import calibration
+
+    if calibration.read(stream.manifest) is None:
+        say(f"{model} is not calibrated, so only words are searched: `edgesink memory calibrate {model}`")
 
 
 @contextmanager

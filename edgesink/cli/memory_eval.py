@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from edgesink.bundles import bundle_of
+from edgesink.cli.memory import say_if_only_words
 from edgesink.cli.options import Json, Model, PrecisionOption, Threads, Window, int_list, split_list
 from edgesink.cli.output import Bar, on_terminal, print_json, say
 from edgesink.errors import BadOption
@@ -55,7 +56,6 @@ def memory(
     from edgesink.evaluate.memory import Arm, Folder, false_recalls, measure, scores
     from edgesink.evaluate.memory_harm import harm
     from edgesink.evaluate.memory_plan import diary_plan, distances_plan
-    from edgesink.memory import calibration
     from edgesink.memory.memory import Memory
     from edgesink.memory.sample_talk import small_talk, statements
     from edgesink.runtime.chat import Chat
@@ -66,8 +66,7 @@ def memory(
             f"{each} notes at the distances {distances!r}", "distances from 1 up, and at most 64 notes in all"
         )
     stream = edgesink.load(bundle_of(model, "cache", window, precision, on_terminal()), threads)
-    if calibration.read(stream.manifest) is None:
-        say(f"{model} is not calibrated, so only words are searched: `edgesink memory calibrate {stream.bundle}`")
+    say_if_only_words(stream, str(stream.bundle))
     told = diary_plan() if diary else distances_plan(back, each)
     rows = ", with rows for the way pinned" if "pinned" in arms else ""
     name = ("the diary" if diary else f"the distances {back}, {each} notes each") + rows

@@ -10,7 +10,6 @@ import typer
 
 from edgesink.cli.options import KernelsOption, MappedOption, Model, ProviderOption, Threads
 from edgesink.cli.output import on_terminal, say
-from edgesink.manifest import Manifest
 from edgesink.models import DEFAULT_MODEL
 from edgesink.packages import require
 from edgesink.paths import cache_folder
@@ -67,13 +66,7 @@ def serve(
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, None, kernels, mapped)
     folder = kept / stream.manifest.fingerprint[:16] if kept else None
     if memory:
-        _say_how_it_is_searched(stream.manifest, model)
+        from edgesink.cli.memory import say_if_only_words
+
+        say_if_only_words(stream, model)
     run(stream, dataclasses.replace(settings, model=name or understand(model).short, folder=folder), say)
-
-
-def _say_how_it_is_searched(manifest: Manifest, model: str) -> None:
-    """A hint where a memory finds less than it could."""
-    from edgesink.memory import calibration
-
-    if calibration.read(manifest) is None:
-        say(f"{model} is not calibrated, so only words are searched: `edgesink memory calibrate {model}`")

@@ -63,7 +63,7 @@ class Remembering:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """None: what was said before there was a memory is the client's to know."""
+        """Nothing: what was said before there was a memory, the client sends again."""
         return ()
 
     def next_turn(self, message: str) -> Unfed:
