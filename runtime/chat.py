@@ -263,6 +263,24 @@ class Chat:
             finally:
                 self._finish(going)
 
+    def read(self, message: str, answer: str) -> None:
+        """Feed an exchange that was had elsewhere, as if it had been had here; a memory keeps it too.
+
+        Raises:
+            BadOption: as `answer`.
+        """
+        self._feed.check_message(message)
+        self._finish(self._open)
+        unfed, ids = self.next_turn(message), self.stream.tokenizer.encode(answer)
+        going = self._begin(message, unfed)
+        try:
+            self.stream.feed([*unfed.answer, *unfed.turn, *ids])
+            self._unfed = Unfed(self.stream.position)
+            going.text.append(answer)
+            going.ended = True
+        finally:
+            self._finish(going)
+
     async def stream_answer(self, message: str, max_new_tokens: int | None = None) -> AsyncIterator[Token]:
         """`answer` for asyncio: each token is computed in a thread. Cancelled, it ends behind the token being made.
 

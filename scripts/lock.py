@@ -53,7 +53,7 @@ def main() -> None:
 def write(options: list[str]) -> None:
     """Resolve all extras for all systems at once; lines that differ between them carry markers."""
     told = ["--custom-compile-command", "python scripts/lock.py", "--no-annotate", "--output-file", LOCK]
-    compile_("--universal", "--python-version", PYTHONS[0], "--all-extras", *told, *options)
+    compile_("--universal", "--python-version", PYTHONS[0], "--all-extras", "--no-emit-package", "pip", *told, *options)
 
 
 def check(machine: Machine, python: str) -> None:

@@ -64,6 +64,26 @@ def test_a_chat_feeds_each_turn_once_and_goes_on_after_an_interruption(bundle, t
     assert stream.position == position
 
 
+def test_an_exchange_that_was_had_elsewhere_is_read_and_counts_as_had_here(bundle):
+    stream = load(bundle)
+    fed = recorded(stream)
+    chat = Chat(stream, sampling=SAMPLING)
+    chat.read("hello", "good day")
+    list(chat.answer("and then?", max_new_tokens=1))
+    first, later = "<begin>user: hello<end><begin>assistant: good day", NEXT.format("and then?")
+    assert fed == ids_of(stream, first + later)
+    assert [(turn.role, turn.text, turn.cut) for turn in chat.turns[:2]] == [
+        ("user", "hello", False),
+        ("assistant", "good day", False),
+    ]
+    chat.undo()
+    assert chat.undo() == "hello"
+    assert (stream.position, chat.turns) == (0, ())
+    with pytest.raises(BadOption, match="empty"):
+        chat.read("", "good day")
+    assert (stream.position, chat.turns) == (0, ())
+
+
 @pytest.mark.parametrize("runs", [1, 2, 3, 5, 6], ids="interrupted after {} chunks".format)
 @pytest.mark.parametrize("turn", ["first", "later"])
 def test_a_message_that_is_interrupted_while_it_is_read_is_closed_before_the_next(bundle, turn, runs):

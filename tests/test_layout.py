@@ -32,6 +32,7 @@ that have a line of their own."""
 DOORS = {
     "edgesink": {"edgesink.runtime", "edgesink.memory"},  # `edgesink.load`, imported when it is asked for
     "edgesink.bundles": {"edgesink.export"},  # what is not a bundle yet is exported once
+    "edgesink.llm_plugin": {"edgesink.runtime"},  # the entry of another program, as `edgesink.cli` is
 }
 """Modules that may import more than their room."""
 
