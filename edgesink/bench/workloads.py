@@ -110,8 +110,6 @@ def run_workloads(
 
     BadOption for a bundle that cannot draft.
     """
-    from edgesink.runtime.drafts import Drafter
-
     if stream.most_rows == 1:
         raise BadOption("--workload for a bundle that cannot draft", "a newer one", "export the model again")
     figures = [WorkloadFigures(workload) for workload in workloads]
@@ -119,9 +117,8 @@ def run_workloads(
         for number in range(1, rounds + 1):
             answers = []
             modes: list[tuple[list[float], Drafts]] = [(row.plain, "off"), (row.drafted, "auto")]
-            for speeds, stream.drafts in modes:
-                stream.drafter = Drafter(stream)  # which has learned nothing yet
-                ids, speed = _timed(_answer(stream, REQUESTS[row.workload], tokens))
+            for speeds, drafts in modes:
+                ids, speed = answer_with(stream, drafts, REQUESTS[row.workload], tokens)
                 answers.append(ids)
                 speeds.append(speed)
             counts = stream.drafter.counts
@@ -131,6 +128,14 @@ def run_workloads(
                 f"{row.workload}, round {number} of {rounds}: {row.plain[-1]:.1f} and {row.drafted[-1]:.1f} tokens/s"
             )
     return figures
+
+
+def answer_with(stream: Stream, drafts: Drafts, request: str, tokens: int) -> tuple[list[int], float]:
+    """Ids of the answer in a new conversation, and tokens/s from the first to the last."""
+    from edgesink.runtime.drafts import Drafter
+
+    stream.drafts, stream.drafter = drafts, Drafter(stream)  # which has learned nothing yet
+    return _timed(_answer(stream, request, tokens))
 
 
 def as_text(figures: Sequence[WorkloadFigures]) -> str:
