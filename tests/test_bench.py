@@ -71,6 +71,36 @@ def test_medians_are_of_the_rounds():
     assert row.prefill_per_second == ("8", 3)
 
 
+def powercap(folder, **zones):
+    """A folder as Linux has it, with counters that go up to 1,000,000."""
+    for zone, (name, used) in zones.items():
+        (folder / f"intel-rapl:{zone[1:]}").mkdir(exist_ok=True)
+        for file, text in (("name", name), ("energy_uj", used), ("max_energy_range_uj", 999_999)):
+            (folder / f"intel-rapl:{zone[1:]}" / file).write_text(f"{text}\n")
+
+
+def test_energy_is_that_of_the_packages_and_a_counter_may_begin_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_worker, "POWERCAP", tmp_path)
+    powercap(tmp_path, z0=("package-0", 900_000), z1=("package-1", 5), z2=("psys", 7))
+    meter = bench_worker.EnergyMeter()
+    powercap(tmp_path, z0=("package-0", 400_000), z1=("package-1", 250_005), z2=("psys", 900_000))
+    assert meter.joules() == pytest.approx(0.75)
+
+
+def test_where_the_system_does_not_tell_there_is_no_energy(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_worker, "POWERCAP", tmp_path)
+    (tmp_path / "intel-rapl:0").mkdir()  # whose counter may not be read
+    assert bench_worker.EnergyMeter().joules() is None
+
+
+def test_energy_is_in_the_report_where_the_system_tells(compared, bundle):
+    row = dataclasses.replace(compared[0], joules=[0.25, 0.5, 0.75])
+    assert row.as_data()["joules_per_token"] == 0.5
+    assert dataclasses.replace(row, joules=[]).as_data()["joules_per_token"] is None
+    text = BenchReport([row, compared[1]], {32: Manifest.read(bundle)}, []).as_text()
+    assert "joules per token, of all processors: ours 0.500\n" in text
+
+
 def test_ctrl_c_keeps_the_rounds_that_are_whole(monkeypatch, ours):
     results = iter([{"version": "1", "steps": [1.0], "first_token_s": 1.0, "peak_bytes": 1, "prefill": {"0": 1.0}}])
 

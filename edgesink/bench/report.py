@@ -75,6 +75,9 @@ class BenchReport:
             lines += ["", f"{setting}, median of {len(rows[0].steps_ms)}; ms per token, tokens/s", *_table(rows)]
             share, gigabytes = self.share_of_bandwidth(rows[0]), self.bandwidth[setting.threads] / 1e9
             weights, state = self.read_weight_bytes(rows[0]) / 1e6, self.state_bytes(rows[0]) / 1e6
+            if any(row.joules for row in rows):
+                used = ", ".join(f"{row.label} {np.median(row.joules):.3f}" for row in rows if row.joules)
+                lines.append(f"joules per token, of all processors: {used}")
             lines.append(
                 f"edgesink reads {weights:.1f} MB of weights and {state:.1f} MB of state per token: {share:.0%} of the "
                 f"{gigabytes:.1f} GB/s of memory bandwidth"

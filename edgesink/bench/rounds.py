@@ -61,6 +61,7 @@ class Figures:
     prefill: dict[str, list[float]] = field(default_factory=dict)  # tokens/s by chunk
     first_token_s: list[float] = field(default_factory=list)  # process started, nothing loaded
     peak_bytes: list[int] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)  # a token, of all processors, where the system tells
     state_bytes: int | None = None  # where the engine tells
     perplexity: float | None = None
 
@@ -70,6 +71,8 @@ class Figures:
         self.steps_ms.append(result["steps"])
         self.first_token_s.append(result["first_token_s"])
         self.peak_bytes.append(result["peak_bytes"])
+        if result.get("joules") is not None:
+            self.joules.append(result["joules"])
         for chunk, speed in result["prefill"].items():
             self.prefill.setdefault(chunk, []).append(speed)
 
@@ -113,6 +116,7 @@ class Figures:
             "prefill_tokens_per_second": self.prefill_medians,
             "first_token_s": float(np.median(self.first_token_s)),
             "peak_bytes": int(np.median(self.peak_bytes)),
+            "joules_per_token": float(np.median(self.joules)) if self.joules else None,
             "state_bytes": self.state_bytes,
             "perplexity": self.perplexity,
         }

@@ -23,6 +23,7 @@ import numpy as np
 Job = dict[str, Any]
 WARM_UP = 32  # tokens fed before the clock starts
 LLAMA_BATCH = 512  # llama.cpp's default, its fastest prefill
+POWERCAP = Path("/sys/class/powercap")  # of Linux: what processors say of the energy that they take (RAPL)
 
 
 class Engine(Protocol):
@@ -234,7 +235,8 @@ def measure(job: Job) -> dict[str, Any]:
             what the engine takes.
     Returns:
         version; first_token_s: from nothing loaded to the logits after the prompt; prefill: tokens/s by chunk;
-        steps: milliseconds each, ring full; peak_bytes: resident; nats: each scored token's surprise.
+        steps: milliseconds each, ring full; joules: of all processors, a step, or None where the system does not tell;
+        peak_bytes: resident; nats: each scored token's surprise.
     """
     ids = np.load(job["ids"])
     if job["engine"] == "openvino-genai":
@@ -255,8 +257,35 @@ def measure(job: Job) -> dict[str, Any]:
     steps = -(-job["steps"] // engine.cycle) * engine.cycle
     for token in ids[full : full + WARM_UP]:
         engine.feed(np.array([token]))
+    meter = EnergyMeter()
     result["steps"] = [_step(engine, int(token)) for token in np.resize(ids[full + WARM_UP :], steps)]
+    joules = meter.joules()
+    result["joules"] = None if joules is None else joules / steps
     return {**result, "peak_bytes": _peak_bytes()}
+
+
+class EnergyMeter:
+    """What the processors of this machine have used since the meter was made, whoever used it."""
+
+    def __init__(self) -> None:
+        self._began = self._read()
+
+    def joules(self) -> float | None:
+        """None where the system does not tell, or lets only its administrator read it."""
+        used = [(now - self._began[zone][0]) % (most + 1) for zone, (now, most) in self._read().items()]
+        return sum(used) / 1e6 if used else None
+
+    def _read(self) -> dict[str, tuple[int, int]]:
+        """Package -> microjoules on its counter, and the most that it counts to."""
+        found = {}
+        for zone in sorted(POWERCAP.glob("intel-rapl:*")):  # AMD's too
+            try:
+                name, *numbers = ((zone / file).read_text() for file in ("name", "energy_uj", "max_energy_range_uj"))
+            except OSError:
+                continue
+            if name.startswith("package"):
+                found[zone.name] = int(numbers[0]), int(numbers[1])
+        return found
 
 
 def quantize(job: Job) -> dict[str, Any]:
