@@ -170,7 +170,7 @@ class KernelOps(StepOps):
         return self.graph.node(
             "BlockProduct", x.x if isinstance(x, Normed) else x, *self._given(codes, scale, *optional),
             domain=EDGESINK, rows=weight.rows, bits=weight.bits, table=weight.table, gated=gated,
-            epsilon=norm.eps if norm else UNREAD_EPSILON, **({"coarse": 1} if coarse else {}),
+            epsilon=norm.eps if norm else UNREAD_EPSILON, coarse=int(coarse),
         )  # fmt: skip
 
     def vector(self, *weights: str) -> Value:
