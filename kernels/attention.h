@@ -14,7 +14,6 @@ enum {
     TILE_ROWS = 64,
     SPAN_ROWS = 128,   // of one token's task, at least
     MOST_SPANS = 16,   // that one token's rows are cut into, at most
-    MOST_APART = 16,   // tokens that are attended to one by one
     MOST_FEW = 8,      // queries that share rows without a transposed tile
     TASK_QUERIES = 96, // of a chunk
     FEW = 3,           // queries that are worked on at once along a row

@@ -19,7 +19,7 @@ typedef struct {
 enum { PRODUCT_INPUTS = 10, ROWS_INPUTS = 6, ATTENTION_INPUTS = 12 };
 
 typedef struct {
-    int64_t rows, columns, bits, table, gated;  // columns: of BlockRows
+    int64_t rows, columns, bits, table, gated, coarse;  // columns: of BlockRows
     float epsilon;
 } MatrixOptions;
 

@@ -70,16 +70,17 @@ static void free_all(Tensor *inputs, size_t count) {
     for (size_t i = 0; i < count; i++) free(inputs[i].data);
 }
 
-// A product or a look-up of 40 rows and 64 columns, with factors 256; a third of products gated, a third with a norm
-// after them; `options` and inputs are spoiled `times` times.
+// A product or a look-up of 40 rows and 64 columns, with factors 256; half of products coarse, a third gated, a third with
+// a norm after them; `options` and inputs are spoiled `times` times.
 static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
     const Layout *of = layouts + any(LAYOUTS);
-    const int64_t tokens = 1 + any(9), kind = look_up ? 2 : any(3), columns = of->factors ? SUPER : 64;
+    const int64_t tokens = 1 + any(any(8) ? 9 : 30), kind = look_up ? 2 : any(3), columns = of->factors ? SUPER : 64;
     const int64_t gated = kind ? NO_GATE : 1 + any(2), after = kind == 1, rows = gated || after ? 64 : 40;
     const int64_t groups = (rows + GROUP - 1) / GROUP, width = gated ? rows / 2 : rows;
     const int64_t blocks = columns / BLOCK, halves = of->factors ? 1 : blocks, parts = of->bits == 6 ? 2 : 1;
     MatrixOptions options = {
         .rows = rows, .columns = columns, .bits = of->bits, .table = of->table, .gated = gated, .epsilon = 1e-5f,
+        .coarse = any(2),
     };
     const Input factors = {3, of->factors ? 1 : 0, {groups, blocks * parts, GROUP}, 0};
     const Input offset_factors = {3, of->factors && of->offset ? 1 : 0, {groups, blocks, GROUP}, 0};
@@ -91,13 +92,13 @@ static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
     };
     if (look_up) wanted[0] = (Input){2, 8, {1, tokens}, any(rows)}, wanted[4] = factors, wanted[5] = offset_factors;
     int64_t *numbers[] = {&options.rows, &options.columns, &options.bits, &options.table, &options.gated,
-                          &wanted[0].number};
+                          &options.coarse, &wanted[0].number};
     const size_t count = look_up ? ROWS_INPUTS : PRODUCT_INPUTS;
     for (int i = 0; i < times; i++) {
         if (any(16) == 0) {
             options.epsilon = hostile_float();
         } else if (any(2)) {
-            int64_t *number = numbers[any(6)];
+            int64_t *number = numbers[any(7)];
             *number = hostile(*number);
         } else {
             spoil_shape(wanted + any((int64_t)count));

@@ -11,6 +11,7 @@ enum {
     BLOCK = 32,            // columns that share a scale
     SUPER = 256,           // columns that share what the factors of their blocks are multiplied by
     GROUP = 16,            // rows side by side
+    MOST_APART = 16,       // tokens of a pass, each of which has the bits that it would have alone
     MOST_HEADS = 1 << 16,  // of a call that is taken
     MOST_HEAD_DIM = 1024,
 };
@@ -46,7 +47,8 @@ typedef enum { NO_GATE, SILU, GELU_TANH } Gate;
 
 // out[t, n] = residual[t, n] + sum_k normed(x)[t, k] w[n, k] + bias[n], where the product may go through a norm of its
 // own before the residual is added; or, gated, that of the first half of the rows times the second half. Activations are
-// rounded to 15 bits by block, which leaves nothing to be seen.
+// rounded to 15 bits by block, which leaves nothing to be seen. A coarse product of more than MOST_APART tokens, by eights of
+// them, rounds blocks to 8 bits that have no outstanding values; which, depends on the eight.
 typedef struct {
     Matrix weight;
     int64_t tokens;         // T
@@ -56,6 +58,7 @@ typedef struct {
     float epsilon;          // of either; there is one at most
     const float *residual;  // [T, N] or NULL
     const float *bias;      // [N] or NULL
+    int coarse;             // 1: long passes may be
     Gate gated;             // with no bias and no norm after it
     float *out;             // [T, N], gated [T, N / 2]
     void *scratch;          // product_scratch_bytes, for all tasks
@@ -91,7 +94,8 @@ typedef struct {
     int (*supported)(void);
 
     size_t (*product_scratch_bytes)(const Product *);
-    void (*product_round)(const Product *, int64_t token);   // tasks 0 ... T - 1, before any product_task
+    int64_t (*product_rounds)(const Product *);
+    void (*product_round)(const Product *, int64_t task);    // tasks 0 ... product_rounds - 1, before any product_task
     int64_t (*product_tasks)(const Product *);
     int (*product_task)(const Product *, int64_t task);
     void (*product_finish)(const Product *, int64_t token);  // tasks 0 ... T - 1, after them all: if there is `after`

@@ -3,7 +3,8 @@
 //   BlockProduct(x, codes, scale?, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?) -> y
 //     x float [1, T, K]; codes, scale, offset, factors as `Matrix` in kernels.h, uint8, float16 and int8; norm float
 //     [K]; residual and y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]. As `Product`.
-//     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`), epsilon (of `norm` or `after`).
+//     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`), epsilon (of `norm` or `after`), coarse (left
+//     out: 0; in a session with the configuration entry "edgesink.exact" it is 0 throughout).
 //   BlockRows(ids, codes, scale?, offset?, factors?, offset_factors?) -> y
 //     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits, table.
 //   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?, oldest?)
@@ -126,6 +127,7 @@ static OrtStatus read_matrix_options(OrtHandle info, MatrixOptions *to) {
 static OrtStatus read_product_options(OrtHandle info, MatrixOptions *to) {
     TRY(read_matrix_options(info, to));
     TRY(attribute(info, "gated", &to->gated));
+    TRY(optional_integer(info, "coarse", &to->coarse));
     return ORT(api, KernelInfoGetAttribute_float)(info, "epsilon", &to->epsilon);
 }
 
@@ -149,9 +151,16 @@ static OrtStatus create_product(const OrtCustomOp *op, const OrtFunction *of, Or
     return keep(&options, sizeof options, kernel);
 }
 
-static void round_token(void *of, size_t token) {
+static OrtStatus create_exact_product(const OrtCustomOp *op, const OrtFunction *of, OrtHandle info, void **kernel) {
+    TRY(create_product(op, of, info, kernel));
+    MatrixOptions *options = *kernel;
+    if (options->coarse == 1) options->coarse = 0;  // what it may not be is refused in every session
+    return NULL;
+}
+
+static void round_tokens(void *of, size_t task) {
     Call *call = of;
-    kernels->product_round(&call->product, (int64_t)token);
+    kernels->product_round(&call->product, (int64_t)task);
 }
 
 static void finish_token(void *of, size_t token) {
@@ -174,7 +183,7 @@ static OrtStatus compute_product(void *options, OrtHandle context) {
     TRY(make_output(context, 0, (const int64_t[]){1, p->tokens, product_width(p)}, 3, &p->out));
     p->scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(p));
     if (!p->scratch) return no_memory();
-    TRY(parallel(context, p->tokens, round_token, &call));
+    TRY(parallel(context, kernels->product_rounds(p), round_tokens, &call));
     TRY(parallel(context, kernels->product_tasks(p), multiply, &call));
     return p->after ? parallel(context, p->tokens, finish_token, &call) : NULL;
 }
@@ -292,10 +301,16 @@ static int any_memory(const OrtCustomOp *op, size_t place) { return (void)op, (v
     .version = ORT_CUSTOM_OP_VERSION, .provider = any_provider, .destroy = free,                \
     .output_characteristic = always_required, .input_memory = any_memory
 
+#define PRODUCT_OPERATOR                                                                        \
+    EVERY_OPERATOR, .name = product_name, .inputs = product_inputs, .input_type = product_input, \
+    .input_characteristic = needs_weights, .outputs = one, .output_type = always_float, .compute = compute_product
+
+static const OrtCustomOp products[] = {
+    {PRODUCT_OPERATOR, .create = create_product},
+    {PRODUCT_OPERATOR, .create = create_exact_product},
+};
+
 static const OrtCustomOp operators[] = {
-    {EVERY_OPERATOR, .name = product_name, .inputs = product_inputs, .input_type = product_input,
-     .input_characteristic = needs_weights, .outputs = one, .output_type = always_float,
-     .create = create_product, .compute = compute_product},
     {EVERY_OPERATOR, .name = rows_name, .inputs = rows_inputs, .input_type = rows_input,
      .input_characteristic = needs_weights, .outputs = one, .output_type = always_float,
      .create = create_rows, .compute = compute_rows},
@@ -323,13 +338,17 @@ EXPORT OrtStatus RegisterCustomOps(OrtHandle options, const OrtApiBase *base) {
     }
     if (!kernels) kernels = supported_kernels(0);
     if (!kernels) return ORT(api, CreateStatus)(ORT_FAIL, "edgesink's kernels do not run on this processor");
-    static OrtHandle domain;  // lives as long as the process, as every session that uses it may
-    if (!domain) {
+    static OrtHandle domains[2];  // they live as long as the process, as every session that uses one may
+    int exact = 0;
+    TRY(ORT(api, HasSessionConfigEntry)(options, "edgesink.exact", &exact));
+    OrtHandle *domain = domains + (exact != 0);
+    if (!*domain) {
         OrtHandle made = NULL;
         TRY(ORT(api, CreateCustomOpDomain)("edgesink", &made));
+        TRY(ORT(api, CustomOpDomain_Add)(made, products + (exact != 0)));
         for (size_t i = 0; i < sizeof operators / sizeof *operators; i++)
             TRY(ORT(api, CustomOpDomain_Add)(made, operators + i));
-        domain = made;
+        *domain = made;
     }
-    return ORT(api, AddCustomOpDomain)(options, domain);
+    return ORT(api, AddCustomOpDomain)(options, *domain);
 }

@@ -50,6 +50,7 @@ ORT_FUNCTION(134, OrtStatus, CreateIoBinding, OrtHandle session, OrtHandle *bind
 ORT_FUNCTION(135, void, ReleaseIoBinding, OrtHandle)
 ORT_FUNCTION(136, OrtStatus, BindInput, OrtHandle binding, const char *name, OrtHandle value)
 ORT_FUNCTION(137, OrtStatus, BindOutput, OrtHandle binding, const char *name, OrtHandle value)
+ORT_FUNCTION(237, OrtStatus, HasSessionConfigEntry, OrtHandle options, const char *key, int *has)
 ORT_FUNCTION(274, OrtStatus, KernelContext_ParallelFor, OrtHandle context, void (*task)(void *, size_t), size_t tasks,
              size_t batches, void *of)
 ORT_FUNCTION(414, OrtStatus, GetTensorElementTypeAndShapeDataReference, OrtHandle value, int *type,

@@ -8,16 +8,19 @@
 #include "norm.h"
 #include "simd.h"
 
+#define LOUD 6.0f        // of the largest value of a block, in root mean squares of its row: beyond it a block is loud
 #define SMALLEST 1e-35f  // of a block's values: its inverse is still a float
 
 // Activations rounded to 15 bits: x[k] = scale[k / 32] * (128 high[k] + low[k]), both of 8 bits. They lie in the order in
-// which a tile of tokens reads them.
+// which a tile of tokens reads them. In a coarse pass a block that is not loud is rounded to 8 bits throughout a whole
+// tile: then x[k] = scale[k / 32] * high[k], and there is no low.
 typedef struct {
     int64_t blocks, tokens;
-    int8_t *codes;        // tile by tile [blocks, tokens of the tile, 2, 32], high and low
+    int8_t *codes;        // tile by tile [blocks, 2, tokens of the tile, 32], high and low
     float *scale;         // tile by tile [blocks, tokens of the tile]
     void *sum;            // the same [..., parts], of the codes that share a scale of the weights: where these have offsets
                           // float, times the activations' scale; else int32, times what codes count from
+    float *loudness;      // of a coarse pass, whole tile by whole tile [blocks]: see `is_loud`
 } Rounded;
 
 // Tokens that are worked on at once.
@@ -30,41 +33,70 @@ INLINE Tile tile_of(int64_t tokens, int64_t token) {
     return (Tile){first, tokens - first < TILE ? tokens - first : TILE};
 }
 
+// A pass in which blocks may be rounded to 8 bits: never one in which each token has the bits that it would have alone.
+INLINE int is_coarse(const Product *p) {
+    return p->coarse && p->tokens > MOST_APART && p->weight.bits != FLOAT_BITS;
+}
+
+// Whether a block keeps its 15 bits in a whole tile. Its loudness is the sum over the tokens of the square of its largest
+// value, divided by the mean square of the token's row. What is not a number is loud.
+INLINE int is_loud(float loudness) { return !(loudness <= LOUD * LOUD * TILE); }
+
 static Rounded rounded(const Product *p) {
     Rounded r = {.blocks = p->weight.columns / BLOCK, .tokens = p->tokens, .codes = p->scratch};
     r.scale = (float *)(r.codes + p->tokens * 2 * p->weight.columns);
     r.sum = r.scale + p->tokens * r.blocks;
+    r.loudness = (float *)r.sum + p->tokens * r.blocks * MOST_PARTS;
     return r;
 }
 
 static size_t product_scratch_bytes(const Product *p) {
     const size_t blocks = (size_t)(p->tokens * p->weight.columns / BLOCK);
     if (p->weight.bits == FLOAT_BITS) return blocks * BLOCK * sizeof(float);
-    return blocks * (2 * BLOCK + (1 + MOST_PARTS) * sizeof(float));
+    const size_t loudness = is_coarse(p) ? blocks / TILE : 0;
+    return blocks * (2 * BLOCK + (1 + MOST_PARTS) * sizeof(float)) + loudness * sizeof(float);
 }
 
-// One block of 32 values to codes, high and then low; their scale, and the sums of the codes of its two halves.
-static float round_block(const float *values, int8_t *codes, int32_t sums[2]) {
+INLINE float block_largest(const float *values) {
     F most = f_set(0);
     for (int k = 0; k < BLOCK; k += LANES) most = f_max(most, f_abs(f_load(values + k)));
-    const float largest = f_largest(most);
+    return f_largest(most);
+}
+
+// One block of 32 values to codes; their scale, and the sums of the codes of its two halves. `low` NULL: to 8 bits.
+INLINE float round_block(const float *values, int8_t *high_codes, int8_t *low_codes, int32_t sums[2]) {
+    const float largest = block_largest(values);
     const F inverse = f_set(largest > SMALLEST ? 127 / largest : 0), fine = f_set(128);
     for (int first = 0; first < BLOCK; first += BLOCK / 2) {
         F sum = f_set(0);
         for (int k = first; k < first + BLOCK / 2; k += LANES) {
             const F x = f_mul(f_load(values + k), inverse), high = f_round(x);
-            const F low = f_round(f_mul(f_sub(x, high), fine));
-            i_store_bytes(codes + k, high);
-            i_store_bytes(codes + BLOCK + k, low);
-            sum = f_add(sum, f_fma(high, fine, low));
+            i_store_bytes(high_codes + k, high);
+            if (low_codes) {
+                const F low = f_round(f_mul(f_sub(x, high), fine));
+                i_store_bytes(low_codes + k, low);
+                sum = f_add(sum, f_fma(high, fine, low));
+            } else {
+                sum = f_add(sum, high);
+            }
         }
         sums[first != 0] = (int32_t)f_sum(sum);  // below 2^18: exact
     }
-    return largest / (127 * 128);
+    return largest / (low_codes ? 127 * 128 : 127);
 }
 
-// A token's activations behind their norm, if there is one, as the weights want them: rounded, or as they are.
-static void product_round(const Product *p, int64_t token) {
+// Block b of a token's activations behind their norm, if there is one.
+INLINE void normed_block(const Product *p, const float *x, float rms, int64_t b, float values[BLOCK]) {
+    for (int k = 0; k < BLOCK; k += LANES) {
+        F v = f_load(x + b * BLOCK + k);
+        if (p->norm) v = f_mul(f_mul(v, f_set(rms)), f_load(p->norm + b * BLOCK + k));
+        f_store(values + k, v);
+    }
+}
+
+// A token's activations behind their norm, if there is one, as the weights want them: rounded, or as they are. To 15 bits,
+// or where there is a loudness of blocks, those that are not loud to 8.
+static void round_token(const Product *p, int64_t token, const float *loudness) {
     const Rounded r = rounded(p);
     const Kind kind = kind_of(&p->weight);
     const Tile tile = tile_of(p->tokens, token);
@@ -76,15 +108,13 @@ static void product_round(const Product *p, int64_t token) {
     float *kept = kind.bits == FLOAT_BITS ? (float *)p->scratch + token * columns : NULL;
     for (int64_t b = 0; b < r.blocks; b++) {
         float block[BLOCK], *values = kept ? kept + b * BLOCK : block;
-        for (int k = 0; k < BLOCK; k += LANES) {
-            F v = f_load(x + b * BLOCK + k);
-            if (p->norm) v = f_mul(f_mul(v, f_set(rms)), f_load(p->norm + b * BLOCK + k));
-            f_store(values + k, v);
-        }
+        normed_block(p, x, rms, b, values);
         if (kept) continue;
-        const int64_t at = tile.first * r.blocks + b * tile.count + token - tile.first;
+        const int64_t block_at = tile.first * r.blocks + b * tile.count, at = block_at + token - tile.first;
+        int8_t *high = r.codes + (2 * block_at + token - tile.first) * BLOCK;
+        int8_t *low = !loudness || is_loud(loudness[b]) ? high + tile.count * BLOCK : NULL;
         int32_t sums[2];
-        const float scale = round_block(values, r.codes + at * 2 * BLOCK, sums);
+        const float scale = round_block(values, high, low, sums);
         r.scale[at] = scale;
         if (kind.offset) {
             ((float *)r.sum)[at] = scale * (float)(sums[0] + sums[1]);
@@ -96,52 +126,111 @@ static void product_round(const Product *p, int64_t token) {
     }
 }
 
-// found[t][lane ...] of the `count` tokens of a tile from `first` on with LANES of the rows of a group, whose weights are
-// read once.
-INLINE void lanes_product(const Matrix *w, const Kind kind, int64_t group, int lane, const Rounded *r, int64_t first,
-                          const int count, float (*found)[GROUP]) {
+// What a token of a whole tile adds to the loudness of its blocks; `largest` [blocks] is room to work in.
+static void add_loudness(const Product *p, int64_t token, float *largest, float *loudness) {
+    const int64_t columns = p->weight.columns;
+    const float *x = p->x + token * columns, rms = p->norm ? inverse_rms(x, columns, p->epsilon) : 1;
+    F squares = f_set(0);
+    for (int64_t b = 0; b < columns / BLOCK; b++) {
+        float values[BLOCK];
+        normed_block(p, x, rms, b, values);
+        for (int k = 0; k < BLOCK; k += LANES) squares = f_fma(f_load(values + k), f_load(values + k), squares);
+        largest[b] = block_largest(values);
+    }
+    const float total = f_sum(squares), inverse = total <= SMALLEST ? 0 : (float)columns / total;
+    for (int64_t b = 0; b < columns / BLOCK; b++) loudness[b] += largest[b] * largest[b] * inverse;
+}
+
+static void round_tile(const Product *p, int64_t first) {
+    const Rounded r = rounded(p);
+    const Tile tile = tile_of(p->tokens, first);
+    float *loudness = tile.count == TILE ? r.loudness + first / TILE * r.blocks : NULL;
+    if (loudness) memset(loudness, 0, (size_t)r.blocks * sizeof *loudness);
+    for (int64_t t = first; loudness && t < first + TILE; t++)
+        add_loudness(p, t, r.scale + first * r.blocks, loudness);  // where there is no scale yet
+    for (int64_t t = first; t < first + tile.count; t++) round_token(p, t, loudness);
+}
+
+static int64_t product_rounds(const Product *p) { return is_coarse(p) ? (p->tokens + TILE - 1) / TILE : p->tokens; }
+
+static void product_round(const Product *p, int64_t task) {
+    if (is_coarse(p)) {
+        round_tile(p, task * TILE);
+    } else {
+        round_token(p, task, NULL);
+    }
+}
+
+// Where a tile's activations lie, of the block that is worked on.
+typedef struct {
+    const int8_t *codes;
+    const float *scale;
+    const char *sum;
+} Block;
+
+// To acc[t] of each of `count` tokens, what a block's part adds to it, without offsets.
+INLINE void add_part(const Kind kind, const I words[8], const int part, const F scale, const Block x, const int count,
+                     const int has_low, F acc[TILE]) {
     const int parts = parts_of(kind), bits = unpacked_bits(kind), words_of = BLOCK / 4 / parts;
     const int together = count < TOGETHER ? count : TOGETHER;
-    const int64_t ahead = first || lane ? 0 : count > 1 ? AHEAD / 2 : AHEAD;
-    const int8_t *x = r->codes + first * r->blocks * 2 * BLOCK;
-    const float *x_scale = r->scale + first * r->blocks;
-    const char *x_sum = (const char *)r->sum + first * r->blocks * parts * (int64_t)sizeof(float);
-    Halves halves;
-    F acc[TILE];
-    UNROLL for (int t = 0; t < count; t++) acc[t] = f_set(0);
-    for (int64_t b = 0; b < r->blocks; b++) {
-        const int64_t block = group * r->blocks + b;
-        I words[8];
-        unpack(codes_at(w, kind, block, lane), kind, ahead, words);
-        if (!kind.factored || b % (SUPER / BLOCK) == 0) halves = halves_at(w, kind, block, lane);
-        UNROLL for (int part = 0; part < parts; part++) {
-            const F scale = scale_at(w, kind, &halves, block, part, lane);
-            UNROLL for (int from = 0; from < count; from += together) {
-                const int side = count - from < together ? count - from : together;
-                I high[TOGETHER], low[TOGETHER];
-                UNROLL for (int t = 0; t < side; t++) {
-                    high[t] = i_zero();
-                    low[t] = kind.offset ? i_zero() : i_repeat4(x_sum + ((from + t) * parts + part) * 4);
-                }
-                UNROLL for (int i = 0; i < words_of; i += DOT_WORDS) {
-                    UNROLL for (int t = 0; t < side; t++) {
-                        const int8_t *codes = x + (from + t) * 2 * BLOCK + (part * words_of + i) * 4;
-                        high[t] = i_dots(high[t], words + part * words_of + i, codes, bits);
-                        low[t] = i_dots(low[t], words + part * words_of + i, codes + BLOCK, bits);
-                    }
-                }
-                UNROLL for (int t = 0; t < side; t++) {
-                    const F sum = f_of_int(i_add(i_times_128(high[t]), low[t]));
-                    acc[from + t] = f_fma(sum, f_mul(scale, f_set(x_scale[from + t])), acc[from + t]);
+    UNROLL for (int from = 0; from < count; from += together) {
+        const int side = count - from < together ? count - from : together;
+        I high[TOGETHER], low[TOGETHER];
+        UNROLL for (int t = 0; t < side; t++) {
+            high[t] = i_zero();
+            low[t] = kind.offset ? i_zero() : i_repeat4(x.sum + ((from + t) * parts + part) * 4);
+        }
+        UNROLL for (int i = 0; i < words_of; i += DOT_WORDS) {
+            UNROLL for (int t = 0; t < side; t++) {
+                const int8_t *codes = x.codes + (from + t) * BLOCK + (part * words_of + i) * 4;
+                if (has_low) {
+                    high[t] = i_dots(high[t], words + part * words_of + i, codes, bits);
+                    low[t] = i_dots(low[t], words + part * words_of + i, codes + count * BLOCK, bits);
+                } else {
+                    low[t] = i_dots(low[t], words + part * words_of + i, codes, bits);
                 }
             }
         }
-        if (kind.offset) {
-            const F offset = offset_at(w, kind, &halves, block, lane);
-            const float *sum = (const float *)x_sum;
-            UNROLL for (int t = 0; t < count; t++) acc[t] = f_fma(offset, f_set(sum[t]), acc[t]);
+        UNROLL for (int t = 0; t < side; t++) {
+            const F sum = f_of_int(has_low ? i_add(i_times_128(high[t]), low[t]) : low[t]);
+            acc[from + t] = f_fma(sum, f_mul(scale, f_set(x.scale[from + t])), acc[from + t]);
         }
-        x += count * 2 * BLOCK, x_scale += count, x_sum += count * parts * (int64_t)sizeof(float);
+    }
+}
+
+// Of which blocks a sum is made: all of them in 15 bits, or those that are loud, and then the others in 8 bits. The two
+// have loops of their own: in one the compiler runs out of registers.
+typedef enum { ALL, LOUD_ONES, OTHERS_TOO } Blocks;
+
+// found[t][lane ...] of the `count` tokens of a tile from `first` on with LANES of the rows of a group, whose weights are
+// read once; OTHERS_TOO are added to what is there.
+INLINE void lanes_product(const Matrix *w, const Kind kind, int64_t group, int lane, const Rounded *r, int64_t first,
+                          const int count, const Blocks which, float (*found)[GROUP]) {
+    const int parts = parts_of(kind);
+    const int64_t ahead = first || lane ? 0 : count > 1 ? AHEAD / 2 : AHEAD;
+    const float *loudness = r->loudness + first / TILE * r->blocks;  // of a whole tile
+    Block x = {r->codes + first * r->blocks * 2 * BLOCK, r->scale + first * r->blocks,
+               (const char *)r->sum + first * r->blocks * parts * (int64_t)sizeof(float)};
+    Halves halves;
+    F acc[TILE];
+    UNROLL for (int t = 0; t < count; t++) acc[t] = which == OTHERS_TOO ? f_load(found[t] + lane) : f_set(0);
+    for (int64_t b = 0; b < r->blocks; b++) {
+        const int64_t block = group * r->blocks + b;
+        if (!kind.factored || b % (SUPER / BLOCK) == 0) halves = halves_at(w, kind, block, lane);
+        if (which == ALL || is_loud(loudness[b]) == (which == LOUD_ONES)) {
+            I words[8];
+            unpack(codes_at(w, kind, block, lane), kind, ahead, words);
+            UNROLL for (int part = 0; part < parts; part++) {
+                const F scale = scale_at(w, kind, &halves, block, part, lane);
+                add_part(kind, words, part, scale, x, count, which != OTHERS_TOO, acc);
+            }
+            if (kind.offset) {
+                const F offset = offset_at(w, kind, &halves, block, lane);
+                const float *sum = (const float *)x.sum;
+                UNROLL for (int t = 0; t < count; t++) acc[t] = f_fma(offset, f_set(sum[t]), acc[t]);
+            }
+        }
+        x.codes += count * 2 * BLOCK, x.scale += count, x.sum += count * parts * (int64_t)sizeof(float);
     }
     UNROLL for (int t = 0; t < count; t++) f_store(found[t] + lane, acc[t]);
 }
@@ -150,8 +239,13 @@ INLINE void group_tokens(const Product *p, const Kind kind, const Rounded *r, in
     for (int lane = 0; lane < GROUP; lane += LANES)
         for (int64_t first = 0, count; first < p->tokens; first += count) {
             count = tile_of(p->tokens, first).count;
+            if (count == TILE && is_coarse(p)) {
+                lanes_product(&p->weight, kind, group, lane, r, first, TILE, LOUD_ONES, found + first);
+                lanes_product(&p->weight, kind, group, lane, r, first, TILE, OTHERS_TOO, found + first);
+                continue;
+            }
 #define IF_THERE_ARE(n)         \
-    if (count == n) lanes_product(&p->weight, kind, group, lane, r, first, n, found + first);
+    if (count == n) lanes_product(&p->weight, kind, group, lane, r, first, n, ALL, found + first);
             IF_THERE_ARE(1)
             IF_THERE_ARE(2)
             IF_THERE_ARE(3)

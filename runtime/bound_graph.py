@@ -35,6 +35,7 @@ class RunOptions:
     device: Device = "cpu"  # of the products and of the state
     kernels: bool | None = None  # the graph for our own kernels; None takes it where it can be run
     mapped: bool | None = None  # leave the kernels' weights in their file; None where it is cheap
+    exact: bool = False  # with kernels: 15 bits of the activations of prompts too, of which else most keep 8
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -47,6 +48,8 @@ class RunOptions:
             raise BadOption(
                 f"mapped = {self.mapped} without kernels", "kernels, which alone read weights from the file"
             )
+        if self.exact and (self.device != "cpu" or self.kernels is False):
+            raise BadOption("exact without kernels", "kernels, which alone can compute prompts in two ways")
 
     @classmethod
     def of(
@@ -55,13 +58,14 @@ class RunOptions:
         provider: Provider = "cpu",
         kernels: bool | None = None,
         mapped: bool | None = None,
+        exact: bool = False,
     ) -> RunOptions:
         """The options as users give them: the provider "plain" is the CPU without kernels."""
         if provider != "plain":
-            return cls(threads, provider, kernels, mapped)
+            return cls(threads, provider, kernels, mapped, exact)
         if kernels:
             raise BadOption("kernels with the provider plain, which is the CPU without them", "the provider cpu")
-        return cls(threads, "cpu", kernels=False, mapped=mapped)
+        return cls(threads, "cpu", kernels=False, mapped=mapped, exact=exact)
 
 
 class BoundGraph:
@@ -185,7 +189,7 @@ def _kernels(bundle: Path, manifest: Manifest, options: RunOptions) -> Kernels |
             "a bundle in int8 or int4, and edgesink installed with a C compiler on x86-64 with AVX2 or on ARM",
             "leave --kernels out",
         )
-    return Kernels(graph, options.mapped, manifest.step_weight_bytes) if graph else None
+    return Kernels(graph, options.mapped, manifest.step_weight_bytes, options.exact) if graph else None
 
 
 def _open_session(

@@ -16,6 +16,7 @@ from typing import Any
 from edgesink.manifest import KERNELS_GRAPH, ONNX_DATA, Manifest
 from edgesink.runtime.weight_file import open_weights
 
+EXACT = "edgesink.exact"  # a session's entry that `kernels/onnxruntime.c` knows
 MODULE = "edgesink.runtime._kernels"  # a library that ONNX Runtime opens, never imported
 
 
@@ -45,6 +46,7 @@ class Kernels:
 
     Args:
         graph: the bundle's second.
+        exact: round the activations of long passes as finely as those of short ones.
         mapped, step_bytes: whether the weights stay in their file, and how many of them a step reads; see
             `weight_file.open_weights`.
 
@@ -53,12 +55,16 @@ class Kernels:
         name: of the kernels that run it.
     """
 
-    def __init__(self, graph: Path, mapped: bool | None = None, step_bytes: int | None = None) -> None:
-        self.graph, self.name = graph, available_kernels()[0]
+    def __init__(
+        self, graph: Path, mapped: bool | None = None, step_bytes: int | None = None, exact: bool = False
+    ) -> None:
+        self.graph, self.name, self._exact = graph, available_kernels()[0], exact
         self._weights = open_weights(graph.with_name(ONNX_DATA), mapped, step_bytes)
 
     def add_to(self, options: Any) -> None:
         """Give ONNX Runtime's session options the operators and the weights, which it reads where they lie."""
+        if self._exact:
+            options.add_session_config_entry(EXACT, "1")  # before the library is registered, which looks for it
         options.register_custom_ops_library(str(_path()))
         options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
         options.add_external_initializers_from_files_in_memory([ONNX_DATA], [self._weights], [len(self._weights)])

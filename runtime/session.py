@@ -489,6 +489,7 @@ def load(
     sinks: int | None = None,
     kernels: bool | None = None,
     mapped: bool | None = None,
+    exact: bool = False,
 ) -> Stream:
     """Open a bundle and start a stream.
 
@@ -500,10 +501,12 @@ def load(
         kernels: run the graph for edgesink's own kernels; None runs it where the bundle and this machine have it.
         mapped: with kernels, leave the weights in their file, whose pages other processes share and the system may
             take back; False reads them into memory of this process. None leaves them there where that costs no time.
+        exact: with kernels, compute passes of more than 16 tokens as finely as shorter ones: prompts are read more
+            slowly (docs/kernels.md, "Prompts").
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.
     """
-    folder, options = Path(bundle), RunOptions.of(threads, provider, kernels, mapped)
+    folder, options = Path(bundle), RunOptions.of(threads, provider, kernels, mapped, exact)
     manifest = Manifest.read(folder)
     if manifest.target != "onnx":
         raise BadBundle(f"{folder} is a bundle for {manifest.target}", "one for onnx", "export with --target onnx")

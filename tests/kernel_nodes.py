@@ -9,7 +9,15 @@ from edgesink.runtime import kernels
 PRODUCT_INPUTS = ("x", "codes", "scale", "offset", "norm", "residual", "bias", "after", "factors", "offset_factors")
 
 
-def session_of(nodes: list, inputs: list, outputs: list, weights: dict[str, np.ndarray], threads: int = 2):
+def session_of(
+    nodes: list,
+    inputs: list,
+    outputs: list,
+    weights: dict[str, np.ndarray],
+    threads: int = 2,
+    entries: tuple[str, ...] = (),
+):
+    """`entries`: of the session's configuration, each with the value 1."""
     import onnxruntime as ort
 
     graph = helper.make_graph(
@@ -17,6 +25,8 @@ def session_of(nodes: list, inputs: list, outputs: list, weights: dict[str, np.n
     )
     opsets = [helper.make_opsetid("", 24), helper.make_opsetid("edgesink", 1)]
     options = ort.SessionOptions()
+    for entry in entries:
+        options.add_session_config_entry(entry, "1")
     options.register_custom_ops_library(str(kernels._path()))
     options.intra_op_num_threads = threads
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)

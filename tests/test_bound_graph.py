@@ -86,6 +86,7 @@ def test_what_a_user_sees_of_it_has_no_traceback(failing, command):
         ({"provider": "plain", "kernels": False, "threads": 2}, RunOptions(2, "cpu", False)),
         ({"provider": "cuda"}, RunOptions(None, "cuda", None)),
         ({"kernels": True}, RunOptions(None, "cpu", True)),
+        ({"exact": True}, RunOptions(None, "cpu", None, None, exact=True)),
     ],
     ids=str,
 )
@@ -98,6 +99,8 @@ def test_plain_is_the_cpu_without_kernels(given, options):
     [
         ({"provider": "plain", "kernels": True}, "provider plain"),
         ({"provider": "cuda", "kernels": True}, "kernels on cuda"),
+        ({"provider": "cuda", "exact": True}, "exact without kernels"),
+        ({"provider": "plain", "exact": True}, "exact without kernels"),
         ({"provider": "tpu"}, "cpu or plain or cuda"),
         ({"threads": 0}, "threads = 0"),
     ],
@@ -121,7 +124,7 @@ def test_kernels_run_where_they_are_unless_they_are_not_wanted(toy, tmp_path, co
     assert "kernels" in load(bundle, kernels=True).runner
     assert load(bundle, kernels=False).runner == load(bundle, provider="plain").runner
     assert "kernels" not in load(bundle, kernels=False).runner
-    for option in ("--no-kernels", "--kernels", "--mapped", "--read", "--provider=plain"):
+    for option in ("--no-kernels", "--kernels", "--mapped", "--read", "--exact", "--provider=plain"):
         code, _, err = command("generate", bundle, "a", "--max-new-tokens", 1, option)
         assert code == 0, err
     code, _, err = command("generate", bundle, "a", "--kernels", "--provider", "plain")

@@ -38,7 +38,7 @@ def time_positions(
 
     Args:
         stream: at its start.
-        blocks: int64 ids, enough of them; fed in chunks, which leaves the very state that single steps leave.
+        blocks: int64 ids, enough of them; fed in chunks, whose state takes as long to look at as that of single steps.
         positions: ascending.
         steps: timed a round at each position.
     """

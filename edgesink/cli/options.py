@@ -48,6 +48,13 @@ MappedOption = Annotated[
         "them into memory. Default: mapped, where that costs no time.",
     ),
 ]
+ExactOption = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="With kernels: compute prompts as precisely as answers; they are read more slowly.",
+    ),
+]
 DraftsOption = Annotated[
     Drafts,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgesink.cli.options import KernelsOption, MappedOption, Model, ProviderOption, Threads
+from edgesink.cli.options import ExactOption, KernelsOption, MappedOption, Model, ProviderOption, Threads
 from edgesink.cli.output import on_terminal, say
 from edgesink.models import DEFAULT_MODEL
 from edgesink.packages import require
@@ -47,6 +47,7 @@ def serve(
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    exact: ExactOption = False,
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a web page.
 
@@ -63,7 +64,7 @@ def serve(
     limits = Limits(streams=streams, saved_bytes=disk * 1_000_000, answer_tokens=max_tokens, request_seconds=timeout)
     kept = cache_folder("conversations") if disk else None
     settings = Settings("", host, port, key, kept, tuple(allow_host or ()), memory, limits)
-    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, None, kernels, mapped)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, None, kernels, mapped, exact)
     folder = kept / stream.manifest.fingerprint[:16] if kept else None
     if memory:
         from edgesink.cli.memory import say_if_only_words

@@ -9,6 +9,7 @@ import typer
 
 from edgesink.cli.options import (
     DraftsOption,
+    ExactOption,
     Json,
     KernelsOption,
     MappedOption,
@@ -80,6 +81,7 @@ def chat(
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    exact: ExactOption = False,
     drafts: DraftsOption = "auto",
     evict: Annotated[
         Evict | None,
@@ -109,7 +111,7 @@ def chat(
     if session is not None:
         check_session(session)
     wanted = check_memory(memory, no_memory, recall, session)
-    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped, exact)
     stream.drafts = drafts
     sampling = SamplingSpec.of_model(stream.manifest.sampling or CHAT_SAMPLING, **chosen, seed=seed)
     talk = Chat(stream, system, sampling, _pins(pin_system, sinks), evict=evict)
@@ -148,6 +150,7 @@ def generate(
     provider: ProviderOption = "cpu",
     kernels: KernelsOption = None,
     mapped: MappedOption = None,
+    exact: ExactOption = False,
     drafts: DraftsOption = "auto",
     as_json: Json = False,
 ) -> None:
@@ -161,7 +164,7 @@ def generate(
 
     chosen = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
     SamplingSpec.of_model(None, **chosen)  # wrong values are refused before a model is loaded
-    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped)
+    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads, provider, sinks, kernels, mapped, exact)
     sampling = SamplingSpec.of_model(stream.manifest.sampling, **chosen, seed=seed)
     ids = stream.tokenizer.encode(prompt if prompt is not None else read_all(), special=True)
     if not ids:

@@ -37,13 +37,16 @@ class Runner(Protocol):
 
 
 class OnnxRunner:
-    """ONNX Runtime; the state stays on its device. On the CPU the graph of standard operators, or the kernels' own."""
+    """ONNX Runtime; the state stays on its device. On the CPU the graph of standard operators, or the kernels' own.
+
+    The kernels run exactly: what they round in prompts to 8 bits would hide a fault of the graph as large as that.
+    """
 
     def __init__(self, bundle: Path, manifest: Manifest, device: Device, kernels: bool = False) -> None:
         from edgesink.runtime.backends import OnnxBackend
         from edgesink.runtime.bound_graph import RunOptions
 
-        self._backend = OnnxBackend(bundle, manifest, RunOptions(device=device, kernels=kernels))
+        self._backend = OnnxBackend(bundle, manifest, RunOptions(device=device, kernels=kernels, exact=kernels))
         self.name = self._backend.name
         self.kind: RunnerKind = "kernels" if kernels else "target"
 

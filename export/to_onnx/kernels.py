@@ -132,7 +132,7 @@ class KernelOps(StepOps):
         return activated(self.graph, inner, activation)
 
     def head(self, x: Normed | Value, weight: str) -> Value:
-        return self._product(x, self._weights.vocabulary(weight))
+        return self._product(x, self._weights.vocabulary(weight), coarse=False)
 
     def _bias(self, projections: Sequence[Projection]) -> Value | None:
         """The biases of projections that are one product, one behind the other; None if there are none."""
@@ -152,9 +152,10 @@ class KernelOps(StepOps):
         gated: int = 0,
         bias: Value | None = None,
         after: Norm | None = None,
+        coarse: bool = True,
     ) -> Value:
         """x @ w.T, with all that the operator takes along: the norm before it, its gate or its bias, the norm after it
-        and the residual stream."""
+        and the residual stream. A coarse one may round a long pass to 8 bits."""
         before = x.norm if isinstance(x, Normed) else None
         norm = before or after
         codes, scale, offset, *factors = self._matrix(weight)
@@ -169,7 +170,7 @@ class KernelOps(StepOps):
         return self.graph.node(
             "BlockProduct", x.x if isinstance(x, Normed) else x, *self._given(codes, scale, *optional),
             domain=EDGESINK, rows=weight.rows, bits=weight.bits, table=weight.table, gated=gated,
-            epsilon=norm.eps if norm else UNREAD_EPSILON,
+            epsilon=norm.eps if norm else UNREAD_EPSILON, coarse=int(coarse),
         )  # fmt: skip
 
     def vector(self, *weights: str) -> Value:
