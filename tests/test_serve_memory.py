@@ -22,7 +22,7 @@ from edgesink.spec import StreamSpec
 
 SHED = "The code of the garden shed is 4471."
 ASKED = "What is the code of the garden shed?"
-QUOTED = f"Earlier I told you: “{SHED}”\n\n{ASKED}"
+QUOTED = f"{ASKED} (I told you: {SHED})"
 
 
 @pytest.fixture(scope="module")
@@ -452,6 +452,6 @@ def test_a_fact_that_left_the_window_comes_back_with_a_memory_and_not_without(sm
             position = answer.edgesink["position"]
             on = talk.say("Thanks.", max_tokens=2)
             assert cached(on) == position
-    quoted = "Earlier I told you: “My sister Ilse keeps her bicycle in the cellar of the bakery.”"
+    quoted = "(I told you: My sister Ilse keeps her bicycle in the cellar of the bakery.)"
     assert quoted in shown[True]
     assert "bakery" not in shown[False]
