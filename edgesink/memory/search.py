@@ -33,7 +33,7 @@ JUDGED = 4  # passages that the model judges
 WIDER = 0.75  # of the least likeness, for passages that are judged
 OF_LIKENESS = 4.0  # what likeness counts, where a nat a token that the message becomes likelier by counts 1
 LEAST_SUM = -0.4  # of both, likeness being counted from the least
-NEAR_SUM = 0.5  # what the best of both may be ahead by for another passage to come along
+NEAR_SUM = 0.3  # what the best of both may be ahead by for another passage to come along
 
 
 @dataclass(frozen=True)
