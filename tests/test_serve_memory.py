@@ -212,7 +212,7 @@ def test_a_memory_goes_to_disk_with_its_conversation_and_comes_back_with_it(stre
         assert {path.stat().st_mode & 0o777 for path in folder.glob("*.memory")} == {0o600}
         once = Talk(server)
         once.messages = talks[0].messages[:-2]  # of a conversation on disk, as it was before its last message
-        once.say(ASKED)
+        once.say("And which code has the garden shed?")
     assert len(files(folder, "session")) == len(files(folder, "memory")) == 4
     assert not list(folder.glob(f"{LIVE}*"))
 

@@ -33,7 +33,7 @@ def memory(
     ways: Annotated[
         str,
         typer.Option(
-            help="Ways of bringing back to compare, comma-separated: nothing, quoted, pinned, and told, which mentions "
+            help="Ways of bringing back to compare, comma-separated: nothing, quoted, pinned, and seen, which mentions "
             "the fact again right before the question."
         ),
     ] = "nothing,quoted,pinned",
