@@ -141,7 +141,7 @@ struct MemoryTests {
             let conversation = try Self.conversation(memory, window: 400)
             try await conversation.restore(from: folder.file("monday"))
             let fed = try await Self.fed("Does the attic have mice?", memory, conversation)
-            #expect(fed.contains("the attic has mice.”"))
+            #expect(fed.contains("the attic has mice.)"))
             #expect(try await Self.fed(Self.question, memory, conversation) == Self.question, "still seen")
             await memory.close()
         }
