@@ -9,7 +9,7 @@ from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.judging import FEWEST_ROOM, MOST_MESSAGE, Judge
 from edgesink.memory.memory import Memory
 from edgesink.memory.sample_talk import notes
-from edgesink.memory.search import JUDGED, LEAST_SUM, NEAR_SUM, OF_LIKENESS, WIDER, AsFed, Asked, search
+from edgesink.memory.search import JUDGED, LEAST_SUM, NEAR_SUM, OF_LIKENESS, SURER, WIDER, AsFed, Asked, search
 from edgesink.spec import StreamSpec
 
 LONG = "Nothing happened that anybody would like to be told again. " * 8
@@ -79,11 +79,11 @@ WIDTH = 4
 LEAST = 0.6
 
 
-def calibration():
+def calibration(asks=1.0):
     zeros = np.zeros(WIDTH, np.float32)
     return Calibration(
         "made up", Numbers(0, 0, -1.0, -1.0, LEAST, 0.5, 0.5), zeros, zeros + 1, zeros,
-        np.zeros((2, WIDTH), np.float32), np.ones(2, np.float32),
+        np.zeros((2, WIDTH), np.float32), np.array([asks, 1], np.float32),
     )  # fmt: skip
 
 
@@ -92,9 +92,9 @@ class Said:
         return ["unheard"]
 
 
-def searched(tmp_path, cosines, gains):
+def searched(tmp_path, cosines, gains, asks=1.0):
     """What is found among passages of given cosines with the message, judged as given."""
-    archive, made = Archive(tmp_path / "talk.memory"), calibration()
+    archive, made = Archive(tmp_path / "talk.memory"), calibration(asks)
     passages = []
     for name, cosine in cosines.items():
         rows = np.array([[cosine, np.sqrt(1 - cosine**2), 0, 0]], np.float32)
@@ -138,6 +138,14 @@ def test_what_likeness_alone_would_refuse_comes_back_if_the_message_becomes_like
     assert searched(tmp_path, {"low": low}, {"low": gain - 0.1})[0] == []
     (tmp_path / "talk.memory").unlink()
     assert searched(tmp_path, {"low": 0.9 * WIDER * LEAST}, {"low": 9.0}) == ([], []), "far below it is not asked about"
+
+
+@pytest.mark.parametrize(("surer", "gains", "expected"), [
+    (SURER + 0.01, {"it": 9.0}, ["it"]), (SURER - 0.01, {"it": 9.0}, []), (SURER - 0.01, None, ["it"]),
+])  # fmt: skip
+def test_of_passages_that_are_judged_the_gate_must_be_surer(tmp_path, surer, gains, expected):
+    asks = calibration().numbers.asks + surer
+    assert searched(tmp_path, {"it": 0.9}, gains, asks)[0] == expected
 
 
 def test_only_a_few_are_judged(tmp_path):

@@ -32,6 +32,7 @@ NEAR = 0.8  # of the best score, that another passage must have to come along
 JUDGED = 4  # passages that the model judges
 WIDER = 0.75  # of the least likeness, for passages that are judged
 OF_LIKENESS = 4.0  # what likeness counts, where a nat a token that the message becomes likelier by counts 1
+SURER = 0.25  # that the gate must be surer by, of passages that are judged, that something told is asked for
 LEAST_SUM = -0.4  # of both, likeness being counted from the least
 NEAR_SUM = 0.3  # what the best of both may be ahead by for another passage to come along
 
@@ -95,6 +96,8 @@ def search(
     if found and (fed is not None or len(rarity) >= FEWEST_WORDS):
         return _near([one for one in _newest(found) if one.passage.id not in seen])[:count]
     if calibration is None or fed is None:
+        return []
+    if judge is not None and calibration.wants(fed.gate_rows)[0] < calibration.numbers.asks + SURER:
         return []
     with archive.reading() as connection:
         by_meaning = search_likeness(
