@@ -65,7 +65,7 @@ def test_what_was_evicted_comes_back_as_a_quotation_which_is_not_kept_again(talk
     said(chat, SHED)
     small_talk(chat)
     question = "What is the code of the garden shed?"
-    assert fed(chat, question) == f"Earlier I told you: “{SHED}”\n\n{question}"
+    assert fed(chat, question) == f"{question} (I told you: {SHED})"
     said(chat, question)
     assert chat.turns[-2].text == question, "the transcript has what was said, without the quotation"
     assert [one.passage.text for one in memory.recalled.found] == [SHED]

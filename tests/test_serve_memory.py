@@ -22,7 +22,7 @@ from edgesink.spec import StreamSpec
 
 SHED = "The code of the garden shed is 4471."
 ASKED = "What is the code of the garden shed?"
-QUOTED = f"Earlier I told you: “{SHED}”\n\n{ASKED}"
+QUOTED = f"{ASKED} (I told you: {SHED})"
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_a_memory_goes_to_disk_with_its_conversation_and_comes_back_with_it(stre
         assert {path.stat().st_mode & 0o777 for path in folder.glob("*.memory")} == {0o600}
         once = Talk(server)
         once.messages = talks[0].messages[:-2]  # of a conversation on disk, as it was before its last message
-        once.say(ASKED)
+        once.say("And which code has the garden shed?")
     assert len(files(folder, "session")) == len(files(folder, "memory")) == 4
     assert not list(folder.glob(f"{LIVE}*"))
 
@@ -452,6 +452,6 @@ def test_a_fact_that_left_the_window_comes_back_with_a_memory_and_not_without(sm
             position = answer.edgesink["position"]
             on = talk.say("Thanks.", max_tokens=2)
             assert cached(on) == position
-    quoted = "Earlier I told you: “My sister Ilse keeps her bicycle in the cellar of the bakery.”"
+    quoted = "(I told you: My sister Ilse keeps her bicycle in the cellar of the bakery.)"
     assert quoted in shown[True]
     assert "bakery" not in shown[False]

@@ -95,7 +95,7 @@ def made(bundle, tmp_path_factory) -> Path:
 
 def in_python(bundle: Path, path: Path, made: Calibration | None) -> list[dict]:
     """The conversation as Swift has it: the plain graph, and tokens that are forgotten one by one."""
-    memory, found = Memory(path, compare=made), []
+    memory, found = Memory(path, compare=made, judge=False), []
     stream = edgesink.load(bundle, provider="plain")
     chat = edgesink.Chat(stream, pin="none", memory=memory, evict="plain", undo_bytes=0)
     for message in MESSAGES:

@@ -32,7 +32,11 @@ def memory(
         bool, typer.Option("--diary", help="Ask about a diary of 200 days instead of --distances and --each.")
     ] = False,
     ways: Annotated[
-        str, typer.Option(help="Ways of bringing back to compare, comma-separated.")
+        str,
+        typer.Option(
+            help="Ways of bringing back to compare, comma-separated: nothing, quoted, pinned, and seen, which mentions "
+            "the fact again right before the question."
+        ),
     ] = "nothing,quoted,pinned",
     folder: Annotated[
         Path | None,
@@ -86,7 +90,7 @@ def memory(
         false = {what: false_recalls(chat, kept, said) for what, said in messages.items()}
         harms = {}
         for arm in arms:
-            if arm != "nothing":
+            if arm == "quoted" or arm == "pinned":
                 kept.way = arm
                 with Bar("answer") as reading:
                     harms[arm] = harm(chat, kept, arm, report=lambda done, whole: reading.show("harm", done, whole))

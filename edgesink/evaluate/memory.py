@@ -27,7 +27,8 @@ from edgesink.memory.sample_talk import chatter, has_answer
 from edgesink.runtime.chat import Chat
 from edgesink.runtime.sessions import Session
 
-Arm = Literal["nothing", "quoted", "pinned"]
+Arm = Literal["nothing", "seen", "quoted", "pinned"]
+"""How a question is asked: without a memory; without one, but told again right before; with what comes back."""
 SENTENCES = 3  # of chatter in one message
 ANSWERS = (
     "Thank you for telling me, I will keep it in mind.", "I see. That sounds like quite a day.",
@@ -256,13 +257,17 @@ def tell(chat: Chat, message: str, answer: str = "") -> None:
 
 def _ask(chat: Chat, memory: Memory, question: Question, arm: Arm, tokens_back: int) -> Answered:
     """One answer, which is taken back."""
-    chat.memory = None if arm == "nothing" else memory
+    chat.memory = None if arm in ("nothing", "seen") else memory
     memory.recalled = None
-    if arm != "nothing":
+    if arm == "quoted" or arm == "pinned":
         memory.way = arm
+    before = [question.evidence, next(chatter(seed=23))] if arm == "seen" and question.evidence else []
+    for message in before:
+        tell(chat, message)
     text = "".join(token.text for token in chat.answer(question.text, LONGEST_ANSWER))
     recalled = memory.recalled
-    chat.undo()
+    for _ in range(1 + len(before)):
+        chat.undo()
     passages: list[str] = [one.passage.text for one in recalled.found] if recalled else []
     found = bool(question.evidence) and any(question.evidence in passage for passage in passages)
     return Answered(

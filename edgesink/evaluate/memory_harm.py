@@ -13,12 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesink.memory.memory import Memory
-from edgesink.memory.recalling import Way, quotation
+from edgesink.memory.memory import QUOTED, Memory
+from edgesink.memory.recalling import Way, quoted
 from edgesink.memory.sample_talk import notes, replies
 from edgesink.runtime.chat import Chat
-
-PASSAGES = 3  # that come back with a message, where as many can
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def harm(
     chat: Chat,
     memory: Memory,
     way: Way,
-    passages: int = PASSAGES,
+    passages: int = QUOTED,
     report: Callable[[int, int], None] = lambda done, whole: None,
 ) -> Harm:
     """Measure one way of bringing back; the conversation is as it was afterwards.
@@ -58,8 +56,7 @@ def harm(
         chosen = [candidates[at] for at in draw.choice(len(candidates), passages, replace=False)]
         without = nats(chat, message, answer)
         if way == "quoted":
-            quote = quotation(chat.stream.tokenizer, [], chosen, memory.budget)
-            with_ = nats(chat, f"{quote}\n\n{message}", answer)
+            with_ = nats(chat, quoted(chat.stream.tokenizer, message, [], chosen, memory.budget), answer)
         else:
             with memory.pinned_for(chat, chosen[:1]):
                 with_ = nats(chat, message, answer)

@@ -14,7 +14,7 @@ from datetime import date, timedelta
 from itertools import islice
 from typing import Literal, get_args
 
-from edgesink.memory.sample_talk import Note, changes, chatter, negations, never_said, notes
+from edgesink.memory.sample_talk import Note, Part, changes, chatter, negations, never_said, notes
 from edgesink.sample_text import lines
 
 Kind = Literal["lines", "own words", "other words", "changed", "negated", "never said"]
@@ -45,14 +45,15 @@ class Told:
     is_filled: bool = True  # with chatter between the messages
 
 
-def distances_plan(distances: Sequence[int], each: int) -> list[Told]:
+def distances_plan(distances: Sequence[int], each: int, part: Part = "evaluate") -> list[Told]:
     """What is told how many windows before the end, the farthest first, and the questions.
 
     Args:
         distances: in windows.
         each: lines, and notes, at each distance; there are 64 notes, and they are not told twice.
+        part: which notes; what the method is chosen with is "develop".
     """
-    told, made = [], iter(notes("evaluate"))
+    told, made = [], iter(notes(part))
     facts, changed = lines(seed=7), changes()
     far = sorted(distances, reverse=True)
     for at, windows in enumerate(far):

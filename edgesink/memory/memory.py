@@ -20,8 +20,9 @@ from edgesink.memory import archive_file, calibration
 from edgesink.memory.archive import MOST_BYTES, Archive, NewPassage, Passage, Role
 from edgesink.memory.asking import ask
 from edgesink.memory.calibration import Calibration
+from edgesink.memory.judging import Judge
 from edgesink.memory.passages import cut
-from edgesink.memory.recalling import BUDGET, PinnedFor, Way, pinned_ids, quotation
+from edgesink.memory.recalling import BUDGET, PinnedFor, Way, pinned_ids, place_in, quoted
 from edgesink.memory.search import Asked, Found, search
 from edgesink.memory.spoken import Spoken
 from edgesink.memory.standing import is_standing
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 RESERVE = 128  # pinned rows for what is brought back, where a bundle can pin so many
 FEWEST_ROWS = 32  # with fewer nothing is brought back in pinned rows
-QUOTED = 3  # passages that are quoted at most
+QUOTED = 2  # passages that are quoted at most
 PINNED = 1  # passages that are pinned at most
 
 
@@ -88,6 +89,7 @@ class Memory:
         budget: tokens of a message that quotations may take.
         compare: how meanings are compared: "cached", with the calibration of `edgesink memory calibrate` if there is
             one; a calibration; or None, by words only.
+        judge: whether the model itself judges the few passages that are nearest in meaning, where the bundle can.
         on_recall: called with what came back for a message, before it is answered, if anything did.
         on_trouble: called with a sentence when something goes wrong with it, now or later.
 
@@ -108,6 +110,7 @@ class Memory:
         most_bytes: int = MOST_BYTES,
         budget: int = BUDGET,
         compare: Calibration | Literal["cached"] | None = "cached",
+        judge: bool = True,
         on_recall: Callable[[Recall], object] | None = None,
         on_trouble: Callable[[str], object] | None = None,
     ) -> None:
@@ -117,7 +120,7 @@ class Memory:
         self.trouble, self.is_off = "", False
         self.archive = self._open(Path(path), most_bytes)
         self.recalled: Recall | None = None
-        self._compare = compare
+        self._compare, self._judge = compare, judge
         self._calibration: Calibration | None = None
         self._chat: Talk | None = None
         self._stream = 0  # its number in the archive; 0: none yet
@@ -248,7 +251,9 @@ class Memory:
         made = self._calibration
         asked = ask(stream, made, message, unfed) if made else Asked(message)
         can_pin = self._can_pin(stream)
-        found = search(self.archive, asked, self._calibration, self._stream, seen_from, PINNED if can_pin else QUOTED)
+        count, judge = PINNED if can_pin else QUOTED, Judge(stream, unfed)
+        gains = judge.gains if self._judge and judge.can_judge else None
+        found = search(self.archive, asked, self._calibration, self._stream, seen_from, count, gains)
         wishes = [one for one in self.archive.standing() if one.stream != self._stream or (one.first or -1) < seen_from]
         is_shown = lambda one: self._shown.get(one.id, -1) >= seen_from  # noqa: E731
         found = [one for one in found if not one.passage.standing and not is_shown(one.passage)]
@@ -288,14 +293,13 @@ class Memory:
             self._put_back()
 
     def _quoted(self, chat: Talk, message: str, wishes: list[Passage], found: list[Passage]) -> str:
-        """The message behind quotations; as it is where the model's turns cannot hold them."""
-        quote = quotation(chat.stream.tokenizer, wishes, found, self.budget)
-        written = f"{quote}\n\n{message}" if quote else message
+        """The message with quotations; as it is where the model's turns cannot hold them."""
+        written = quoted(chat.stream.tokenizer, message, wishes, found, self.budget)
         try:
             chat.next_turn(written)
         except BadOption:
             return message
-        self._shown.update((one.id, chat.stream.position) for one in (*wishes, *found) if quote)
+        self._shown.update((one.id, chat.stream.position) for one in (*wishes, *found) if written != message)
         return written
 
     def _can_pin(self, stream: Stream) -> bool:
@@ -323,7 +327,7 @@ class Memory:
     def _passages(self, role: Role, text: str, spoken: Spoken, start: int, compared: bool = True) -> list[NewPassage]:
         """A turn in passages; `spoken` are its tokens, the first of them at `start`; `compared` reads their vectors."""
         text = text.strip()
-        begin = spoken.text.rfind(text)  # behind quotations, which were kept when they were said
+        begin = place_in(spoken.text, text)  # what is quoted was kept when it was said
         skipped = spoken.token_of(begin) if begin >= 0 else 0
         if begin < 0:
             begin, text = 0, spoken.text

@@ -6,9 +6,10 @@ Owns the words around a quotation, what is pinned, and that the pinned rows are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Literal
 
-from edgesink.memory.archive import Passage
+from edgesink.memory.archive import Passage, Role
 from edgesink.runtime.pinned import PinnedRows
 from edgesink.runtime.session import Stream
 from edgesink.runtime.tokenizer import Tokenizer
@@ -16,29 +17,49 @@ from edgesink.runtime.tokenizer import Tokenizer
 Way = Literal["quoted", "pinned"]
 
 BUDGET = 160  # tokens of a message that quotations may take
-TOLD = {"user": "Earlier I told you:", "assistant": "Earlier you said:"}
+TOLD = {"user": "I told you:", "assistant": "You said:"}
 WISHES = "What I want from now on:"
 
 
-def quotation(tokenizer: Tokenizer, wishes: Sequence[Passage], found: Sequence[Passage], budget: int = BUDGET) -> str:
-    """What is put before a message: standing instructions, and what was told, the older first; "" for nothing.
+def quoted(
+    tokenizer: Tokenizer, message: str, wishes: Sequence[Passage], found: Sequence[Passage], budget: int = BUDGET
+) -> str:
+    """A message with standing instructions before it, and behind it what was told, the best last: nearest the answer.
 
     Args:
         tokenizer: that counts tokens.
+        message: as it was said.
         wishes: standing instructions, the newest of which matter most.
         found: passages, the best first.
         budget: tokens that all of it may take; what does not fit is left out.
     """
-    lines: list[tuple[int, int, str]] = []
-    for rank, (passage, before) in enumerate(
-        [*((wish, WISHES) for wish in reversed(wishes)), *((one, TOLD[one.role]) for one in found)]
-    ):
-        line = f"{before} “{' '.join(passage.text.split())}”"
-        cost = len(tokenizer.encode(line)) + 1
-        if cost <= budget:
+    before: list[tuple[int, str]] = []
+    for wish in reversed(wishes):
+        line = f"{WISHES} “{_in_one_line(wish)}”"
+        if (cost := len(tokenizer.encode(line)) + 1) <= budget:
             budget -= cost
-            lines.append((rank >= len(wishes), passage.id, line))
-    return "\n".join(line for _, _, line in sorted(lines))
+            before.append((wish.id, line))
+    told: list[tuple[Role, str]] = []
+    for passage in found:
+        text = _in_one_line(passage)
+        if (cost := len(tokenizer.encode(f" ({TOLD[passage.role]} {text})"))) <= budget:
+            budget -= cost
+            told.insert(0, (passage.role, text))
+    lines = [line for _, line in sorted(before)]
+    groups = groupby(told, key=lambda one: one[0])
+    behind = "".join(f" ({TOLD[role]} {' '.join(text for _, text in group)})" for role, group in groups)
+    return "\n".join([*lines, *([""] if lines else []), message + behind])
+
+
+def place_in(written: str, message: str) -> int:
+    """Where a message begins in what was fed for it, quotations included; -1 if it is not there as it was said."""
+    behind = written.find("\n\n") if written.startswith(WISHES) else 0  # each instruction is one line
+    found = written.find(message, max(0, behind))
+    return found if found >= 0 else written.find(message)
+
+
+def _in_one_line(passage: Passage) -> str:
+    return " ".join(passage.text.split())
 
 
 def pinned_ids(
@@ -51,7 +72,7 @@ def pinned_ids(
     room = sinks - len(first)
     kept: list[list[int]] = []
     for passage in [*found, *reversed(wishes)]:
-        ids = tokenizer.encode(" ".join(passage.text.split()) + "\n")
+        ids = tokenizer.encode(_in_one_line(passage) + "\n")
         if sum(map(len, kept)) + len(ids) <= room:
             kept.insert(0, ids)
     if not kept:

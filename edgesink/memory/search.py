@@ -1,13 +1,13 @@
 """What of all that was said belongs to a message: by its words if they are rare ones, else by what it means.
 
 Owns the choice: nothing is looked for where the gate of the calibration does not take the message for one that asks;
-words speak only where the best passage holds most of what is rare in it, else meanings do; of passages about the same
-thing the newest is right.
+words speak only where the best passage holds most of what is rare in it, else meanings do, and of the few best by
+meaning the model itself judges; of passages about the same thing the newest is right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,13 @@ CLOSE: dict[Way, float] = {"words": 0.6, "meaning": 0.85}
 SAME = 0.5  # of the words of the shorter of two passages, that both must have to be about the same thing
 ASSISTANT = 0.8  # what a score counts if the model said it
 WIDE = 24  # passages that are looked at
+NEAR = 0.8  # of the best score, that another passage must have to come along
+JUDGED = 4  # passages that the model judges
+WIDER = 0.75  # of the least likeness, for passages that are judged
+OF_LIKENESS = 4.0  # what likeness counts, where a nat a token that the message becomes likelier by counts 1
+SURER = 0.25  # that the gate must be surer by, of passages that are judged, that something told is asked for
+LEAST_SUM = -0.4  # of both, likeness being counted from the least
+NEAR_SUM = 0.3  # what the best of both may be ahead by for another passage to come along
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ def search(
     stream: int,
     seen_from: int,
     count: int,
+    judge: Callable[[list[str]], np.ndarray] | None = None,
 ) -> list[Found]:
     """The passages that belong to a message, the best first; none if none does.
 
@@ -74,6 +82,7 @@ def search(
         seen_from: position from which on it still sees its tokens: what is there is not brought back, nor what that
             replaces.
         count: most that are wanted.
+        judge: how much likelier passages make the message (`judging`); None goes by likeness alone.
     """
     with archive.reading() as connection:
         query = "SELECT id FROM passage WHERE stream = ? AND first >= ?"
@@ -85,15 +94,36 @@ def search(
         return []
     found = [one for one in _told(archive, by_words, "words") if one.score >= HELD]
     if found and (fed is not None or len(rarity) >= FEWEST_WORDS):
-        return [one for one in _newest(found) if one.passage.id not in seen][:count]
+        return _near([one for one in _newest(found) if one.passage.id not in seen])[:count]
     if calibration is None or fed is None:
+        return []
+    if judge is not None and calibration.wants(fed.gate_rows)[0] < calibration.numbers.asks + SURER:
         return []
     with archive.reading() as connection:
         by_meaning = search_likeness(
             connection, calibration, calibration.vectors(fed.rows), weights_of(fed.spoken.words(), rarity), WIDE
         )
-    found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= calibration.numbers.least]
-    return [one for one in _newest(found) if one.passage.id not in seen][:count]
+    least = calibration.numbers.least
+    enough = least if judge is None else WIDER * least
+    found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= enough]
+    found = [one for one in _newest(found) if one.passage.id not in seen]
+    return (_near(found) if judge is None else _judged(found[:JUDGED], judge, least))[:count]
+
+
+def _near(found: list[Found]) -> list[Found]:
+    """Without those that fit clearly worse than the best: a small model takes its answer from any of them."""
+    return [one for one in found if one.score >= NEAR * found[0].score]
+
+
+def _judged(found: list[Found], judge: Callable[[list[str]], np.ndarray], least: float) -> list[Found]:
+    """Those that the model takes to belong to the message as well, the best by both first."""
+    if not found:
+        return []
+    gains = judge([one.passage.text for one in found])
+    sums = [OF_LIKENESS * (one.score - least) + float(gain) for one, gain in zip(found, gains, strict=True)]
+    enough = max(LEAST_SUM, max(sums) - NEAR_SUM)
+    ranked = sorted(zip(found, sums, strict=True), key=lambda pair: -pair[1])
+    return [one for one, both in ranked if both >= enough]
 
 
 def _told(archive: Archive, hits: Sequence[Hit], way: Way) -> list[Found]:

@@ -1,6 +1,6 @@
 """What one conversation of the server remembers beyond its window, around an answer.
 
-Owns that the stream reads a quotation in front of a message while clients never see one: a conversation is found again
+Owns that the stream reads quotations around a message while clients never see one: a conversation is found again
 by what was said in it (`history`), and what was quoted stands in its stream alone. What is kept, found and quoted is
 `edgesink.memory`'s; where its file is, `memories`'. What tools were asked and answered is neither kept nor looked for.
 """
@@ -102,8 +102,8 @@ class Remembering:
             self._check()
             fed = plain if written == said else self.next_turn(written)
             self._message.fed = fed
-            quote = written.removesuffix(said)
-            yield fed.turn, Brought(self._passages(quote), len(fed.turn) - len(plain.turn), seconds)
+            quotes = written if written != said else ""
+            yield fed.turn, Brought(self._passages(quotes), len(fed.turn) - len(plain.turn), seconds)
 
     def keep(self, answer: str) -> None:
         """The answer to that message has ended, or was cut: both are remembered."""
@@ -136,9 +136,9 @@ class Remembering:
     def _came(self, recall: Recall) -> None:
         self._recall = recall
 
-    def _passages(self, quote: str) -> tuple[dict[str, Any], ...]:
+    def _passages(self, quotes: str) -> tuple[dict[str, Any], ...]:
         """Those that are quoted, the best first: some of what was found may have had no room."""
-        if self._recall is None or not quote:
+        if self._recall is None or not quotes:
             return ()
         found = [(one.passage, one.way, round(one.score, 3)) for one in self._recall.found]
         wishes = [(passage, "standing", None) for passage in self._recall.wishes]
@@ -148,7 +148,7 @@ class Remembering:
                 "why": why, "score": score,
             }
             for passage, why, score in (*wishes, *found)
-            if " ".join(passage.text.split()) in quote
+            if " ".join(passage.text.split()) in quotes
         )  # fmt: skip
 
     def _check(self) -> None:

@@ -103,7 +103,7 @@ private struct AnswerBubble: View {
     var body: some View { Bubble(text: answer.text.isEmpty ? "…" : answer.text, isUser: false) }
 }
 
-/// What the model had forgotten and was told again, in front of the message that it belongs to.
+/// What the model had forgotten and was told again, with the message that it belongs to.
 private struct RecallNote: View {
     let passages: [Passage]
 

@@ -53,7 +53,7 @@ struct SettingsView: View {
         } header: {
             Text("Memory")
         } footer: {
-            Text("Kept in the app's folder, on this device only; what belongs to a message is quoted in front of it.")
+            Text("Kept in the app's folder, on this device only; what belongs to a message is quoted behind it.")
         }
         .disabled(model.isBusy)
     }

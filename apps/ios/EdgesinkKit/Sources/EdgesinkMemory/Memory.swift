@@ -16,7 +16,7 @@ public struct Recall: Equatable, Sendable {
 /// Owns the order of things around an answer, and that no trouble with the archive ends a conversation. What is kept is
 /// `Archive`'s, what is found is `Search`'s, and the words around it are `Quotation`'s.
 public actor Memory: ConversationMemory {
-    private static let quoted = 3  // passages that are quoted at most
+    private static let quoted = 2  // passages that are quoted at most
 
     private let archive: Archive
     private let calibration: Calibration?
@@ -110,7 +110,7 @@ public actor Memory: ConversationMemory {
         reached = position
     }
 
-    /// Look for what belongs to a message, and put it in front of it.
+    /// Look for what belongs to a message, and put it around it.
     private func bringBack(_ message: String, _ conversation: Conversation) async throws -> String {
         let began = ContinuousClock.now
         let unfed = try await conversation.nextTurn(message)
@@ -128,10 +128,10 @@ public actor Memory: ConversationMemory {
         }
         let searched = ContinuousClock.now
         let passages = found.map(\.passage)
-        let quote = Quotation.text(wishes: wishes, found: passages, budget: budget, conversation.tokenizer)
-        let written = "\(quote)\n\n\(message)"
+        let written = Quotation.text(
+            of: message, wishes: wishes, found: passages, budget: budget, conversation.tokenizer)
         // A model whose turns cannot hold the quotation gets the message as it is.
-        guard !quote.isEmpty, (try? await conversation.nextTurn(written)) != nil else { return message }
+        guard written != message, (try? await conversation.nextTurn(written)) != nil else { return message }
         let position = await conversation.session.position
         for passage in wishes + passages { shown[passage.id] = position }
         recalled = Recall(
@@ -162,7 +162,7 @@ public actor Memory: ConversationMemory {
         _ role: Role, _ text: String, _ spoken: Spoken, from start: Int, _ stream: Int, _ conversation: Conversation
     ) async throws {
         var text = Scalars(Scalars(text).trimmed)
-        let found = spoken.text.lastPlace(of: text)  // behind quotations, which were kept when they were said
+        let found = Quotation.place(of: text, in: spoken.text)  // what is quoted was kept when it was said
         let begin = found ?? 0
         let skipped = found.map(spoken.token) ?? 0
         if found == nil { text = spoken.text }
@@ -219,14 +219,6 @@ public actor Memory: ConversationMemory {
     /// Remove every passage.
     @discardableResult
     public func forgetAll() throws -> Int { try archive.forgetAll() }
-}
-
-extension Scalars {
-    /// Where another text begins in it last; nil if it is not there.
-    fileprivate func lastPlace(of other: Scalars) -> Int? {
-        guard count >= other.count else { return nil }
-        return (0...(count - other.count)).last { self[$0...].starts(with: other) }
-    }
 }
 
 extension Duration {

@@ -29,6 +29,7 @@ struct Search {
     static let same = 0.5  // of the words of the shorter of two passages, that both about the same thing have
     static let assistant = 0.8  // what a score counts if the model said it
     static let wide = 24  // passages that are looked at
+    static let near = 0.8  // of the best score, that another passage must have to come along
 
     /// Of the best score: a newer passage about the same thing takes its place. What changed is told in other words.
     static func close(_ way: Way) -> Double { way == .words ? 0.6 : 0.85 }
@@ -49,7 +50,9 @@ struct Search {
             return (seen, rarity, try Words.search(rarity, count: Self.wide, database))
         }
         func unseen(_ found: [Found]) -> [Found] {
-            Array(Self.newest(found).filter { !seen.contains(.int($0.passage.id)) }.prefix(count))
+            let left = Self.newest(found).filter { !seen.contains(.int($0.passage.id)) }
+            let least = Self.near * (left.first?.score ?? 0)
+            return Array(left.filter { $0.score >= least }.prefix(count))
         }
         if let calibration, let fed, !calibration.letsThrough(fed.gateRows) { return [] }
         let isAsked = calibration != nil && fed != nil

@@ -194,7 +194,7 @@ struct GoldenMemoryTests {
             let ids = Golden.ints(json["found"])
             let passages = try archive.get(ids)
             let quote = Quotation.text(
-                wishes: wishes, found: ids.compactMap { passages[$0] }, budget: try #require(json["budget"]?.int),
+                of: "Where is it?", wishes: wishes, found: ids.compactMap { passages[$0] }, budget: try #require(json["budget"]?.int),
                 tokenizer)
             #expect(quote == json["text"]?.string)
         }

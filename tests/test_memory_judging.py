@@ -1,0 +1,193 @@
+"""The model judges what belongs to a message: its stream is as it was, and what it says decides what comes back."""
+
+import numpy as np
+import pytest
+
+import edgesink
+from edgesink.memory.archive import Archive, NewPassage
+from edgesink.memory.calibration import Calibration, Numbers
+from edgesink.memory.judging import FEWEST_ROOM, MOST_MESSAGE, Judge
+from edgesink.memory.memory import Memory
+from edgesink.memory.sample_talk import notes
+from edgesink.memory.search import JUDGED, LEAST_SUM, NEAR_SUM, OF_LIKENESS, SURER, WIDER, AsFed, Asked, search
+from edgesink.spec import StreamSpec
+
+LONG = "Nothing happened that anybody would like to be told again. " * 8
+SPEC = StreamSpec(sinks=4, window=300, max_sinks=64, chunk=64)  # tokens of the toy are bytes
+
+
+@pytest.fixture(scope="module")
+def bundle(toy, tmp_path_factory):
+    return toy.bundle(tmp_path_factory.mktemp("judging") / "bundle", SPEC)
+
+
+def talking(bundle, turns=12):
+    """A conversation that has lost its beginning, or one at its start."""
+    chat = edgesink.Chat(edgesink.load(bundle), pin="none")
+    for number in range(turns):
+        list(chat.answer(f"Sentence {number} is about the mild weather of today.", 2))
+    return chat
+
+
+def nats_by_hand(bundle, chat, before, message):
+    """The same measured in a copy of the stream, token by token."""
+    stream = edgesink.load(bundle)
+    stream.return_to(chat.stream.snapshot())
+    logits = stream.feed(before)
+    found = []
+    for id_ in message:
+        scores = logits.astype(np.float64)
+        found.append(np.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[id_])
+        logits = stream.feed([id_])
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("turns", [0, 12])
+def test_a_gain_is_how_much_likelier_the_message_is_a_token(bundle, turns):
+    chat = talking(bundle, turns)
+    unfed = chat.next_turn("Who has it?")
+    head = list(unfed.turn[: unfed.before])
+    message = list(unfed.turn[unfed.before : unfed.before + unfed.message_size])
+    passage = chat.stream.tokenizer.encode("Ilse has it.\n")
+    expected = nats_by_hand(bundle, chat, head, message) - nats_by_hand(bundle, chat, head + passage, message)
+    gains = Judge(chat.stream, unfed).gains(["Ilse  has\nit.", "Ilse has it."])
+    assert gains == pytest.approx([expected, expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("turns", [0, 12])
+def test_the_stream_is_as_if_nothing_had_been_judged(bundle, turns):
+    judged, other = talking(bundle, turns), talking(bundle, turns)
+    unfed = judged.next_turn("Who has it?")
+    Judge(judged.stream, unfed).gains(["Ilse has it.", LONG, ""])
+    assert judged.stream.position == other.stream.position
+    answers = ["".join(token.text for token in chat.answer("Who has it?", 12)) for chat in (judged, other)]
+    assert answers[0] == answers[1]
+
+
+def test_a_message_that_leaves_no_room_for_a_passage_is_not_judged(toy, tmp_path, bundle):
+    chat = talking(toy.bundle(tmp_path / "small", StreamSpec(sinks=4, window=300, max_sinks=64, chunk=16)))
+    assert not Judge(chat.stream, chat.next_turn("Who has it?")).can_judge
+    judge = Judge(chat.stream, chat.next_turn("Who has the long ladder and the box of tools by now?"))
+    assert not judge.can_judge
+    chat = talking(bundle)
+    judge = Judge(chat.stream, chat.next_turn("Who has the long ladder and the box of tools by now?"))
+    assert judge.can_judge, "of a long message the first tokens are"
+    assert FEWEST_ROOM <= judge.room < 64 - MOST_MESSAGE
+
+
+WIDTH = 4
+LEAST = 0.6
+
+
+def calibration(asks=1.0):
+    zeros = np.zeros(WIDTH, np.float32)
+    return Calibration(
+        "made up", Numbers(0, 0, -1.0, -1.0, LEAST, 0.5, 0.5), zeros, zeros + 1, zeros,
+        np.zeros((2, WIDTH), np.float32), np.array([asks, 1], np.float32),
+    )  # fmt: skip
+
+
+class Said:
+    def words(self):
+        return ["unheard"]
+
+
+def searched(tmp_path, cosines, gains, asks=1.0):
+    """What is found among passages of given cosines with the message, judged as given."""
+    archive, made = Archive(tmp_path / "talk.memory"), calibration(asks)
+    passages = []
+    for name, cosine in cosines.items():
+        rows = np.array([[cosine, np.sqrt(1 - cosine**2), 0, 0]], np.float32)
+        tokens, mean = made.packed(rows)
+        passages.append(NewPassage(0, 9, f"It is {name}.", tokens=tokens, mean=mean))
+    archive.add(archive.begin_stream("print"), "user", passages, made.name)
+    rows, asked = np.array([[1, 0, 0, 0]], np.float32), []
+
+    def judge(texts):
+        asked.extend(texts)
+        return np.array([gains[text.split()[-1][:-1]] for text in texts])
+
+    message = Asked("unheard of", AsFed(Said(), rows, rows))
+    found = search(archive, message, made, 0, 0, 2, judge if gains is not None else None)
+    archive.close()
+    return [one.passage.text.split()[-1][:-1] for one in found], [text.split()[-1][:-1] for text in asked]
+
+
+def test_likeness_alone_brings_back_what_is_near_the_best(tmp_path):
+    assert searched(tmp_path, {"near": 0.9, "nearer": 0.95, "far": 0.7}, None) == (["nearer", "near"], [])
+
+
+def test_the_judge_turns_the_order_round_and_clears_away_what_is_behind(tmp_path):
+    gains = {"likest": 0.0, "right": 1.5}
+    assert OF_LIKENESS * (0.9 - 0.8) + NEAR_SUM < 1.5
+    assert searched(tmp_path, {"likest": 0.9, "right": 0.8}, gains) == (["right"], ["likest", "right"])
+
+
+def test_what_is_nearly_as_good_comes_along(tmp_path):
+    gains = {"one": 1.0, "other": 1.0 + NEAR_SUM / 2}
+    assert searched(tmp_path, {"one": 0.8, "other": 0.8}, gains)[0] == ["other", "one"]
+
+
+def test_what_likeness_alone_would_refuse_comes_back_if_the_message_becomes_likelier(tmp_path):
+    low = (LEAST + WIDER * LEAST) / 2
+    gain = OF_LIKENESS * (LEAST - low) + LEAST_SUM
+    assert searched(tmp_path, {"low": low}, None)[0] == []
+    (tmp_path / "talk.memory").unlink()
+    assert searched(tmp_path, {"low": low}, {"low": gain + 0.1})[0] == ["low"]
+    (tmp_path / "talk.memory").unlink()
+    assert searched(tmp_path, {"low": low}, {"low": gain - 0.1})[0] == []
+    (tmp_path / "talk.memory").unlink()
+    assert searched(tmp_path, {"low": 0.9 * WIDER * LEAST}, {"low": 9.0}) == ([], []), "far below it is not asked about"
+
+
+@pytest.mark.parametrize(("surer", "gains", "expected"), [
+    (SURER + 0.01, {"it": 9.0}, ["it"]), (SURER - 0.01, {"it": 9.0}, []), (SURER - 0.01, None, ["it"]),
+])  # fmt: skip
+def test_of_passages_that_are_judged_the_gate_must_be_surer(tmp_path, surer, gains, expected):
+    asks = calibration().numbers.asks + surer
+    assert searched(tmp_path, {"it": 0.9}, gains, asks)[0] == expected
+
+
+def test_only_a_few_are_judged(tmp_path):
+    names = [f"n{number}" for number in range(9)]
+    cosines = {name: 0.9 - 0.01 * number for number, name in enumerate(names)}
+    assert searched(tmp_path, cosines, dict.fromkeys(names, 0.0))[1] == names[:JUDGED]
+
+
+def test_a_memory_that_is_told_not_to_does_not_judge(bundle, tmp_path, monkeypatch):
+    asked = []
+
+    def gains(self, passages):
+        asked.append(len(passages))
+        return np.full(len(passages), 9.0)
+
+    monkeypatch.setattr(Judge, "gains", gains)
+    for judge in (True, False):
+        chat = edgesink.Chat(edgesink.load(bundle), pin="none")
+        numbers = Numbers(1, 0, -1e9, -1e9, 0.1, 0.5, 0.5)
+        draw = np.random.default_rng(0)
+        arrays = [draw.normal(size=shape).astype(np.float32) for shape in (32, 32, 32, (2, 32), 2)]
+        memory = Memory(tmp_path / f"{judge}.memory", compare=Calibration("print:0", numbers, *arrays), judge=judge)
+        chat.memory = memory
+        for number in range(12):
+            list(chat.answer(f"Sentence {number} is about the mild weather of today.", 2))
+        asked.clear()
+        with memory.around(chat, "Umbrellas?"):
+            assert memory.trouble == ""
+        assert bool(asked) == judge
+        memory.close()
+
+
+@pytest.mark.slow
+def test_a_real_model_finds_more_by_judging_than_by_chance(smollm2_bundles):
+    """Of each question in other words and four notes, one of them the right one: chance is 3 of 12."""
+    bundle = smollm2_bundles("int4", StreamSpec(4, 508, 64, 64))
+    chat = edgesink.Chat(edgesink.load(bundle), pin="none")
+    list(chat.answer("Hello.", 4))
+    about, right = notes("develop")[:12], 0
+    for at, note in enumerate(about):
+        texts = [about[(at + step) % len(about)].text for step in range(4)]
+        judge = Judge(chat.stream, chat.next_turn(note.other))
+        assert judge.can_judge
+        right += int(np.argmax(judge.gains(texts))) == 0
+    assert right >= 7
