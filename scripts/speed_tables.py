@@ -62,25 +62,27 @@ def draw(models: Mapping[str, Sequence[Row]], path: Path) -> None:
     shared = set.intersection(*(set(settings(rows)) for rows in models.values()))
     setting = max(shared, key=lambda one: (one[1], one[0]))
     chosen = {name: of(rows, setting) for name, rows in models.items()}
-    figure, panels = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    engines = dict.fromkeys(_engine(row) for rows in chosen.values() for row in rows)
+    colours = {engine: f"C{place}" for place, engine in enumerate(engines)}
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 3.9), layout="constrained")
     for panel, title in zip(panels, ("decoding", "reading a prompt"), strict=True):
         for number, rows in enumerate(chosen.values()):
             speeds = [row["tokens_per_second"] if title == "decoding" else prompt_speed(row) for row in rows]
             for place, (row, speed) in enumerate(zip(rows, speeds, strict=True)):
-                label = _engine(row["label"]) if number == 0 else None
-                panel.bar(number + 0.2 * place, speed / speeds[0], 0.18, color=f"C{place}", label=label)
-                panel.bar_label(panel.containers[-1], [f"{speed:.0f}"], fontsize=7)
+                bars = panel.bar(number + 0.2 * place, speed / speeds[0], 0.18, color=colours[_engine(row)])
+                panel.bar_label(bars, [f"{speed:.0f}"], fontsize=7)
         panel.set_xticks([number + 0.1 * (len(rows) - 1) for number, rows in enumerate(chosen.values())], list(chosen))
         panel.set_ylabel("relative to edgesink")
         panel.set_title(f"{title}: tokens/s on the bars", fontsize=10)
-    panels[0].legend(fontsize=8)
+    marks = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
+    figure.legend(marks, list(colours), loc="outside lower center", ncols=len(colours), fontsize=8)
     figure.suptitle(f"window {setting[0]}, {setting[1]} threads")
     figure.savefig(path, dpi=110)
 
 
-def _engine(label: str) -> str:
+def _engine(row: Row) -> str:
     """Without the quantisation of the file, unless another was made of it: "llama.cpp Q4_0, half at a time"."""
-    return label.replace(" Q4_1,", ", the same file,").replace(" Q4_K_M,", ", the same file,")
+    return str(row["label"]).replace(" Q4_1,", ", the same file,").replace(" Q4_K_M,", ", the same file,")
 
 
 def main() -> None:
