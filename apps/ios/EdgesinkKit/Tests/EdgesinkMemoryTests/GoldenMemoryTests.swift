@@ -193,9 +193,9 @@ struct GoldenMemoryTests {
         for json in try Self.list("quotations") {
             let ids = Golden.ints(json["found"])
             let passages = try archive.get(ids)
+            let budget = try #require(json["budget"]?.int)
             let quote = Quotation.text(
-                of: "Where is it?", wishes: wishes, found: ids.compactMap { passages[$0] }, budget: try #require(json["budget"]?.int),
-                tokenizer)
+                of: "Where is it?", wishes: wishes, found: ids.compactMap { passages[$0] }, budget: budget, tokenizer)
             #expect(quote == json["text"]?.string)
         }
         archive.close()
