@@ -3,7 +3,6 @@
 Each operator is run by ONNX Runtime, in a graph of one node.
 """
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import kernel_nodes as nodes
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -19,15 +19,6 @@ from onnx import TensorProto, helper
 from edgesink.ring import Ring
 from edgesink.runtime import kernels
 
-
-def load_beside(name: str):
-    location = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-nodes = load_beside("kernel_nodes")
 session_of, Weights, MATRICES = nodes.session_of, nodes.Weights, nodes.MATRICES
 
 ROUNDING = 2e-3  # of the mean size of a result: 15 bits of an activation, as its worst case

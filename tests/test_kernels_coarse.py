@@ -5,9 +5,7 @@ is loud: if the squares of its largest values, each divided by the mean square o
 than 36. Tokens beyond the last whole eight, and passes of up to 16 tokens, keep 15 bits throughout.
 """
 
-import importlib.util
-from pathlib import Path
-
+import kernel_nodes as nodes
 import numpy as np
 import onnx
 import packed
@@ -25,14 +23,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def load_beside(name: str):
-    location = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-nodes = load_beside("kernel_nodes")
 MATRICES = nodes.MATRICES
 
 TOGETHER, SHORT = 8, 16  # tokens that are rounded alike; of the longest pass that is never coarse

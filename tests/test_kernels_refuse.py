@@ -1,8 +1,6 @@
 """Calls of our operators that cannot be are refused with a status, before memory is touched, and the host goes on."""
 
-import importlib.util
-from pathlib import Path
-
+import kernel_nodes as nodes
 import numpy as np
 import packed
 import pytest
@@ -14,15 +12,6 @@ pytestmark = pytest.mark.skipif(
     not kernels.available_kernels(), reason="no C compiler when edgesink was installed, or another processor"
 )
 
-
-def load_beside(name: str):
-    location = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-nodes = load_beside("kernel_nodes")
 
 REFUSED = "edgesink refuses the call: "
 
