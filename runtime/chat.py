@@ -271,7 +271,7 @@ class Chat:
         """
         self._feed.check_message(message)
         self._finish(self._open)
-        unfed, ids = self.next_turn(message), self.stream.tokenizer.encode(answer)
+        unfed, ids = self.next_turn(message), self._feed.answer_ids(answer)
         going = self._begin(message, unfed)
         try:
             self.stream.feed([*unfed.answer, *unfed.turn, *ids])

@@ -79,6 +79,9 @@ def test_an_exchange_that_was_had_elsewhere_is_read_and_counts_as_had_here(bundl
     chat.undo()
     assert chat.undo() == "hello"
     assert (stream.position, chat.turns) == (0, ())
+    chat.read("hello", "<end>")
+    assert fed[-5:] == [id_ for letter in "<end>" for id_ in ids_of(stream, letter)]  # it was said, and ends nothing
+    chat.undo()
     with pytest.raises(BadOption, match="empty"):
         chat.read("", "good day")
     assert (stream.position, chat.turns) == (0, ())
