@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -110,12 +110,24 @@ def stacked(parts: Sequence[Matrix]) -> Matrix:
     return replace(parts[0], **{name: np.concatenate([held[name] for held in arrays]) for name in arrays[0]})
 
 
+def in_turn(parts: Sequence[Matrix], rows: int) -> Matrix:
+    """Matrices of one shape and one form, `rows` of each in turn: [N1 + N2 …, K]."""
+    arrays = [part.arrays() for part in parts]
+    return replace(parts[0], **{name: _woven([held[name] for held in arrays], rows) for name in arrays[0]})
+
+
 def check_columns(columns: int, matrix: str) -> None:
     """BadOption, naming the matrix, if its columns make no whole number of blocks."""
     if columns % BLOCK:
         raise BadOption(
             f"{matrix} has {columns} columns", f"a multiple of {BLOCK} for weights in 4 or 8 bits", "take fp32 or fp16"
         )
+
+
+def _woven(parts: Sequence[np.ndarray], rows: int) -> Any:
+    """[N, …] each -> [N1 + N2 …, …]."""
+    shape = parts[0].shape[1:]
+    return np.stack([part.reshape(-1, rows, *shape) for part in parts], axis=1).reshape(-1, *shape)
 
 
 def _multiplied(scale: np.ndarray, factors: np.ndarray | None) -> np.ndarray:

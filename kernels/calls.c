@@ -73,11 +73,12 @@ int64_t product_width(const Product *p) { return p->gated ? p->weight.rows / 2 :
 const char *product_call(const MatrixOptions *of, const Tensor *inputs, Product *p) {
     const Tensor *x = inputs, *norm = inputs + 4, *residual = inputs + 5, *bias = inputs + 6, *after = inputs + 7;
     REFUSE_IF(!x->given || x->rank != 3, "x is [1, tokens, columns]");
-    REFUSE_IF(of->gated < NO_GATE || of->gated > GELU_TANH, "gated is 0, 1 or 2: not, by SiLU, by GELU");
+    REFUSE_IF(of->gated < 0 || of->gated > 2 * GELU_TANH, "gated is 0 to 4: not, by SiLU, by GELU, and by either in turn");
+    const int in_turn = of->gated > GELU_TANH;
     REFUSE_IF(of->coarse != 0 && of->coarse != 1, "coarse is 0 or 1");
     *p = (Product){
-        .tokens = tokens_of(x, x->sizes[2]), .x = x->data, .epsilon = of->epsilon, .gated = (Gate)of->gated,
-        .coarse = (int)of->coarse,
+        .tokens = tokens_of(x, x->sizes[2]), .x = x->data, .epsilon = of->epsilon, .coarse = (int)of->coarse,
+        .gated = (Gate)(of->gated - in_turn * GELU_TANH), .in_turn = in_turn,
     };
     REFUSE_IF(!p->tokens, "x is [1, tokens, columns], of a token or more");
     const char *refused = fill_matrix(of, x->sizes[2], inputs + 1, inputs + 8, &p->weight);

@@ -75,7 +75,7 @@ static void free_all(Tensor *inputs, size_t count) {
 static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
     const Layout *of = layouts + any(LAYOUTS);
     const int64_t tokens = 1 + any(any(8) ? 9 : 30), kind = look_up ? 2 : any(3), columns = of->factors ? SUPER : 64;
-    const int64_t gated = kind ? NO_GATE : 1 + any(2), after = kind == 1, rows = gated || after ? 64 : 40;
+    const int64_t gated = kind ? NO_GATE : 1 + any(4), after = kind == 1, rows = gated || after ? 64 : 40;
     const int64_t groups = (rows + GROUP - 1) / GROUP, width = gated ? rows / 2 : rows;
     const int64_t blocks = columns / BLOCK, halves = of->factors ? 1 : blocks, parts = of->bits == 6 ? 2 : 1;
     MatrixOptions options = {

@@ -46,7 +46,8 @@ typedef struct {
 typedef enum { NO_GATE, SILU, GELU_TANH } Gate;
 
 // out[t, n] = residual[t, n] + sum_k normed(x)[t, k] w[n, k] + bias[n], where the product may go through a norm of its
-// own before the residual is added; or, gated, that of the first half of the rows times the second half. Activations are
+// own before the residual is added; or, gated, the gate of that of half of the rows times that of the others: of the first
+// half and the second, or where they lie in turn, of the even groups of rows and the odd. Activations are
 // rounded to 15 bits by block, which leaves nothing to be seen. A coarse product of more than MOST_APART tokens, by eights of
 // them, rounds blocks to 8 bits that have no outstanding values; which, depends on the eight.
 typedef struct {
@@ -60,6 +61,7 @@ typedef struct {
     const float *bias;      // [N] or NULL
     int coarse;             // 1: long passes may be
     Gate gated;             // with no bias and no norm after it
+    int in_turn;            // 1, where gated: a group of rows and the one that it is the gate of are neighbours
     float *out;             // [T, N], gated [T, N / 2]
     void *scratch;          // product_scratch_bytes, for all tasks
 } Product;

@@ -3,8 +3,8 @@
 //   BlockProduct(x, codes, scale?, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?) -> y
 //     x float [1, T, K]; codes, scale, offset, factors as `Matrix` in kernels.h, uint8, float16 and int8; norm float
 //     [K]; residual and y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]. As `Product`.
-//     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`), epsilon (of `norm` or `after`), coarse (left
-//     out: 0; in a session with the configuration entry "edgesink.exact" it is 0 throughout).
+//     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`, and 2 more where rows lie in turn), epsilon (of
+//     `norm` or `after`), coarse (left out: 0; in a session with the configuration entry "edgesink.exact" 0 throughout).
 //   BlockRows(ids, codes, scale?, offset?, factors?, offset_factors?) -> y
 //     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits, table.
 //   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?, oldest?)

@@ -310,8 +310,8 @@ static int product_task(const Product *p, int64_t task) {
     float(*found)[GROUP] = thread_scratch(OF_TASK, 2 * sizeof *found * (size_t)p->tokens);
     if (!found) return 0;
     float(*up)[GROUP] = found + p->tokens;
-    group_products(p, task, found);
-    if (p->gated) group_products(p, width / GROUP + task, up);
+    group_products(p, p->in_turn ? 2 * task : task, found);
+    if (p->gated) group_products(p, p->in_turn ? 2 * task + 1 : width / GROUP + task, up);
     for (int64_t t = 0; t < p->tokens; t++) {
         float *out = p->out + t * width + row;
         if (p->gated) gate_times(found[t], up[t], p->gated);

@@ -57,3 +57,12 @@ MATRICES = {
     "8 bits": Weights(70, 160, 8, offset=False),
     "one block": Weights(5, 32, 8, offset=False),
 }
+
+
+def gate_and_up(y: np.ndarray, gated: int) -> tuple[np.ndarray, np.ndarray]:
+    """The products [..., N] of a gated one's rows: halves, or from 3 on groups of 16 in turn."""
+    if gated < 3:
+        gate, up = np.split(y, 2, axis=-1)
+        return gate, up
+    groups = y.reshape(*y.shape[:-1], -1, 2, 16)
+    return groups[..., 0, :].reshape(*y.shape[:-1], -1), groups[..., 1, :].reshape(*y.shape[:-1], -1)

@@ -137,15 +137,15 @@ def gelu_tanh(x: np.ndarray) -> np.ndarray:
     return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-GATES = {1: silu, 2: gelu_tanh}  # as the attribute counts them
+GATES = {1: silu, 2: gelu_tanh, 3: silu, 4: gelu_tanh}  # as the attribute counts them; from 3 on of rows in turn
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 64])
 @pytest.mark.parametrize("gated", GATES)
-def test_a_gated_product_is_the_gate_of_the_one_half_times_the_other(instructions, gated, tokens):
+def test_a_gated_product_is_the_gate_of_half_of_the_rows_times_the_others(instructions, gated, tokens):
     weights = MATRICES["4 bits"]
     x = np.random.default_rng(3).standard_normal((1, tokens, 576)).astype(np.float32) * 3
-    gate, up = np.split(x.astype(float) @ weights.values.T, 2, axis=-1)
+    gate, up = nodes.gate_and_up(x.astype(float) @ weights.values.T, gated)
     expected = GATES[gated](gate) * up
     got = product(weights, 48, gated=gated)(x)
     assert np.abs(got - expected).max() <= 4 * ROUNDING * np.abs(expected).mean()
@@ -154,7 +154,7 @@ def test_a_gated_product_is_the_gate_of_the_one_half_times_the_other(instruction
 @pytest.mark.parametrize("gated", GATES)
 def test_a_gate_is_itself_far_out_and_nothing_on_the_other_side(instructions, gated):
     weights = MATRICES["4 bits"]
-    gate, up = weights.values[:48, 0], weights.values[48:, 0]
+    gate, up = nodes.gate_and_up(weights.values[:, 0], gated)
     x = np.zeros((1, 2, 576), np.float32)
     x[0, :, 0] = 1e9, -1e9
     got = product(weights, 48, gated=gated)(x)[0].astype(float)

@@ -121,11 +121,11 @@ def test_the_norm_before_a_coarse_product_comes_before_the_rule(instructions):
     assert np.abs(product(weights, norm=norm)(x) - expected).max() <= 1e-3 * np.abs(expected).mean()
 
 
-@pytest.mark.parametrize("gated", [1, 2])
+@pytest.mark.parametrize("gated", [1, 2, 3, 4])
 def test_a_coarse_product_may_be_gated(instructions, gated):
     weights, x = MATRICES["4 bits"], activations(40, 576)
-    gate, up = np.split(rounded(x) @ weights.values.T, 2, axis=-1)
-    z = gate if gated == 1 else 2 * np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
+    gate, up = nodes.gate_and_up(rounded(x) @ weights.values.T, gated)
+    z = gate if gated % 2 else 2 * np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
     expected = gate / (1 + np.exp(-np.clip(z, -80, None))) * up
     assert np.abs(product(weights, gated=gated)(x) - expected).max() <= 4 * ORDER * np.abs(expected).max()
 

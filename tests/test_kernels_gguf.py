@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import packed
 import pytest
-from kernel_nodes import PRODUCT_INPUTS, session_of
+from kernel_nodes import PRODUCT_INPUTS, gate_and_up, session_of
 from onnx import TensorProto, helper
 
 ROWS, COLUMNS = 70, 512  # a group is not full; two blocks of 256 columns
@@ -131,13 +131,14 @@ def test_norm_bias_and_residual_go_along(instructions, kind, tokens):
 
 @pytest.mark.parametrize("tokens", [1, 9])
 @pytest.mark.parametrize("kind", packed.TYPES)
-def test_a_norm_comes_after_and_a_gate_goes_between(instructions, kind, tokens):
+@pytest.mark.parametrize("gated", [1, 3])
+def test_a_norm_comes_after_and_a_gate_goes_between(instructions, gated, kind, tokens):
     matrix, random = usual(kind, rows=96), np.random.default_rng(8)
     x, after = random.standard_normal((tokens, COLUMNS)), random.random(96).astype(np.float32)
     x /= np.abs(x @ matrix.values.T.astype(float)).mean()
     y, slack = x @ matrix.values.T.astype(float), 4 * largest_error(x, matrix.values).max()  # y is about 1
     normed = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-3) * after
     assert np.abs(product(matrix, x.astype(np.float32), after=after) - normed).max() <= slack
-    gate, up = np.split(y, 2, axis=-1)
+    gate, up = gate_and_up(y, gated)
     expected = gate / (1 + np.exp(-gate)) * up
-    assert np.abs(product(matrix, x.astype(np.float32), gated=1) - expected).max() <= slack * np.abs(y).max()
+    assert np.abs(product(matrix, x.astype(np.float32), gated=gated) - expected).max() <= slack * np.abs(y).max()

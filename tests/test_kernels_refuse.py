@@ -182,8 +182,8 @@ def run_product(inputs: dict[str, np.ndarray], **attributes) -> np.ndarray:
         ({"bits": 2**32 + 4}, "weights are in"),
         ({"rows": 97}, "codes"), ({"rows": 0}, "rows"), ({"rows": -1}, "rows"), ({"rows": 2**62}, "rows"),
         ({"rows": 95}, "residual"), ({"gated": 1}, "residual"), ({"epsilon": -1.0}, "epsilon"),
-        ({"epsilon": float("nan")}, "epsilon"), ({"gated": 2}, "residual"), ({"gated": 3}, "gated"),
-        ({"gated": -1}, "gated"), ({"gated": 2**32}, "gated"),
+        ({"epsilon": float("nan")}, "epsilon"), ({"gated": 2}, "residual"), ({"gated": 3}, "residual"),
+        ({"gated": 4}, "residual"), ({"gated": 5}, "gated"), ({"gated": -1}, "gated"), ({"gated": 2**32}, "gated"),
     ],
 )  # fmt: skip
 def test_a_product_with_impossible_attributes_is_refused(product_inputs, attributes, words):

@@ -1,5 +1,7 @@
 """How weights lie in the data file, byte by byte, and that standard operators find the way back."""
 
+from contextlib import closing
+
 import numpy as np
 import onnx
 import pytest
@@ -150,3 +152,32 @@ def dequantized(node: onnx.NodeProto, held: dict[str, np.ndarray]) -> np.ndarray
     codes = np.stack([codes & 15, codes >> 4], axis=-1) if numbers["bits"] == 4 else codes
     middle = zero[0].flat[0] & 15 if zero else 1 << (numbers["bits"] - 1)
     return ((codes.reshape(*scale.shape, -1) - np.float64(middle)) * scale[..., None]).reshape(37, -1)
+
+
+@pytest.mark.parametrize("kind", ["blocks", "floats"])
+@pytest.mark.parametrize(("rows", "in_turn"), [(32, True), (40, False)])
+def test_groups_of_two_matrices_that_are_multiplied_together_lie_in_turn(tmp_path, kind, rows, in_turn):
+    random = np.random.default_rng(5)
+    held = {
+        name: quantize(random.standard_normal((rows, 64)).astype(np.float32), 4)
+        if kind == "blocks"
+        else Halves(random.integers(0, 256, (rows, 128), np.uint8), is_bfloat=False)
+        for name in ("gate", "up")
+    }
+    with closing(WeightFile(tmp_path / "weights")) as file:
+        (stored,) = OnnxWeights(file, held.__getitem__).pair("gate", "up")
+        found = stored.in_turn, stored.rows, stored.parts, stored.name
+    assert found == (in_turn, 2 * rows, 2, "gate+up")
+    both = [laid_out(held[name])["codes"] for name in ("gate", "up")]
+    if in_turn:
+        expected = np.stack(both, axis=1).reshape(-1, *both[0].shape[1:])
+    else:
+        expected = side_by_side(np.concatenate([words(held[name].codes, held[name].bits) for name in ("gate", "up")]))
+    assert (tmp_path / "weights").read_bytes().startswith(expected.tobytes())
+
+
+def test_two_matrices_that_are_held_otherwise_are_two(tmp_path):
+    held = {"gate": quantize(np.ones((32, 64), np.float32), 4), "up": quantize(np.ones((32, 64), np.float32), 8)}
+    with closing(WeightFile(tmp_path / "weights")) as file:
+        stored = OnnxWeights(file, held.__getitem__).pair("gate", "up")
+        assert [(one.name, one.rows, one.in_turn) for one in stored] == [("gate", 32, False), ("up", 32, False)]

@@ -23,6 +23,7 @@ from edgesink.export.to_onnx.ops import (
     StepOps,
     activated,
     clipped_and_normed,
+    gated,
     inputs,
     normalized,
     oldest_input,
@@ -35,7 +36,7 @@ from edgesink.targets import Precision, lacks
 EDGESINK = "edgesink"  # the domain of the operators in kernels/onnxruntime.c
 UNREAD_EPSILON = 1e-5  # of a product that takes no norm along: the operator asks for the attribute
 PARTS = ("codes", "scale", "offset", "factors", "offset_factors")  # of a matrix, in the operators' order
-GATES: dict[Activation, int] = {"silu": 1, "gelu_tanh": 2}  # as the operator counts them; 0: no gate
+GATES: dict[Activation, int] = {"silu": 3, "gelu_tanh": 4}  # as the operator counts those of rows in turn; 0: no gate
 
 
 def runs_on_kernels(model: ModelSpec, precision: Precision) -> bool:
@@ -119,13 +120,10 @@ class KernelOps(StepOps):
         return self._product(y, stored, residual=x, bias=self._vector_of(product), after=after)
 
     def gated(self, x: Normed | Value, gate: str, up: str, activation: Activation) -> Value:
-        stored = self._weights.matrices(gate, up)
-        if len(stored) == 1 and activation in GATES:
+        stored = self._weights.pair(gate, up)
+        if stored[0].in_turn and activation in GATES:
             return self._product(x, stored[0], gated=GATES[activation])
-        products = tuple(self._product(x, one) for one in stored)
-        if len(products) == 1:
-            products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
-        return activated(self.graph, products[0], activation) * products[1]
+        return gated(self.graph, stored, [self._product(x, one) for one in stored], activation)
 
     def plain(self, x: Normed | Value, up: Product, activation: Activation) -> Value:
         inner = self._product(x, self._weights.matrices(up.weight)[0], bias=self._vector_of(up))

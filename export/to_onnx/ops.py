@@ -19,6 +19,7 @@ from edgesink.export.graph import Norm, Product, Projection, decoder, unknown_ac
 from edgesink.export.rows import AttentionSpec, Heads
 from edgesink.export.to_onnx.buffers import OnnxBuffers
 from edgesink.export.to_onnx.builder import MICROSOFT, Graph, Value
+from edgesink.export.to_onnx.layout import GROUP
 from edgesink.export.to_onnx.lookup import looked_up
 from edgesink.export.to_onnx.unpack import Factor, block_sums, floats, in_order, unpacked
 from edgesink.export.to_onnx.weights import OnnxWeights, Stored, by_matrix
@@ -108,6 +109,18 @@ def clipped_and_normed(
     return [normed(y, p.norm) if p.norm else y for y, p in zip(products, projections, strict=True)]
 
 
+def gated(graph: Graph, stored: Sequence[Stored], products: Sequence[Value], activation: Activation) -> Value:
+    """The products with `OnnxWeights.pair`, [1, T, width] each or both as one, to the gate of the first times the
+    second."""
+    width = sum(matrix.rows for matrix in stored) // 2
+    if stored[0].in_turn:
+        products = graph.split(graph.reshape(products[0], 1, -1, width // GROUP, 2 * GROUP), [GROUP] * 2, axis=3)
+    elif len(products) == 1:
+        products = graph.split(products[0], [width] * 2, axis=2)
+    multiplied = activated(graph, products[0], activation) * products[1]
+    return graph.reshape(multiplied, 1, -1, width) if stored[0].in_turn else multiplied
+
+
 class StepOps:
     """What every graph says of the tokens of a step: their numbers, their phases, which is the last."""
 
@@ -184,11 +197,8 @@ class OnnxOps(StepOps):
         return x + (self.norm(added, after) if after else added)
 
     def gated(self, x: Value, gate: str, up: str, activation: Activation) -> Value:
-        stored = self._weights.matrices(gate, up)
-        products = tuple(self._product(x, matrix) for matrix in stored)
-        if len(products) == 1:
-            products = self.graph.split(products[0], [stored[0].rows // 2] * 2, axis=2)
-        return activated(self.graph, products[0], activation) * products[1]
+        stored = self._weights.pair(gate, up)
+        return gated(self.graph, stored, [self._product(x, matrix) for matrix in stored], activation)
 
     def plain(self, x: Value, up: Product, activation: Activation) -> Value:
         return activated(self.graph, self._with_bias(x, up), activation)

@@ -8,18 +8,18 @@ Owns which matrices are stored as one, and what is told of each (`Stored`). A ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import TypeVar
 
 import numpy as np
 from onnx import TensorProto
 
-from edgesink.export.blocks import BLOCK, SUPER_BLOCK, Blocks, stacked
+from edgesink.export.blocks import BLOCK, SUPER_BLOCK, Blocks, in_turn, stacked
 from edgesink.export.halves import Halves
 from edgesink.export.palettize import Palette
 from edgesink.export.to_onnx.builder import WeightFile
-from edgesink.export.to_onnx.layout import laid_out
+from edgesink.export.to_onnx.layout import GROUP, laid_out
 from edgesink.export.weights import Weights
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ class Stored:
     has_offset: bool = False
     is_table: bool = False
     is_bfloat: bool = False  # in 16 bits: bfloat16, else float16
+    in_turn: bool = False  # its parts do not lie one below the other: GROUP rows of each follow in turn
 
     @property
     def is_halves(self) -> bool:
@@ -87,6 +88,17 @@ class OnnxWeights:
             ]
         return self._stored[key]
 
+    def pair(self, first: str, second: str) -> list[Stored]:
+        """Two matrices of one shape, as one where they are held alike: of codes that fill groups of rows it has a group
+        of each in turn, so that who multiplies with both at once reads on through memory."""
+        parts = [self._weight(first), self._weight(second)]
+        if isinstance(parts[0], np.ndarray) or parts[0].shape[0] % GROUP or _form(parts[0]) != _form(parts[1]):
+            return self.matrices(first, second)
+        key = f"{first}+{second}"
+        if key not in self._stored:
+            self._stored[key] = [self._store(key, parts, woven=True)]
+        return self._stored[key]
+
     def vocabulary(self, name: str) -> Stored:
         """The embedding or the head, [V, hidden]: looked up by rows, or multiplied with."""
         if name not in self._stored:
@@ -108,30 +120,33 @@ class OnnxWeights:
         assert not isinstance(weight, Palette), "palettes are Core ML's, and refused before anything is written"
         return weight
 
-    def _store(self, name: str, parts: Sequence[np.ndarray | Blocks | Halves]) -> Stored:
-        """Parts of one form."""
+    def _store(self, name: str, parts: Sequence[np.ndarray | Blocks | Halves], woven: bool = False) -> Stored:
+        """Parts of one form; `woven`: in turn."""
         if blocks := [part for part in parts if isinstance(part, Blocks)]:
-            return self._store_blocks(name, stacked(blocks), len(parts))
-        if halves := [part for part in parts if isinstance(part, Halves)]:
-            return self._store_halves(name, stacked(halves), len(parts))
-        weight = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
-        self.file.tensor(name, weight.T)
-        return Stored(name, weight.shape[0], weight.shape[1], len(parts))
+            stored = self._store_blocks(name, in_turn(blocks, GROUP) if woven else stacked(blocks))
+        elif halves := [part for part in parts if isinstance(part, Halves)]:
+            stored = self._store_halves(name, in_turn(halves, GROUP) if woven else stacked(halves))
+        else:
+            weight = np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+            self.file.tensor(name, weight.T)
+            stored = Stored(name, *weight.shape)
+        return replace(stored, parts=len(parts), in_turn=woven)
 
-    def _store_halves(self, name: str, whole: Halves, parts: int) -> Stored:
+    def _store_halves(self, name: str, whole: Halves) -> Stored:
         """In two tensors of the same bytes: as the kernels take them, and as floats [N / 16, K / 2, 16, 2]."""
         codes = laid_out(whole)["codes"]
         self.file.tensor(f"{name}.codes", codes)
         kind = TensorProto.BFLOAT16 if whole.is_bfloat else TensorProto.FLOAT16
         self.file.same_bytes(f"{name}.floats", f"{name}.codes", kind, (*codes.shape[:-1], codes.shape[-1] // 2))
-        return Stored(name, *whole.shape, parts, whole.bits, is_bfloat=whole.is_bfloat)
+        return Stored(name, *whole.shape, bits=whole.bits, is_bfloat=whole.is_bfloat)
 
-    def _store_blocks(self, name: str, whole: Blocks, parts: int) -> Stored:
+    def _store_blocks(self, name: str, whole: Blocks) -> Stored:
         for suffix, array in laid_out(whole).items():
             self.file.tensor(f"{name}.{suffix}", array)
         return Stored(
-            name, *whole.shape, parts, whole.bits, whole.block, SUPER_BLOCK if whole.factors is not None else 0,
-            whole.offset is not None, whole.is_table,
+            name, *whole.shape, bits=whole.bits, block=whole.block,
+            super_block=SUPER_BLOCK if whole.factors is not None else 0,
+            has_offset=whole.offset is not None, is_table=whole.is_table,
         )  # fmt: skip
 
 
