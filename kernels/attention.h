@@ -168,53 +168,96 @@ static void few_scores(int is_wide, const float *queries, int64_t count, const v
     }
 }
 
-// Rows of keys to [D, TILE_ROWS] in floats, and of values to [rows, D]. What is there beyond the rows, the last one again or
-// whatever the memory held, is scored and then not seen.
-INLINE void make_tiles_of(const int is_wide, const void *keys, const half *values, int64_t rows, int64_t dim,
-                          float *key_tile, float *value_tile) {
-    for (int64_t first = 0; first < rows; first += LANES)
-        for (int64_t d = 0; d < dim; d += LANES) {
-            F square[LANES];
-            UNROLL for (int i = 0; i < LANES; i++) {
-                const int64_t row = first + i < rows ? first + i : rows - 1;
-                square[i] = key_load(keys, is_wide, row * dim + d);
-            }
-            f_transpose(square);
-            UNROLL for (int i = 0; i < LANES; i++) f_store(key_tile + (d + i) * TILE_ROWS + first, square[i]);
-        }
-    for (int64_t i = 0; i < rows * dim; i += LANES) f_store(value_tile + i, f_of_half(values + i));
+// Which operands of a chunk's products are pairs of bfloat16: queries and keys, weights and values. Constants where tiles
+// are read, for which functions are made for each.
+typedef struct {
+    int scores, values;
+} Pairs;
+
+static Pairs pairs_of(const Attention *a) {
+    const int can = HAS_PAIRS && a->coarse && a->head_dim % (2 * LANES) == 0;
+    return (Pairs){can && !a->wide_keys, can};
 }
 
-static void make_tiles(int is_wide, const void *keys, const half *values, int64_t rows, int64_t dim, float *key_tile,
-                       float *value_tile) {
+INLINE F add_products(const int pairs, F a, F b, F sum) { return pairs ? p_dot(a, b, sum) : f_fma(a, b, sum); }
+
+// Values that lie one behind the other to pairs, half as many; `out` may be x.
+static void make_pairs(const float *x, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i += 2 * LANES) f_store(out + i / 2, p_row(f_load(x + i), f_load(x + i + LANES)));
+}
+
+// Rows of keys to [D, TILE_ROWS], in pairs [D / 2, TILE_ROWS]. What is there beyond the rows, the last one again or
+// whatever the memory held, is scored and then not seen.
+INLINE void make_key_tile_of(const int is_wide, const int pairs, const void *keys, int64_t rows, int64_t dim,
+                             float *tile) {
+    const int64_t step = pairs ? 2 * LANES : LANES;
+    for (int64_t first = 0; first < rows; first += LANES)
+        for (int64_t d = 0; d < dim; d += step) {
+            F square[LANES];
+            UNROLL for (int i = 0; i < LANES; i++) {
+                const int64_t at = (first + i < rows ? first + i : rows - 1) * dim + d;
+                square[i] = key_load(keys, is_wide, at);
+                if (pairs) square[i] = p_row(square[i], key_load(keys, is_wide, at + LANES));
+            }
+            f_transpose(square);
+            UNROLL for (int i = 0; i < LANES; i++) f_store(tile + (d / step * LANES + i) * TILE_ROWS + first, square[i]);
+        }
+}
+
+static void make_key_tile(int is_wide, int pairs, const void *keys, int64_t rows, int64_t dim, float *tile) {
     if (is_wide) {
-        make_tiles_of(1, keys, values, rows, dim, key_tile, value_tile);
+        make_key_tile_of(1, 0, keys, rows, dim, tile);
+    } else if (HAS_PAIRS && pairs) {
+        make_key_tile_of(0, 1, keys, rows, dim, tile);
     } else {
-        make_tiles_of(0, keys, values, rows, dim, key_tile, value_tile);
+        make_key_tile_of(0, 0, keys, rows, dim, tile);
     }
 }
 
-// The same for many, against keys [D, TILE_ROWS] in floats.
-static void many_scores(const float *queries, int64_t count, const float *keys, int64_t dim,
-                        float (*scores)[TILE_ROWS]) {
+// Rows of values to [rows, D], in pairs [rows / 2, D], where an odd last one is paired with zeros.
+static void make_value_tile(int pairs, const half *values, int64_t rows, int64_t dim, float *tile) {
+    if (!pairs) {
+        for (int64_t i = 0; i < rows * dim; i += LANES) f_store(tile + i, f_of_half(values + i));
+        return;
+    }
+    for (int64_t r = 0; r < rows; r += 2)
+        for (int64_t d = 0; d < dim; d += LANES) {
+            const half *even = values + r * dim + d;
+            f_store(tile + r / 2 * dim + d, p_rows(f_of_half(even), r + 1 < rows ? f_of_half(even + dim) : f_set(0)));
+        }
+}
+
+// scores[i][r] = query i . key r, for many queries [count, depth] against keys [depth, TILE_ROWS].
+INLINE void many_scores_of(const int pairs, const float *queries, int64_t count, const float *keys, int64_t depth,
+                           float (*scores)[TILE_ROWS]) {
     for (int64_t i = 0; i < count; i += DEEP)
         for (int64_t r = 0; r < TILE_ROWS; r += WIDE * LANES) {
             F acc[DEEP][WIDE];
             const float *q[DEEP];
             const int64_t n = count - i < DEEP ? count - i : DEEP;
             UNROLL for (int j = 0; j < DEEP; j++) {
-                q[j] = queries + (i + (j < n ? j : 0)) * dim;
+                q[j] = queries + (i + (j < n ? j : 0)) * depth;
                 UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = f_set(0);
             }
-            for (int64_t d = 0; d < dim; d++) {
+            for (int64_t d = 0; d < depth; d++) {
                 F key[WIDE];
                 UNROLL for (int v = 0; v < WIDE; v++) key[v] = f_load(keys + d * TILE_ROWS + r + v * LANES);
                 UNROLL for (int j = 0; j < DEEP; j++)
-                    UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = f_fma(f_set(q[j][d]), key[v], acc[j][v]);
+                    UNROLL for (int v = 0; v < WIDE; v++)
+                        acc[j][v] = add_products(pairs, f_set(q[j][d]), key[v], acc[j][v]);
             }
             for (int64_t j = 0; j < n; j++)
                 UNROLL for (int v = 0; v < WIDE; v++) f_store(scores[i + j] + r + v * LANES, acc[j][v]);
         }
+}
+
+static void many_scores(int pairs, const float *queries, int64_t count, const float *keys, int64_t dim,
+                        float (*scores)[TILE_ROWS]) {
+    if (HAS_PAIRS && pairs) {
+        many_scores_of(1, queries, count, keys, dim / 2, scores);
+    } else {
+        many_scores_of(0, queries, count, keys, dim, scores);
+    }
 }
 
 // sums[i] += weights[i] . values, for few queries.
@@ -248,9 +291,9 @@ static void few_values(float (*weights)[TILE_ROWS], int64_t count, const half *v
     }
 }
 
-// The same for many, with values [rows, D] in floats.
-static void many_values(float (*weights)[TILE_ROWS], int64_t count, const float *values, int64_t rows, int64_t dim,
-                        float *sums, int64_t stride) {
+// The same for many, with values [depth, D].
+INLINE void many_values_of(const int pairs, float (*weights)[TILE_ROWS], int64_t count, const float *values,
+                           int64_t depth, int64_t dim, float *sums, int64_t stride) {
     for (int64_t i = 0; i < count; i += DEEP) {
         const int64_t n = count - i < DEEP ? count - i : DEEP;
         for (int64_t d = 0; d < dim; d += WIDE * LANES) {
@@ -263,22 +306,31 @@ static void many_values(float (*weights)[TILE_ROWS], int64_t count, const float 
                     acc[j][v] = j < n && v < wide ? f_load(sums + (i + j) * stride + d + v * LANES) : f_set(0);
             }
             if (wide == WIDE) {
-                for (int64_t r = 0; r < rows; r++) {
+                for (int64_t r = 0; r < depth; r++) {
                     F value[WIDE];
                     UNROLL for (int v = 0; v < WIDE; v++) value[v] = f_load(values + r * dim + d + v * LANES);
                     UNROLL for (int j = 0; j < DEEP; j++)
-                        UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = f_fma(f_set(w[j][r]), value[v], acc[j][v]);
+                        UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = add_products(pairs, f_set(w[j][r]), value[v], acc[j][v]);
                 }
             } else {
-                for (int64_t r = 0; r < rows; r++)
+                for (int64_t r = 0; r < depth; r++)
                     for (int v = 0; v < wide; v++) {
                         F value = f_load(values + r * dim + d + v * LANES);
-                        UNROLL for (int j = 0; j < DEEP; j++) acc[j][v] = f_fma(f_set(w[j][r]), value, acc[j][v]);
+                        UNROLL for (int j = 0; j < DEEP; j++) acc[j][v] = add_products(pairs, f_set(w[j][r]), value, acc[j][v]);
                     }
             }
             for (int64_t j = 0; j < n; j++)
                 for (int v = 0; v < wide; v++) f_store(sums + (i + j) * stride + d + v * LANES, acc[j][v]);
         }
+    }
+}
+
+static void many_values(int pairs, float (*weights)[TILE_ROWS], int64_t count, const float *values, int64_t rows,
+                        int64_t dim, float *sums, int64_t stride) {
+    if (HAS_PAIRS && pairs) {
+        many_values_of(1, weights, count, values, (rows + 1) / 2, dim, sums, stride);
+    } else {
+        many_values_of(0, weights, count, values, rows, dim, sums, stride);
     }
 }
 
@@ -323,13 +375,17 @@ static int together_task(const Attention *a, int64_t task) {
     const int64_t start = part * TASK_QUERIES;
     const int64_t count = p.queries - start < TASK_QUERIES ? p.queries - start : TASK_QUERIES;
     const int is_wide = a->wide_keys;
+    const Pairs pairs = pairs_of(a);
     float *partial = p.partial + ((head * p.queries + start) * p.spans + span) * (dim + 2);
     const size_t score_bytes = (size_t)count * TILE_ROWS * sizeof(float);
     const size_t tile_bytes = (size_t)(dim * TILE_ROWS) * sizeof(float);
-    char *memory = thread_scratch(OF_TASK, score_bytes + 2 * tile_bytes);
+    const size_t query_bytes = pairs.scores ? (size_t)(count * dim / 2) * sizeof(float) : 0;
+    char *memory = thread_scratch(OF_TASK, score_bytes + 2 * tile_bytes + query_bytes);
     if (!memory) return 0;
     float(*scores)[TILE_ROWS] = (void *)memory;
     float *key_tile = (float *)(memory + score_bytes), *value_tile = (float *)(memory + score_bytes + tile_bytes);
+    float *paired = (float *)(memory + score_bytes + 2 * tile_bytes);
+    const float *paired_of = NULL;
     for (int64_t i = 0; i < count; i++) {
         memset(partial + i * stride, 0, (size_t)dim * sizeof(float));
         partial[i * stride + dim] = -INFINITY, partial[i * stride + dim + 1] = 0;
@@ -349,8 +405,10 @@ static int together_task(const Attention *a, int64_t task) {
         if (count <= MOST_FEW) {
             few_scores(is_wide, queries, count, keys, values, rows, dim, scores);
         } else {
-            make_tiles(is_wide, keys, values, rows, dim, key_tile, value_tile);
-            many_scores(queries, count, key_tile, dim, scores);
+            if (pairs.scores && queries != paired_of) make_pairs(paired_of = queries, count * dim, paired);
+            make_key_tile(is_wide, pairs.scores, keys, rows, dim, key_tile);
+            make_value_tile(pairs.values, values, rows, dim, value_tile);
+            many_scores(pairs.scores, pairs.scores ? paired : queries, count, key_tile, dim, scores);
         }
         for (int64_t i = 0; i < count; i++) {
             const int64_t t = (start + i) / p.groups;  // a token sees up to itself
@@ -360,7 +418,8 @@ static int together_task(const Attention *a, int64_t task) {
         if (count <= MOST_FEW) {
             few_values(scores, count, values, rows, dim, partial, stride);
         } else {
-            many_values(scores, count, value_tile, rows, dim, partial, stride);
+            for (int64_t i = 0; pairs.values && i < count; i++) make_pairs(scores[i], TILE_ROWS, scores[i]);
+            many_values(pairs.values, scores, count, value_tile, rows, dim, partial, stride);
         }
         at += rows;
     }

@@ -16,7 +16,9 @@ static int supported(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
 
-KERNEL_TABLE(kernels_avx2, "AVX2", supported)
+static PRODUCT_KERNELS(products_avx2)
+ATTENTION_KERNELS(attentions)
+KERNEL_TABLE(kernels_avx2, "AVX2", supported, products_avx2, attentions)
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

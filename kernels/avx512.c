@@ -18,7 +18,9 @@ static int supported(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
-KERNEL_TABLE(kernels_avx512, "AVX-512 VNNI", supported)
+PRODUCT_KERNELS(products_avx512)
+ATTENTION_KERNELS(attentions)
+KERNEL_TABLE(kernels_avx512, "AVX-512 VNNI", supported, products_avx512, attentions)
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

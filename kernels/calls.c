@@ -146,8 +146,9 @@ const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Att
     REFUSE_IF(!absent_or(oldest, SIZES(1)) && !absent_or(oldest, SIZES(tokens)), "oldest is [1] or [tokens]");
     REFUSE_IF((q_norm->given || k_norm->given) && !is_epsilon(of->epsilon), "norms have an epsilon, a number from 0 on");
     REFUSE_IF(!(of->scale >= 0) || isinf(of->scale), "scale is a number above 0, or left out");
+    REFUSE_IF(of->coarse != 0 && of->coarse != 1, "coarse is 0 or 1");
     *a = (Attention){
-        .tokens = tokens, .heads = of->heads, .kv_heads = kv_heads, .head_dim = dim, .rows = rows,
+        .coarse = (int)of->coarse, .tokens = tokens, .heads = of->heads, .kv_heads = kv_heads, .head_dim = dim, .rows = rows,
         .capacity = of->capacity, .position = *(const int64_t *)position->data, .sinks = *(const int64_t *)sinks->data,
         .wide_keys = key->elements == FLOATS, .qkv = qkv->data, .cosine = inputs[5].data, .sine = inputs[6].data,
         .sink_cosine = inputs[7].data, .sink_sine = inputs[8].data, .epsilon = of->epsilon,

@@ -24,7 +24,7 @@ typedef struct {
 } MatrixOptions;
 
 typedef struct {
-    int64_t heads, capacity;
+    int64_t heads, capacity, coarse;
     float scale;    // 0: 1 / sqrt(D)
     float epsilon;  // of the norms of heads, without which it is not read
 } AttentionOptions;

@@ -28,18 +28,18 @@ static double double_of(half h) {
 }
 
 int compute_product(const Kernels *kernels, Product *p) {
-    int done = (p->scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(p))) != NULL;
-    for (int64_t task = 0; done && task < kernels->product_rounds(p); task++) kernels->product_round(p, task);
-    for (int64_t task = 0; done && task < kernels->product_tasks(p); task++) done = kernels->product_task(p, task);
-    for (int64_t t = 0; done && p->after && t < p->tokens; t++) kernels->product_finish(p, t);
+    int done = (p->scratch = thread_scratch(OF_CALL, kernels->product->scratch_bytes(p))) != NULL;
+    for (int64_t task = 0; done && task < kernels->product->rounds(p); task++) kernels->product->round(p, task);
+    for (int64_t task = 0; done && task < kernels->product->tasks(p); task++) done = kernels->product->task(p, task);
+    for (int64_t t = 0; done && p->after && t < p->tokens; t++) kernels->product->finish(p, t);
     return done;
 }
 
 int compute_attention(const Kernels *kernels, Attention *a) {
-    int done = (a->scratch = thread_scratch(OF_CALL, kernels->attention_scratch_bytes(a))) != NULL;
-    for (int64_t t = 0; done && t < a->tokens; t++) kernels->attention_write(a, t);
-    for (int64_t task = 0; done && task < kernels->attention_tasks(a); task++) done = kernels->attention_task(a, task);
-    if (done) kernels->attention_merge(a);
+    int done = (a->scratch = thread_scratch(OF_CALL, kernels->attention->scratch_bytes(a))) != NULL;
+    for (int64_t t = 0; done && t < a->tokens; t++) kernels->attention->write(a, t);
+    for (int64_t task = 0; done && task < kernels->attention->tasks(a); task++) done = kernels->attention->task(a, task);
+    if (done) kernels->attention->merge(a);
     return done;
 }
 
@@ -150,7 +150,7 @@ static double check_product(const Kernels *kernels, const Layout *of, int64_t ro
     double worst = 0, size = 0;
     float *row = malloc((size_t)columns * sizeof *row);
     for (int64_t n = 0; n < rows; n++) {
-        kernels->matrix_row(&p.weight, n, row);
+        kernels->product->row(&p.weight, n, row);
         for (int64_t k = 0; k < columns; k++)
             if (row[k] != weight_of(&weight, n, k)) worst = INFINITY;
         for (int64_t t = 0; t < tokens; t++) {
@@ -188,7 +188,7 @@ static double check_coarse(const Kernels *kernels, const Layout *of) {
     Product p = {.weight = weight, .tokens = T, .x = packed, .coarse = 1, .out = &out[0][0]};
     double worst = compute_product(kernels, &p) ? 0 : INFINITY, size = 0;
     for (int64_t n = 0; n < N; n++) {
-        kernels->matrix_row(&weight, n, row);
+        kernels->product->row(&weight, n, row);
         for (int t = 0; t < T; t++) {
             double sum = 0;
             for (int64_t k = 0; k < columns; k++) sum += (double)row[k] * seen[t][k];

@@ -5,8 +5,8 @@
 
 const Kernels *supported_kernels(size_t place) {
 #if defined(__x86_64__)
-    const Kernels *known[] = {&kernels_avx512, &kernels_avx2};
-    enum { KNOWN = 2 };
+    const Kernels *known[] = {&kernels_avx512_bf16, &kernels_avx512, &kernels_avx2};
+    enum { KNOWN = 3 };
 #elif defined(__aarch64__)
     const Kernels *known[] = {&kernels_neon};
     enum { KNOWN = 1 };

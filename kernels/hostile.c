@@ -111,7 +111,7 @@ static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
     const char *why = look_up ? rows_call(&options, inputs, &l) : product_call(&options, inputs, &p);
     if (!why && look_up) {
         float *out = malloc((size_t)l.weight.columns * sizeof *out);
-        for (int64_t t = 0; t < l.tokens; t++) kernels->matrix_row(&l.weight, l.ids[t], out);
+        for (int64_t t = 0; t < l.tokens; t++) kernels->product->row(&l.weight, l.ids[t], out);
         free(out);
     } else if (!why) {
         p.out = malloc((size_t)(p.tokens * product_width(&p)) * sizeof *p.out);
@@ -123,10 +123,10 @@ static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
 }
 
 static const char *try_attention(const Kernels *kernels, int times) {
-    const int64_t tokens = any(2) ? 1 : 1 + any(12), kv_heads = 1 + any(3), heads = kv_heads * (1 + any(3)), dim = 32;
-    const int64_t capacity = any(4) ? 40 : 300, rows = capacity + 12 - 1, pairs = dim / 2;
+    const int64_t tokens = any(2) ? 1 : 1 + any(24), kv_heads = 1 + any(3), heads = kv_heads * (1 + any(3)), dim = 32;
+    const int64_t capacity = any(4) ? 40 : 300, rows = capacity + 24 - 1, pairs = dim / 2;
     const int64_t position = any(1000);
-    AttentionOptions options = {heads, capacity, any(2) ? 0.5f : 0, 1e-5f};
+    AttentionOptions options = {heads, capacity, any(2), any(2) ? 0.5f : 0, 1e-5f};
     const Input phase = {3, 4, {1, tokens, pairs}, 0};
     Input wanted[ATTENTION_INPUTS] = {
         {3, 4, {1, tokens, (heads + 2 * kv_heads) * dim}, 0}, {4, any(2) ? 2 : 4, {1, kv_heads, rows, dim}, 0},
@@ -135,7 +135,7 @@ static const char *try_attention(const Kernels *kernels, int times) {
         {1, any(2) ? 8 : 0, {any(2) ? 1 : tokens}, any(position + 1)},
     };
     int64_t *numbers[] = {
-        &options.heads, &options.capacity, &wanted[3].number, &wanted[4].number, &wanted[11].number,
+        &options.heads, &options.capacity, &options.coarse, &wanted[3].number, &wanted[4].number, &wanted[11].number,
     };
     for (int i = 0; i < times; i++) {
         const int64_t what = any(4);
@@ -179,7 +179,7 @@ static const char *try_one(const Kernels *kernels, int operator, int times) {
 // A task that finds no memory says so and has touched nothing; the next one finds some.
 static int misses_memory(const Kernels *kernels) {
     const Product endless = {.weight = {.rows = GROUP, .columns = BLOCK, .bits = 4}, .tokens = (int64_t)1 << 54};
-    const int missed = !kernels->product_task(&endless, 0) && !thread_scratch(OF_CALL, (size_t)1 << 62);
+    const int missed = !kernels->product->task(&endless, 0) && !thread_scratch(OF_CALL, (size_t)1 << 62);
     return missed && thread_scratch(OF_CALL, 1) && thread_scratch(OF_TASK, 1);
 }
 

@@ -83,6 +83,7 @@ typedef struct {
     const float *qkv;                           // [T, (H + 2 K) D]
     const float *cosine, *sine;                 // [T, D / 2], at the position
     const float *sink_cosine, *sink_sine;       // [T, D / 2], where the sinks see the query
+    int coarse;                                 // 1: a long pass may multiply in bfloat16 what is not in floats
     int wide_keys;                              // 1: keys are floats, else they are halves; values are halves
     void *keys;                                 // [K, rows, D]
     half *values;                               // [K, rows, D]
@@ -92,25 +93,32 @@ typedef struct {
 
 // A call is one that calls.c has let through. A task gives 0 if it finds no memory to work in; the result is then none.
 typedef struct {
+    size_t (*scratch_bytes)(const Product *);
+    int64_t (*rounds)(const Product *);
+    void (*round)(const Product *, int64_t task);    // tasks 0 ... rounds - 1, before any `task`
+    int64_t (*tasks)(const Product *);
+    int (*task)(const Product *, int64_t task);
+    void (*finish)(const Product *, int64_t token);  // tasks 0 ... T - 1, after them all: if there is `after`
+    void (*row)(const Matrix *, int64_t row, float *out);  // [K]
+} ProductKernels;
+
+typedef struct {
+    size_t (*scratch_bytes)(const Attention *);
+    void (*write)(const Attention *, int64_t token);  // tasks 0 ... T - 1, before any `task`
+    int64_t (*tasks)(const Attention *);
+    int (*task)(const Attention *, int64_t task);
+    void (*merge)(const Attention *);                 // after them all
+} AttentionKernels;
+
+typedef struct {
     const char *name;
     int (*supported)(void);
-
-    size_t (*product_scratch_bytes)(const Product *);
-    int64_t (*product_rounds)(const Product *);
-    void (*product_round)(const Product *, int64_t task);    // tasks 0 ... product_rounds - 1, before any product_task
-    int64_t (*product_tasks)(const Product *);
-    int (*product_task)(const Product *, int64_t task);
-    void (*product_finish)(const Product *, int64_t token);  // tasks 0 ... T - 1, after them all: if there is `after`
-    void (*matrix_row)(const Matrix *, int64_t row, float *out);  // [K]
-
-    size_t (*attention_scratch_bytes)(const Attention *);
-    void (*attention_write)(const Attention *, int64_t token);  // tasks 0 ... T - 1, before any attention_task
-    int64_t (*attention_tasks)(const Attention *);
-    int (*attention_task)(const Attention *, int64_t task);
-    void (*attention_merge)(const Attention *);                 // after them all
+    const ProductKernels *product;
+    const AttentionKernels *attention;
 } Kernels;
 
-extern const Kernels kernels_avx512, kernels_avx2, kernels_neon;
+extern const ProductKernels products_avx512;
+extern const Kernels kernels_avx512_bf16, kernels_avx512, kernels_avx2, kernels_neon;
 
 // Those that this processor runs, the fastest first; NULL beyond the last.
 const Kernels *supported_kernels(size_t place);

@@ -22,7 +22,9 @@ static int supported(void) {
 #endif
 }
 
-KERNEL_TABLE(kernels_neon, "NEON", supported)
+static PRODUCT_KERNELS(products_neon)
+ATTENTION_KERNELS(attentions)
+KERNEL_TABLE(kernels_neon, "NEON", supported, products_neon, attentions)
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

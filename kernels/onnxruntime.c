@@ -12,7 +12,8 @@
 //     qkv float [1, T, (H + 2 K) D]; key float16 or float, value float16, [1, K, rows, D] each, to be bound to the memory
 //     of their outputs; position and sinks int64 [1], oldest int64 [1] or [T]; phases float [1, T, D / 2]; norms float
 //     [D]; context float [1, T, H D].
-//     Attributes: heads, capacity, scale (left out: 1 / sqrt(D)), epsilon (of the norms). As `Attention` in kernels.h.
+//     Attributes: heads, capacity, scale (left out: 1 / sqrt(D)), epsilon (of the norms), coarse (as above). As
+//     `Attention` in kernels.h.
 //
 // A call that cannot be, and one that finds no memory, ends with a status that says so. Threads are the session's own.
 #include <stdatomic.h>
@@ -160,17 +161,17 @@ static OrtStatus create_exact_product(const OrtCustomOp *op, const OrtFunction *
 
 static void round_tokens(void *of, size_t task) {
     Call *call = of;
-    kernels->product_round(&call->product, (int64_t)task);
+    kernels->product->round(&call->product, (int64_t)task);
 }
 
 static void finish_token(void *of, size_t token) {
     Call *call = of;
-    kernels->product_finish(&call->product, (int64_t)token);
+    kernels->product->finish(&call->product, (int64_t)token);
 }
 
 static void multiply(void *of, size_t task) {
     Call *call = of;
-    if (!kernels->product_task(&call->product, (int64_t)task)) call->no_memory = 1;
+    if (!kernels->product->task(&call->product, (int64_t)task)) call->no_memory = 1;
 }
 
 static OrtStatus compute_product(void *options, OrtHandle context) {
@@ -181,10 +182,10 @@ static OrtStatus compute_product(void *options, OrtHandle context) {
     const char *why = product_call(options, inputs, p);
     if (why) return refused(why);
     TRY(make_output(context, 0, (const int64_t[]){1, p->tokens, product_width(p)}, 3, &p->out));
-    p->scratch = thread_scratch(OF_CALL, kernels->product_scratch_bytes(p));
+    p->scratch = thread_scratch(OF_CALL, kernels->product->scratch_bytes(p));
     if (!p->scratch) return no_memory();
-    TRY(parallel(context, kernels->product_rounds(p), round_tokens, &call));
-    TRY(parallel(context, kernels->product_tasks(p), multiply, &call));
+    TRY(parallel(context, kernels->product->rounds(p), round_tokens, &call));
+    TRY(parallel(context, kernels->product->tasks(p), multiply, &call));
     return p->after ? parallel(context, p->tokens, finish_token, &call) : NULL;
 }
 
@@ -205,7 +206,7 @@ static OrtStatus compute_rows(void *options, OrtHandle context) {
     const char *why = rows_call(options, inputs, &l);
     if (why) return refused(why);
     TRY(make_output(context, 0, (const int64_t[]){1, l.tokens, l.weight.columns}, 3, &out));
-    for (int64_t t = 0; t < l.tokens; t++) kernels->matrix_row(&l.weight, l.ids[t], out + t * l.weight.columns);
+    for (int64_t t = 0; t < l.tokens; t++) kernels->product->row(&l.weight, l.ids[t], out + t * l.weight.columns);
     return NULL;
 }
 
@@ -218,12 +219,20 @@ static OrtStatus create_attention(const OrtCustomOp *op, const OrtFunction *of, 
     TRY(attribute(info, "capacity", &options.capacity));
     TRY(optional_float(info, "scale", &options.scale));
     TRY(optional_float(info, "epsilon", &options.epsilon));
+    TRY(optional_integer(info, "coarse", &options.coarse));
     return keep(&options, sizeof options, kernel);
+}
+
+static OrtStatus create_exact_attention(const OrtCustomOp *op, const OrtFunction *of, OrtHandle info, void **kernel) {
+    TRY(create_attention(op, of, info, kernel));
+    AttentionOptions *options = *kernel;
+    if (options->coarse == 1) options->coarse = 0;
+    return NULL;
 }
 
 static void attend(void *of, size_t task) {
     Call *call = of;
-    if (!kernels->attention_task(&call->attention, (int64_t)task)) call->no_memory = 1;
+    if (!kernels->attention->task(&call->attention, (int64_t)task)) call->no_memory = 1;
 }
 
 // The output that a state is written to: the memory of the input where the two are bound together, else a copy.
@@ -242,16 +251,16 @@ static OrtStatus compute_attention(void *options, OrtHandle context) {
     TRY(read_inputs(context, ATTENTION_INPUTS, inputs));
     const char *why = attention_call(options, inputs, a);
     if (why) return refused(why);
-    a->scratch = thread_scratch(OF_CALL, kernels->attention_scratch_bytes(a));
+    a->scratch = thread_scratch(OF_CALL, kernels->attention->scratch_bytes(a));
     if (!a->scratch) return no_memory();
     TRY(make_output(context, 0, (const int64_t[]){1, a->tokens, a->heads * a->head_dim}, 3, &a->context));
     void *values;
     TRY(make_state(context, 1, inputs + 1, &a->keys));
     TRY(make_state(context, 2, inputs + 2, &values));
     a->values = values;
-    for (int64_t token = 0; token < a->tokens; token++) kernels->attention_write(a, token);
-    TRY(parallel(context, kernels->attention_tasks(a), attend, &call));
-    kernels->attention_merge(a);
+    for (int64_t token = 0; token < a->tokens; token++) kernels->attention->write(a, token);
+    TRY(parallel(context, kernels->attention->tasks(a), attend, &call));
+    kernels->attention->merge(a);
     return NULL;
 }
 
@@ -305,18 +314,24 @@ static int any_memory(const OrtCustomOp *op, size_t place) { return (void)op, (v
     EVERY_OPERATOR, .name = product_name, .inputs = product_inputs, .input_type = product_input, \
     .input_characteristic = needs_weights, .outputs = one, .output_type = always_float, .compute = compute_product
 
+#define ATTENTION_OPERATOR                                                                         \
+    EVERY_OPERATOR, .name = attention_name, .inputs = attention_inputs, .input_type = attention_input, \
+    .input_characteristic = needs_phases, .outputs = three, .output_type = attention_output, .compute = compute_attention
+
+// Of a session that may be coarse, and of one that is exact.
 static const OrtCustomOp products[] = {
     {PRODUCT_OPERATOR, .create = create_product},
     {PRODUCT_OPERATOR, .create = create_exact_product},
 };
+static const OrtCustomOp attentions[] = {
+    {ATTENTION_OPERATOR, .create = create_attention},
+    {ATTENTION_OPERATOR, .create = create_exact_attention},
+};
 
-static const OrtCustomOp operators[] = {
-    {EVERY_OPERATOR, .name = rows_name, .inputs = rows_inputs, .input_type = rows_input,
-     .input_characteristic = needs_weights, .outputs = one, .output_type = always_float,
-     .create = create_rows, .compute = compute_rows},
-    {EVERY_OPERATOR, .name = attention_name, .inputs = attention_inputs, .input_type = attention_input,
-     .input_characteristic = needs_phases, .outputs = three, .output_type = attention_output,
-     .create = create_attention, .compute = compute_attention},
+static const OrtCustomOp rows = {
+    EVERY_OPERATOR, .name = rows_name, .inputs = rows_inputs, .input_type = rows_input,
+    .input_characteristic = needs_weights, .outputs = one, .output_type = always_float,
+    .create = create_rows, .compute = compute_rows,
 };
 
 const char *edgesink_kernels(size_t place) {
@@ -345,9 +360,9 @@ EXPORT OrtStatus RegisterCustomOps(OrtHandle options, const OrtApiBase *base) {
     if (!*domain) {
         OrtHandle made = NULL;
         TRY(ORT(api, CreateCustomOpDomain)("edgesink", &made));
-        TRY(ORT(api, CustomOpDomain_Add)(made, products + (exact != 0)));
+        const OrtCustomOp *operators[] = {products + (exact != 0), attentions + (exact != 0), &rows};
         for (size_t i = 0; i < sizeof operators / sizeof *operators; i++)
-            TRY(ORT(api, CustomOpDomain_Add)(made, operators + i));
+            TRY(ORT(api, CustomOpDomain_Add)(made, operators[i]));
         *domain = made;
     }
     return ORT(api, AddCustomOpDomain)(options, *domain);

@@ -96,6 +96,15 @@ static inline void i_store_bytes(int8_t *p, F x) {  // rounded
     _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 #define CODE_BIAS 0  // what `i_dots` takes from codes of 8 bits
+#if defined(SIMD_BF16)
+enum { HAS_PAIRS = 1 };
+static inline F p_row(F first, F second) { return (F)_mm512_cvtne2ps_pbh(second, first); }
+static inline F p_rows(F even, F odd) {
+    const I low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
+    return (F)_mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd)), 16));
+}
+static inline F p_dot(F a, F b, F sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+#endif
 
 #elif defined(SIMD_AVX2)
 #include <immintrin.h>
@@ -281,6 +290,15 @@ INLINE I i_bits(I x, const int up, const uint32_t mask) {
     return (I)((up < 0 ? words >> -up : words << up) & mask * 0x01010101u);
 }
 INLINE I i_or(I a, I b) { return (I)((Words)a | (Words)b); }
+
+// Pairs: two bfloat16 in the place of each float. A set that multiplies them says so. `p_row` makes them of the neighbours
+// of a row of 2 LANES values, `p_rows` of the same places of two rows; `p_dot` adds both products of every pair.
+#if !defined(SIMD_BF16)
+enum { HAS_PAIRS = 0 };
+static inline F p_row(F first, F second) { return f_add(first, second); }  // never called, nor are these
+static inline F p_rows(F even, F odd) { return f_add(even, odd); }
+static inline F p_dot(F a, F b, F sum) { return f_fma(a, b, sum); }
+#endif
 
 // `sum`, and in every lane the products of the codes in DOT_WORDS words with as many of x, of 8 bits.
 #if defined(SIMD_AVX2)

@@ -259,8 +259,9 @@ class RingAttention:
     """The operator with its buffers, fed token by token or in chunks."""
 
     def __init__(
-        self, heads: int, kv_heads: int, dim: int, ring: Ring, look: Look, threads: int = 2, keys: type = np.float16
-    ) -> None:
+        self, heads: int, kv_heads: int, dim: int, ring: Ring, look: Look, threads: int = 2, keys: type = np.float16,
+        coarse: int | None = None, entries: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.ring, self.look = ring, look
         shape = [1, kv_heads, ring.rows, dim]
         self.state = [np.full(shape, np.nan, dtype) for dtype in (keys, np.float16)]  # the unwritten is never read
@@ -277,11 +278,12 @@ class RingAttention:
         norms = {"q_norm": look.q_norm, "k_norm": look.k_norm}
         norms = {name: norm.astype(np.float32) for name, norm in norms.items() if norm is not None}
         numbers = ({} if look.scale is None else {"scale": look.scale}) | ({"epsilon": HEAD_EPSILON} if norms else {})
+        numbers |= {} if coarse is None else {"coarse": coarse}
         inputs = [*declared, *([name if name in norms else "" for name in ("q_norm", "k_norm")] if norms else [])]
         node = helper.make_node(
             "RingAttention", inputs, list(made), domain="edgesink", heads=heads, capacity=ring.capacity, **numbers
         )
-        self.session = session_of([node], given, out, norms, threads)
+        self.session = session_of([node], given, out, norms, threads, entries)
 
     def feed(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int) -> np.ndarray:
         tokens, look = np.arange(position, position + len(q)), self.look
@@ -403,3 +405,46 @@ def test_attention_over_thousands_of_rows_is_cut_and_put_together(instructions):
         operator.feed(q[part], k[part], v[part], position)
     got = operator.feed(q[-1:], k[-1:], v[-1:], total - 1)
     assert np.abs(got[0] - attended(q, k, v, total - 1, ring, look)).max() <= FLOAT16
+
+
+# ---- long passes, in which queries, keys, weights and values may be multiplied in bfloat16
+
+BFLOAT16 = 2e-2  # of a context, whose values are about 1: eight bits of each operand
+
+
+@pytest.mark.parametrize("keys", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    ("heads", "ring"), [((9, 3, 64), (4, 300, 64)), ((4, 4, 32), (0, 33, 33)), ((12, 2, 128), (3, 149, 40)),
+                        ((4, 2, 80), (4, 90, 40)), ((6, 6, 16), (4, 90, 40))], ids=str
+)  # fmt: skip
+def test_coarse_attention_is_attention_to_eight_bits(instructions, heads, ring, keys):
+    differs, position = 0, 0
+    ring, look, random = Ring(*ring), Look(slower_and_slower(heads[2])), np.random.default_rng(0)
+    q, k, v = (random.standard_normal((700, count, heads[2])) for count in (heads[0], heads[1], heads[1]))
+    coarse, plain, exact = (
+        RingAttention(*heads, ring, look, keys=keys, coarse=coarse, entries=entries)
+        for coarse, entries in ((1, ()), (None, ()), (1, (kernels.EXACT,)))
+    )
+    sizes = np.random.default_rng(1)
+    while position < len(q):
+        size = min(len(q) - position, int(sizes.choice([1, 16, 17, ring.chunk, sizes.integers(1, ring.chunk + 1)])))
+        part = slice(position, position + size)
+        got, expected = (operator.feed(q[part], k[part], v[part], position) for operator in (coarse, plain))
+        assert np.abs(got - expected).max() <= BFLOAT16, f"token {position}, a chunk of {size}"
+        assert np.array_equal(exact.feed(q[part], k[part], v[part], position), expected)
+        different = not np.array_equal(got, expected)
+        assert not (different and size <= 16), "short passes have the bits of single tokens"
+        differs, position = differs + different, position + size
+    assert (differs > 0) == (instructions == "AVX-512 BF16" and heads[2] % 32 == 0)
+    for ours, theirs in zip(coarse.state, plain.state, strict=True):
+        assert np.array_equal(ours, theirs, equal_nan=True)  # what is kept is not rounded
+
+
+@pytest.mark.parametrize("coarse", [-1, 2, 2**32 + 1])
+@pytest.mark.parametrize("entries", [(), (kernels.EXACT,)])
+def test_attention_that_is_coarse_in_another_way_is_refused(coarse, entries):
+    random = np.random.default_rng(0)
+    q, k, v = (random.standard_normal((2, count, 16)) for count in (2, 1, 1))
+    operator = RingAttention(2, 1, 16, Ring(4, 32, 8), Look(slower_and_slower(16)), coarse=coarse, entries=entries)
+    with pytest.raises(Exception, match="edgesink refuses the call: coarse is 0 or 1"):
+        operator.feed(q, k, v, 0)

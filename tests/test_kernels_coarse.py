@@ -197,12 +197,15 @@ def test_a_product_that_is_coarse_in_another_way_is_refused(coarse, entries):
 # ---- whole models
 
 
-def test_all_products_of_an_exported_graph_are_coarse_but_the_head(toy_maker, tmp_path):
+def test_all_of_an_exported_graph_is_coarse_but_the_head(toy_maker, tmp_path):
     toy = toy_maker(tmp_path / "toy")
     graph = onnx.load(toy.bundle(tmp_path / "bundle", StreamSpec(3, 13, 8, 5), "int4") / KERNELS_GRAPH).graph
     products = [node for node in graph.node if node.op_type == "BlockProduct"]
     coarse = [any(one.name == "coarse" and one.i == 1 for one in node.attribute) for node in products]
     assert coarse == [True] * (len(products) - 1) + [False]
+    attentions = [node for node in graph.node if node.op_type == "RingAttention"]
+    assert attentions
+    assert all(any(one.name == "coarse" and one.i == 1 for one in node.attribute) for node in attentions)
 
 
 def test_prompts_of_the_real_model_are_near_what_they_are_exactly(smollm2_bundles, english):

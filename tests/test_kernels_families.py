@@ -236,10 +236,10 @@ def test_sinks_whose_distance_grows_have_their_amplitude_too(truth, tmp_path):
 
 
 def test_a_graph_says_no_more_than_its_model_needs(tmp_path):
-    """Llama's asks nothing of the operators that they have not always had."""
+    """Llama's asks for what every model asks for."""
     kernels_run(tmp_path, Toy(MODELS["Llama's"], ONE_WIDTH))
     nodes = onnx.load(tmp_path / KERNELS_GRAPH, load_external_data=False).graph.node
     attention = [node for node in nodes if node.op_type == "RingAttention"]
-    assert {attribute.name for node in attention for attribute in node.attribute} == {"heads", "capacity"}
+    assert {attribute.name for node in attention for attribute in node.attribute} == {"heads", "capacity", "coarse"}
     assert {tuple(node.input[9:]) for node in attention} == {("", "", names.OLDEST)}, "no norms of queries and keys"
     assert {len(node.input) for node in nodes if node.op_type == "BlockProduct"} == {5, 6}

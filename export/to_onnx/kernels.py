@@ -227,7 +227,7 @@ class RingAttention:
             *self._optional(q, k),
             outputs=[f"context_{layer}", *(names.updated(name) for name in states)],
             dtypes=[np.float32, *dtypes],
-            domain=EDGESINK, heads=heads.queries, capacity=self._spec.capacity, **self._numbers(q, k),
+            domain=EDGESINK, heads=heads.queries, capacity=self._spec.capacity, coarse=1, **self._numbers(q, k),
         )  # fmt: skip
         for value in written:
             graph.output(value, shape)
