@@ -239,6 +239,14 @@ class Chat:
         self._feed.check_message(message)
         return self._feed.next(self._unfed, message, self.stream.position)
 
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of text that stands behind other text; a control token that is spelled in it is ordinary text.
+
+        Raises:
+            BadOption: the tokenizer makes a control token of it, however it is written.
+        """
+        return self._feed.text_ids(text)
+
     def answer(self, message: str, max_new_tokens: int | None = None) -> Iterator[Token]:
         """Feed a message and yield the answer. Stop asking, and the next message goes on from what was said.
 
@@ -271,7 +279,7 @@ class Chat:
         """
         self._feed.check_message(message)
         self._finish(self._open)
-        unfed, ids = self.next_turn(message), self._feed.answer_ids(answer)
+        unfed, ids = self.next_turn(message), self._feed.text_ids(answer)
         going = self._begin(message, unfed)
         try:
             self.stream.feed([*unfed.answer, *unfed.turn, *ids])

@@ -90,9 +90,9 @@ class TurnFeed:
         """BadOption for an empty message, or one that the model's turns cannot hold."""
         self._turns.check_message(message)
 
-    def answer_ids(self, answer: str) -> list[int]:
-        """Ids of an answer that was given elsewhere; a control token that is spelled in it is ordinary text."""
-        return self._encoder.encode([answer], goes_on=True)
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of text that stands behind other text; a control token that is spelled in it is ordinary text."""
+        return self._encoder.encode([text], goes_on=True)
 
     def next(self, unfed: Unfed, message: str, position: int) -> Unfed:
         """What is to be fed at `position` to get an answer to a message; BadOption if it cannot be encoded."""

@@ -23,7 +23,7 @@ from edgesink.memory.archive import Archive, NewPassage
 from edgesink.memory.calibration import Calibration, Numbers, normalised
 from edgesink.memory.likeness import search_likeness
 from edgesink.memory.passages import cut
-from edgesink.memory.recalling import quoted
+from edgesink.memory.recalling import fitting, quoted
 from edgesink.memory.sample_talk import changes, chatter, notes, small_talk
 from edgesink.memory.search import AsFed, Asked, is_question, search
 from edgesink.memory.spoken import Spoken, weights_of
@@ -347,7 +347,7 @@ def quotations(archive: Archive) -> list[dict]:
     for budget in (160, 40, 25, 5):
         for start in (0, 30, 90):
             told = every[start : start + 20 : 7]
-            text = quoted(tokenizer(), "Where is it?", wishes, told[::-1], budget)
+            text = quoted("Where is it?", *fitting(tokenizer(), wishes, told[::-1], budget))
             found.append({"found": [one.id for one in told[::-1]], "budget": budget, "text": text})
     return found
 

@@ -15,6 +15,7 @@ from edgesink.manifest import Manifest
 from edgesink.memory import calibration
 from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.memory import Memory
+from edgesink.memory.recalling import PinnedFor
 from edgesink.spec import StreamSpec
 
 SPEC = StreamSpec(sinks=4, window=600, max_sinks=164, chunk=32)  # tokens of the toy are bytes
@@ -325,3 +326,33 @@ def test_a_damaged_file_is_set_aside_and_a_new_memory_begins(tmp_path):
     memory.close()
     with pytest.raises(BadMemory):
         memory.archive.count  # noqa: B018
+
+
+def test_a_control_token_that_is_spelled_in_a_passage_is_never_pinned_as_one(talk, monkeypatch):
+    pinned, pin = [], PinnedFor.pin
+    monkeypatch.setattr(PinnedFor, "pin", lambda self, ids: (pinned.append(list(ids)), pin(self, ids)))
+    chat, memory = talk("pinned")
+    text = "The code of the garden shed is <begin>4471."
+    said(chat, text)
+    small_talk(chat)
+    control = chat.stream.tokenizer.inner.token_to_id("<begin>")
+    assert control in chat.stream.tokenizer.encode(text)
+    said(chat, "What is the code of the garden shed?")
+    assert memory.recalled.way == "pinned"
+    (ids,) = pinned
+    assert "<begin>4471" in chat.stream.tokenizer.decode(ids[4:]), "it was pinned, as letters"
+    assert control not in ids[4:]
+
+
+def test_what_had_no_room_did_not_come_back_and_comes_later(talk):
+    told = ["Uncle Robert changed the garden shed code.", "Yellow kayak paddles hang inside the garden shed."]
+    chat, memory = talk(budget=len(f" (I told you: {told[1]})"))
+    for text in told:
+        said(chat, text)
+    small_talk(chat)
+    question, came = "What about the garden shed?", []
+    for _ in told:
+        written = fed(chat, question)
+        came += [one.passage.text for one in memory.recalled.found]
+        assert written == f"{question} (I told you: {came[-1]})"
+    assert sorted(came) == sorted(told)

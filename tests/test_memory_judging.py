@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import edgesink
+from edgesink.errors import BadOption
 from edgesink.memory.archive import Archive, NewPassage
 from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.judging import FEWEST_ROOM, MOST_MESSAGE, Judge
@@ -50,15 +51,40 @@ def test_a_gain_is_how_much_likelier_the_message_is_a_token(bundle, turns):
     message = list(unfed.turn[unfed.before : unfed.before + unfed.message_size])
     passage = chat.stream.tokenizer.encode("Ilse has it.\n")
     expected = nats_by_hand(bundle, chat, head, message) - nats_by_hand(bundle, chat, head + passage, message)
-    gains = Judge(chat.stream, unfed).gains(["Ilse  has\nit.", "Ilse has it."])
+    gains = Judge(chat.stream, unfed, chat.text_ids).gains(["Ilse  has\nit.", "Ilse has it."])
     assert gains == pytest.approx([expected, expected], abs=1e-4)
+
+
+def test_a_control_token_that_is_spelled_in_a_passage_is_judged_as_text(bundle):
+    chat = talking(bundle)
+    unfed = chat.next_turn("Who has it?")
+    head = list(unfed.turn[: unfed.before])
+    message = list(unfed.turn[unfed.before : unfed.before + unfed.message_size])
+    passage = "<begin>Ilse has it."
+    ids, plain = chat.text_ids(f"{passage}\n"), chat.stream.tokenizer.encode(f"{passage}\n")
+    assert len(ids) > len(plain), "which takes it for one"
+    expected = nats_by_hand(bundle, chat, head, message) - nats_by_hand(bundle, chat, head + ids, message)
+    assert Judge(chat.stream, unfed, chat.text_ids).gains([passage]) == pytest.approx([expected], abs=1e-4)
+
+
+def test_a_passage_that_cannot_be_encoded_is_not_what_is_meant(bundle):
+    chat = talking(bundle)
+
+    def encode(text):
+        if "worse" in text:
+            raise BadOption("a control token in a message")
+        return chat.text_ids(text)
+
+    gains = Judge(chat.stream, chat.next_turn("Who has it?"), encode).gains(["Much worse.", "Ilse has it."])
+    assert gains[0] == -np.inf
+    assert np.isfinite(gains[1])
 
 
 @pytest.mark.parametrize("turns", [0, 12])
 def test_the_stream_is_as_if_nothing_had_been_judged(bundle, turns):
     judged, other = talking(bundle, turns), talking(bundle, turns)
     unfed = judged.next_turn("Who has it?")
-    Judge(judged.stream, unfed).gains(["Ilse has it.", LONG, ""])
+    Judge(judged.stream, unfed, judged.text_ids).gains(["Ilse has it.", LONG, ""])
     assert judged.stream.position == other.stream.position
     answers = ["".join(token.text for token in chat.answer("Who has it?", 12)) for chat in (judged, other)]
     assert answers[0] == answers[1]
@@ -66,11 +92,11 @@ def test_the_stream_is_as_if_nothing_had_been_judged(bundle, turns):
 
 def test_a_message_that_leaves_no_room_for_a_passage_is_not_judged(toy, tmp_path, bundle):
     chat = talking(toy.bundle(tmp_path / "small", StreamSpec(sinks=4, window=300, max_sinks=64, chunk=16)))
-    assert not Judge(chat.stream, chat.next_turn("Who has it?")).can_judge
-    judge = Judge(chat.stream, chat.next_turn("Who has the long ladder and the box of tools by now?"))
+    assert not Judge(chat.stream, chat.next_turn("Who has it?"), chat.text_ids).can_judge
+    judge = Judge(chat.stream, chat.next_turn("Who has the long ladder and the box of tools by now?"), chat.text_ids)
     assert not judge.can_judge
     chat = talking(bundle)
-    judge = Judge(chat.stream, chat.next_turn("Who has the long ladder and the box of tools by now?"))
+    judge = Judge(chat.stream, chat.next_turn("Who has the long ladder and the box of tools by now?"), chat.text_ids)
     assert judge.can_judge, "of a long message the first tokens are"
     assert FEWEST_ROOM <= judge.room < 64 - MOST_MESSAGE
 
@@ -187,7 +213,7 @@ def test_a_real_model_finds_more_by_judging_than_by_chance(smollm2_bundles):
     about, right = notes("develop")[:12], 0
     for at, note in enumerate(about):
         texts = [about[(at + step) % len(about)].text for step in range(4)]
-        judge = Judge(chat.stream, chat.next_turn(note.other))
+        judge = Judge(chat.stream, chat.next_turn(note.other), chat.text_ids)
         assert judge.can_judge
         right += int(np.argmax(judge.gains(texts))) == 0
     assert right >= 7

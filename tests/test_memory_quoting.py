@@ -3,7 +3,7 @@
 import pytest
 
 from edgesink.memory.archive import Passage
-from edgesink.memory.recalling import place_in, quoted
+from edgesink.memory.recalling import fitting, place_in, quoted
 
 
 class Letters:
@@ -39,23 +39,23 @@ ASKED = "Where is she?"
     ],
 )  # fmt: skip
 def test_the_words_around_a_message(wishes, found, expected):
-    written = quoted(Letters(), ASKED, wishes, found, 300)
+    written = quoted(ASKED, *fitting(Letters(), wishes, found, 300))
     assert written == expected
     assert place_in(written, ASKED) == expected.index(ASKED)
 
 
 def test_what_does_not_fit_the_budget_is_left_out_the_worst_first():
     one = len(" (I told you: The rent is due on Monday.)")
-    assert quoted(Letters(), ASKED, [], [RENT, ILSE], one) == f"{ASKED} (I told you: The rent is due on Monday.)"
-    assert quoted(Letters(), ASKED, [], [RENT], one - 1) == ASKED
+    assert fitting(Letters(), [], [RENT, ILSE], one) == ([], [RENT])
+    assert fitting(Letters(), [], [RENT], one - 1) == ([], [])
     newest = len("What I want from now on: “Call me Captain.”") + 1
-    assert quoted(Letters(), ASKED, [BRIEF, CAPTAIN], [], newest).startswith("What I want from now on: “Call me Capt")
-    assert "briefly" not in quoted(Letters(), ASKED, [BRIEF, CAPTAIN], [RENT], newest)
+    assert fitting(Letters(), [BRIEF, CAPTAIN], [RENT], newest) == ([CAPTAIN], [])
+    assert fitting(Letters(), [BRIEF, CAPTAIN], [], 300) == ([BRIEF, CAPTAIN], [])
 
 
 def test_a_message_is_found_among_quotations_that_have_its_words():
     said = passage(9, "Call me.")
-    written = quoted(Letters(), "Call me", [CAPTAIN], [said], 300)
+    written = quoted("Call me", [CAPTAIN], [said])
     assert written[place_in(written, "Call me") :] == "Call me (I told you: Call me.)"
     assert place_in("trimmed by a template", "Call me") == -1
     own = "What I want from now on: a coat.\n\nAnd a hat."

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgesink.memory.memory import QUOTED, Memory
-from edgesink.memory.recalling import Way, quoted
+from edgesink.memory.recalling import Way, fitting, quoted
 from edgesink.memory.sample_talk import notes, replies
 from edgesink.runtime.chat import Chat
 
@@ -56,7 +56,8 @@ def harm(
         chosen = [candidates[at] for at in draw.choice(len(candidates), passages, replace=False)]
         without = nats(chat, message, answer)
         if way == "quoted":
-            with_ = nats(chat, quoted(chat.stream.tokenizer, message, [], chosen, memory.budget), answer)
+            _, kept = fitting(chat.stream.tokenizer, [], chosen, memory.budget)
+            with_ = nats(chat, quoted(message, [], kept), answer)
         else:
             with memory.pinned_for(chat, chosen[:1]):
                 with_ = nats(chat, message, answer)

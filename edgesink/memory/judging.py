@@ -7,10 +7,11 @@ had never been fed. What follows from it is `search`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from edgesink.errors import BadOption
 from edgesink.runtime.session import Stream
 from edgesink.runtime.turn_feed import Unfed
 
@@ -24,10 +25,11 @@ class Judge:
     Args:
         stream: that is talked in; as it was after every call.
         unfed: what would be fed for the message.
+        encode: ids of a passage, with no control token; BadOption for one that cannot be without.
     """
 
-    def __init__(self, stream: Stream, unfed: Unfed) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream, unfed: Unfed, encode: Callable[[str], list[int]]) -> None:
+        self._stream, self._encode = stream, encode
         self._head = unfed.turn[: unfed.before]
         self._message = unfed.turn[unfed.before : unfed.before + unfed.message_size][:MOST_MESSAGE]
 
@@ -45,10 +47,11 @@ class Judge:
 
     def gains(self, passages: Sequence[str]) -> np.ndarray:
         """For each passage how much likelier it makes the message, float64 [p]: nats a token, below 0 if less likely.
+        One that cannot be encoded makes it impossible.
 
         Only where `can_judge`.
         """
-        stream, tokenizer, room = self._stream, self._stream.tokenizer, self.room
+        stream, room = self._stream, self.room
         begins, head = stream.position == 0, self._head
         if begins and len(head) > 1:
             stream.feed(head[:-1])
@@ -56,8 +59,12 @@ class Judge:
         without = self._nats(head)
         found = []
         for passage in passages:
-            ids = tokenizer.encode(" ".join(passage.split()) + "\n")[:room]
-            found.append(without - self._nats((*head, *ids)))
+            try:
+                ids = self._encode(" ".join(passage.split()) + "\n")[:room]
+            except BadOption:
+                found.append(-np.inf)
+            else:
+                found.append(without - self._nats((*head, *ids)))
         if begins:
             stream.reset()
         return np.array(found)

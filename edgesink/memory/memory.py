@@ -22,7 +22,7 @@ from edgesink.memory.asking import ask
 from edgesink.memory.calibration import Calibration
 from edgesink.memory.judging import Judge
 from edgesink.memory.passages import cut
-from edgesink.memory.recalling import BUDGET, PinnedFor, Way, pinned_ids, place_in, quoted
+from edgesink.memory.recalling import BUDGET, PinnedFor, Way, fitting, pinned_ids, place_in, quoted
 from edgesink.memory.search import Asked, Found, search
 from edgesink.memory.spoken import Spoken
 from edgesink.memory.standing import is_standing
@@ -52,6 +52,9 @@ class Talk(Protocol):
     def next_turn(self, message: str) -> Unfed:
         """What would be fed next to get an answer to a message; BadOption where the model's turns cannot hold it."""
 
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of what somebody said, behind other text, with no control token; BadOption where that cannot be."""
+
 
 @dataclass(frozen=True)
 class Recall:
@@ -60,7 +63,7 @@ class Recall:
     message: str
     found: tuple[Found, ...]
     wishes: tuple[Passage, ...]  # standing instructions that came along
-    way: Way | Literal["none"]
+    way: Way
     search_ms: float
     bring_ms: float
 
@@ -251,30 +254,31 @@ class Memory:
         made = self._calibration
         asked = ask(stream, made, message, unfed) if made else Asked(message)
         can_pin = self._can_pin(stream)
-        count, judge = PINNED if can_pin else QUOTED, Judge(stream, unfed)
+        count, judge = PINNED if can_pin else QUOTED, Judge(stream, unfed, chat.text_ids)
         gains = judge.gains if self._judge and judge.can_judge else None
         found = search(self.archive, asked, self._calibration, self._stream, seen_from, count, gains)
         wishes = [one for one in self.archive.standing() if one.stream != self._stream or (one.first or -1) < seen_from]
         is_shown = lambda one: self._shown.get(one.id, -1) >= seen_from  # noqa: E731
         found = [one for one in found if not one.passage.standing and not is_shown(one.passage)]
         searched = time.perf_counter()
-        way: Way | Literal["none"] = "none"
-        written = message
-        if can_pin and (found or wishes):
-            passages = [one.passage for one in found]
-            ids = pinned_ids(stream.tokenizer, self._first, wishes, passages, stream.sinks)
-            if ids is not None and self._pinned is not None:
+        way: Way | None = None
+        written, passages, brought = message, [one.passage for one in found], list[Passage]()
+        if can_pin and self._pinned is not None:
+            ids, brought = pinned_ids(chat.text_ids, self._first, wishes, passages, stream.sinks)
+            if brought:
                 self._pinned.pin(ids)
                 way = "pinned"
-        wishes = [one for one in wishes if not is_shown(one)]
-        if way == "none" and (found or wishes):
-            written = self._quoted(chat, message, wishes, [one.passage for one in found])
-            way = "none" if written == message else "quoted"
-        if way != "none":
+        if way is None:
+            wishes = [one for one in wishes if not is_shown(one)]
+            written, brought = self._quoted(chat, message, wishes, passages)
+            way = "quoted" if brought else None
+        if way is not None:
             ended = time.perf_counter()
             self.recalled = Recall(
-                message, tuple(found), tuple(wishes), way, 1000 * (searched - began), 1000 * (ended - searched)
-            )
+                message, tuple(one for one in found if one.passage in brought),
+                tuple(one for one in wishes if one in brought), way,
+                1000 * (searched - began), 1000 * (ended - searched),
+            )  # fmt: skip
             if self.on_recall is not None:
                 self.on_recall(self.recalled)
         return written
@@ -283,8 +287,8 @@ class Memory:
     def pinned_for(self, chat: Talk, passages: list[Passage]) -> Iterator[None]:
         """Some passages in the pinned rows while this is entered; BadOption where they cannot be."""
         self._attach(chat)
-        ids = pinned_ids(chat.stream.tokenizer, self._first, [], passages, chat.stream.sinks)
-        if not self._can_pin(chat.stream) or ids is None or self._pinned is None:
+        ids, brought = pinned_ids(chat.text_ids, self._first, [], passages, chat.stream.sinks)
+        if not self._can_pin(chat.stream) or not brought or self._pinned is None:
             raise BadOption("a memory in pinned rows", 'a stream that began with rows for it, and a way "pinned"')
         self._pinned.pin(ids)
         try:
@@ -292,15 +296,21 @@ class Memory:
         finally:
             self._put_back()
 
-    def _quoted(self, chat: Talk, message: str, wishes: list[Passage], found: list[Passage]) -> str:
-        """The message with quotations; as it is where the model's turns cannot hold them."""
-        written = quoted(chat.stream.tokenizer, message, wishes, found, self.budget)
+    def _quoted(
+        self, chat: Talk, message: str, wishes: list[Passage], found: list[Passage]
+    ) -> tuple[str, list[Passage]]:
+        """The message with quotations, and what is quoted: nothing where the model's turns cannot hold it."""
+        wishes, found = fitting(chat.stream.tokenizer, wishes, found, self.budget)
+        brought = [*wishes, *found]
+        if not brought:
+            return message, []
+        written = quoted(message, wishes, found)
         try:
             chat.next_turn(written)
         except BadOption:
-            return message
-        self._shown.update((one.id, chat.stream.position) for one in (*wishes, *found) if written != message)
-        return written
+            return message, []
+        self._shown.update((one.id, chat.stream.position) for one in brought)
+        return written, brought
 
     def _can_pin(self, stream: Stream) -> bool:
         room = stream.sinks - len(self._first)

@@ -5,11 +5,12 @@ Owns the words around a quotation, what is pinned, and that the pinned rows are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Literal
 
-from edgesink.memory.archive import Passage, Role
+from edgesink.errors import BadOption
+from edgesink.memory.archive import Passage
 from edgesink.runtime.pinned import PinnedRows
 from edgesink.runtime.session import Stream
 from edgesink.runtime.tokenizer import Tokenizer
@@ -21,33 +22,35 @@ TOLD = {"user": "I told you:", "assistant": "You said:"}
 WISHES = "What I want from now on:"
 
 
-def quoted(
-    tokenizer: Tokenizer, message: str, wishes: Sequence[Passage], found: Sequence[Passage], budget: int = BUDGET
-) -> str:
-    """A message with standing instructions before it, and behind it what was told, the best last: nearest the answer.
+def fitting(
+    tokenizer: Tokenizer, wishes: Sequence[Passage], found: Sequence[Passage], budget: int = BUDGET
+) -> tuple[list[Passage], list[Passage]]:
+    """The standing instructions and the passages that a message has room for, each in their order.
 
     Args:
         tokenizer: that counts tokens.
-        message: as it was said.
         wishes: standing instructions, the newest of which matter most.
         found: passages, the best first.
-        budget: tokens that all of it may take; what does not fit is left out.
+        budget: tokens that all of it may take.
     """
-    before: list[tuple[int, str]] = []
+    kept: list[Passage] = []
     for wish in reversed(wishes):
-        line = f"{WISHES} “{_in_one_line(wish)}”"
-        if (cost := len(tokenizer.encode(line)) + 1) <= budget:
+        if (cost := len(tokenizer.encode(_wish(wish))) + 1) <= budget:
             budget -= cost
-            before.append((wish.id, line))
-    told: list[tuple[Role, str]] = []
+            kept.append(wish)
+    told: list[Passage] = []
     for passage in found:
-        text = _in_one_line(passage)
-        if (cost := len(tokenizer.encode(f" ({TOLD[passage.role]} {text})"))) <= budget:
+        if (cost := len(tokenizer.encode(f" ({TOLD[passage.role]} {_in_one_line(passage)})"))) <= budget:
             budget -= cost
-            told.insert(0, (passage.role, text))
-    lines = [line for _, line in sorted(before)]
-    groups = groupby(told, key=lambda one: one[0])
-    behind = "".join(f" ({TOLD[role]} {' '.join(text for _, text in group)})" for role, group in groups)
+            told.append(passage)
+    return [wish for wish in wishes if wish in kept], told
+
+
+def quoted(message: str, wishes: Sequence[Passage], found: Sequence[Passage]) -> str:
+    """A message with instructions before it, and behind it what was told, the best last: nearest the answer."""
+    lines = [_wish(wish) for wish in sorted(wishes, key=lambda one: one.id)]
+    groups = groupby(reversed(found), key=lambda one: one.role)
+    behind = "".join(f" ({TOLD[role]} {' '.join(map(_in_one_line, group))})" for role, group in groups)
     return "\n".join([*lines, *([""] if lines else []), message + behind])
 
 
@@ -58,28 +61,43 @@ def place_in(written: str, message: str) -> int:
     return found if found >= 0 else written.find(message)
 
 
+def _wish(passage: Passage) -> str:
+    return f"{WISHES} “{_in_one_line(passage)}”"
+
+
 def _in_one_line(passage: Passage) -> str:
     return " ".join(passage.text.split())
 
 
 def pinned_ids(
-    tokenizer: Tokenizer, first: Sequence[int], wishes: Sequence[Passage], found: Sequence[Passage], sinks: int
-) -> list[int] | None:
-    """Ids to pin in the place of a stream's first: its true first ones, then passages, over and over to the end.
+    encode: Callable[[str], list[int]],
+    first: Sequence[int],
+    wishes: Sequence[Passage],
+    found: Sequence[Passage],
+    sinks: int,
+) -> tuple[list[int], list[Passage]]:
+    """Ids to pin in the place of a stream's first: its true first ones, then passages, over and over to the end; and
+    the passages, those for which there is room.
 
-    Repeating them is emphasis, which decides for a small model. None if not even one passage fits.
+    Repeating them is emphasis, which decides for a small model. A passage that cannot be encoded is left out. No ids if
+    not even one fits.
     """
     room = sinks - len(first)
     kept: list[list[int]] = []
+    passages: list[Passage] = []
     for passage in [*found, *reversed(wishes)]:
-        ids = tokenizer.encode(_in_one_line(passage) + "\n")
+        try:
+            ids = encode(_in_one_line(passage) + "\n")
+        except BadOption:
+            continue
         if sum(map(len, kept)) + len(ids) <= room:
             kept.insert(0, ids)
+            passages.append(passage)
     if not kept:
-        return None
+        return [], []
     once = [id_ for ids in kept for id_ in ids]
     filled = once * (room // len(once))
-    return [*first, *once[len(once) - (room - len(filled)) :], *filled] if room > len(filled) else [*first, *filled]
+    return [*first, *once[len(once) - (room - len(filled)) :], *filled], passages
 
 
 class PinnedFor:

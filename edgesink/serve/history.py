@@ -112,6 +112,10 @@ class TurnWriter:
         head, _ = self._cut_head(history, self._exchange(history, 0))
         return self._encoder.encode(head)
 
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of text that stands behind other text; a control token that is spelled in it is ordinary text."""
+        return self._encoder.encode([text], goes_on=True)
+
     def exchange(self, history: History, place: int, message: str | None = None) -> Exchange:
         """One exchange without the head, its ids as they are when no other is encoded with it.
 

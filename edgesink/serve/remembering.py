@@ -72,6 +72,11 @@ class Remembering:
         prompt = self._message.prompt
         return self._turn(prompt.exchange(prompt.last, message), self._message.rest)
 
+    def text_ids(self, text: str) -> list[int]:
+        """See `memory.Talk`."""
+        assert self._message is not None
+        return self._message.prompt.writer.text_ids(text)
+
     def _turn(self, exchange: Exchange, rest: tuple[int, ...]) -> Unfed:
         return exchange.unfed(self.stream.position or len(self.stream.manifest.prefix), rest)
 
@@ -102,8 +107,7 @@ class Remembering:
             self._check()
             fed = plain if written == said else self.next_turn(written)
             self._message.fed = fed
-            quotes = written if written != said else ""
-            yield fed.turn, Brought(self._passages(quotes), len(fed.turn) - len(plain.turn), seconds)
+            yield fed.turn, Brought(self._passages(), len(fed.turn) - len(plain.turn), seconds)
 
     def keep(self, answer: str) -> None:
         """The answer to that message has ended, or was cut: both are remembered."""
@@ -136,9 +140,9 @@ class Remembering:
     def _came(self, recall: Recall) -> None:
         self._recall = recall
 
-    def _passages(self, quotes: str) -> tuple[dict[str, Any], ...]:
-        """Those that are quoted, the best first: some of what was found may have had no room."""
-        if self._recall is None or not quotes:
+    def _passages(self) -> tuple[dict[str, Any], ...]:
+        """Those that are quoted, the best first."""
+        if self._recall is None:
             return ()
         found = [(one.passage, one.way, round(one.score, 3)) for one in self._recall.found]
         wishes = [(passage, "standing", None) for passage in self._recall.wishes]
@@ -148,7 +152,6 @@ class Remembering:
                 "why": why, "score": score,
             }
             for passage, why, score in (*wishes, *found)
-            if " ".join(passage.text.split()) in quotes
         )  # fmt: skip
 
     def _check(self) -> None:

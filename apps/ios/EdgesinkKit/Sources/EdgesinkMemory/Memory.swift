@@ -127,15 +127,17 @@ public actor Memory: ConversationMemory {
             ($0.stream != stream || ($0.first ?? -1) < seenFrom) && !isShown($0, seenFrom)
         }
         let searched = ContinuousClock.now
-        let passages = found.map(\.passage)
-        let written = Quotation.text(
-            of: message, wishes: wishes, found: passages, budget: budget, conversation.tokenizer)
+        let (kept, passages) = Quotation.fitting(
+            wishes: wishes, found: found.map(\.passage), budget: budget, conversation.tokenizer)
+        guard !kept.isEmpty || !passages.isEmpty else { return message }
+        let written = Quotation.text(of: message, wishes: kept, found: passages)
         // A model whose turns cannot hold the quotation gets the message as it is.
-        guard written != message, (try? await conversation.nextTurn(written)) != nil else { return message }
+        guard (try? await conversation.nextTurn(written)) != nil else { return message }
         let position = await conversation.session.position
-        for passage in wishes + passages { shown[passage.id] = position }
+        for passage in kept + passages { shown[passage.id] = position }
         recalled = Recall(
-            message: message, found: found, wishes: wishes, searchMilliseconds: (searched - began).milliseconds,
+            message: message, found: found.filter { passages.contains($0.passage) }, wishes: kept,
+            searchMilliseconds: (searched - began).milliseconds,
             quoteMilliseconds: (ContinuousClock.now - searched).milliseconds)
         return written
     }

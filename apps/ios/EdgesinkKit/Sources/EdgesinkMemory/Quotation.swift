@@ -1,18 +1,19 @@
 import EdgesinkCore
 
-/// The words around what is brought back in a message. The twin of `quoted` in `edgesink/memory/recalling.py`.
+/// The words around what is brought back in a message. The twin of `fitting` and `quoted` in
+/// `edgesink/memory/recalling.py`.
 enum Quotation {
     static let budget = 160  // tokens of a message that quotations may take
     private static let told: [Role: String] = [.user: "I told you:", .assistant: "You said:"]
     private static let wishes = "What I want from now on:"
 
-    /// A message with standing instructions before it, and behind it what was told, the best last: nearest the answer.
+    /// The standing instructions and the passages that a message has room for, each in their order.
     ///
     /// `wishes`: standing instructions, the newest of which matter most. `found`: passages, the best first. `budget`:
-    /// tokens that all of it may take; what does not fit is left out.
-    static func text(
-        of message: String, wishes: [Passage], found: [Passage], budget: Int = budget, _ tokenizer: Tokenizer
-    ) -> String {
+    /// tokens that all of it may take.
+    static func fitting(
+        wishes: [Passage], found: [Passage], budget: Int = budget, _ tokenizer: Tokenizer
+    ) -> (wishes: [Passage], found: [Passage]) {
         var budget = budget
         func fits(_ text: String, _ more: Int) -> Bool {
             let cost = tokenizer.encode(text).count + more
@@ -20,25 +21,26 @@ enum Quotation {
             budget -= cost
             return true
         }
-        var before: [(passage: Int, line: String)] = []
-        for wish in wishes.reversed() {
-            let line = "\(Self.wishes) “\(String(Scalars(wish.text).inOneLine))”"
-            if fits(line, 1) { before.append((wish.id, line)) }
-        }
-        var behind: [(role: Role, text: String)] = []
-        for passage in found {
-            let text = String(Scalars(passage.text).inOneLine)
-            if fits(" (\(told[passage.role] ?? "") \(text))", 0) { behind.insert((passage.role, text), at: 0) }
-        }
+        let kept = wishes.reversed().filter { fits(line(of: $0), 1) }
+        return (kept.reversed(), found.filter { fits(" (\(told[$0.role] ?? "") \(inOneLine($0)))", 0) })
+    }
+
+    /// A message with instructions before it, and behind it what was told, the best last: nearest the answer.
+    static func text(of message: String, wishes: [Passage], found: [Passage]) -> String {
         var written = message
+        let behind = Array(found.reversed())
         for (at, one) in behind.enumerated() {
             let goesOn = at > 0 && behind[at - 1].role == one.role
-            written += goesOn ? " \(one.text)" : "\(at > 0 ? ")" : "") (\(told[one.role] ?? "") \(one.text)"
+            written += goesOn ? " \(inOneLine(one))" : "\(at > 0 ? ")" : "") (\(told[one.role] ?? "") \(inOneLine(one))"
         }
         if !behind.isEmpty { written += ")" }
-        let lines = before.sorted { $0.passage < $1.passage }.map(\.line)
+        let lines = wishes.sorted { $0.id < $1.id }.map(line)
         return (lines + (lines.isEmpty ? [] : [""]) + [written]).joined(separator: "\n")
     }
+
+    private static func line(of wish: Passage) -> String { "\(wishes) “\(inOneLine(wish))”" }
+
+    private static func inOneLine(_ passage: Passage) -> String { String(Scalars(passage.text).inOneLine) }
 
     /// Where a message begins in what was fed for it, quotations included; nil if it is not there as it was said.
     static func place(of message: Scalars, in written: Scalars) -> Int? {

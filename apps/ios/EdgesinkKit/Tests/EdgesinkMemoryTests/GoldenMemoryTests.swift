@@ -194,8 +194,9 @@ struct GoldenMemoryTests {
             let ids = Golden.ints(json["found"])
             let passages = try archive.get(ids)
             let budget = try #require(json["budget"]?.int)
-            let quote = Quotation.text(
-                of: "Where is it?", wishes: wishes, found: ids.compactMap { passages[$0] }, budget: budget, tokenizer)
+            let (kept, told) = Quotation.fitting(
+                wishes: wishes, found: ids.compactMap { passages[$0] }, budget: budget, tokenizer)
+            let quote = Quotation.text(of: "Where is it?", wishes: kept, found: told)
             #expect(quote == json["text"]?.string)
         }
         archive.close()
