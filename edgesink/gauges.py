@@ -1,4 +1,4 @@
-"""Two gauges that measurements share: the memory of this process, and how long a call takes."""
+"""Gauges that measurements share: the memory of this process, and how long a call takes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def resident_bytes() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def own_bytes() -> int:
+    """Bytes resident now that are no pages of a file, as mapped weights are; where that is not known, all of them."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return resident_bytes()
 
 
 def milliseconds(call: Callable[[], Any]) -> float:

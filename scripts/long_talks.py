@@ -16,8 +16,8 @@ Three ways to forget are compared on the same messages: `turns` (system prompt p
   these replies are scored, teacher-forced, in the place of the answers of one long talk;
 - milliseconds to the first token of "What is your name?": at turn 3, at the first three such turns with a full window,
   and at the last three; the medians;
-- tokens per second, resident memory once two rings have been forgotten (all that is allocated has been touched by
-  then) and at the end.
+- tokens per second, the process's own memory (mapped weights apart) once two rings have been forgotten (all of it has
+  been touched by then) and at the end.
 
 Answers are greedy. `--json FILE` keeps every answer.
 """
@@ -38,7 +38,7 @@ import numpy as np
 
 import edgesink
 from edgesink.bundles import find_bundle
-from edgesink.gauges import resident_bytes
+from edgesink.gauges import own_bytes
 from edgesink.runtime.chat import Chat
 from edgesink.spec import StreamSpec
 
@@ -83,7 +83,7 @@ def is_probe(i: int, count: int) -> bool:
 def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -> dict[str, Any]:
     """A talk of so many turns, and what was seen of it."""
     chat = Chat(edgesink.load(bundle, threads=threads), SYSTEM, **WAYS[way])
-    answers, first_seconds, resident, broken, seen, speeds = [], [], [], 0, 0, []
+    answers, first_seconds, own, broken, seen, speeds = [], [], [], 0, 0, []
     starts: set[int] = set()
     full = touched = turns - 1  # the turns at which the window was full, and all memory had been touched
     for message in messages(turns):
@@ -99,11 +99,11 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
                 broken += chat.stream.window_begin not in starts
         speeds.append((made - 1) / max(1e-9, time.perf_counter() - begin - first))
         first_seconds.append(first)
-        resident.append(resident_bytes() / (1 << 20))
+        own.append(own_bytes() / (1 << 20))
         if chat.stream.evicted:
-            full = min(full, len(resident) - 1)
+            full = min(full, len(own) - 1)
         if chat.stream.evicted > 2 * chat.stream.capacity:
-            touched = min(touched, len(resident) - 1)
+            touched = min(touched, len(own) - 1)
         answers.append("".join(text).strip())
     probed = [answer for i, answer in enumerate(answers) if is_probe(i, turns) and i >= turns - max(1, turns // 3)]
     return {
@@ -114,7 +114,7 @@ def talk(bundle: Path, way: str, turns: int, tokens: int, threads: int | None) -
         "repetition": float(np.mean([repetition(answer) for answer in answers])),
         "echo": echo(answers), "same_as_before": sum(one == two for one, two in itertools.pairwise(answers)),
         "first_token_seconds": probe_seconds(first_seconds, full),
-        "tokens_per_second": float(np.median(speeds)), "resident_mb": [resident[touched], resident[-1]],
+        "tokens_per_second": float(np.median(speeds)), "own_mb": [own[touched], own[-1]],
         "answers": answers,
     }  # fmt: skip
 
@@ -180,7 +180,7 @@ def scored(chat: Chat, message: str, reply: str) -> Iterator[float]:
 
 def line(result: dict[str, Any]) -> str:
     """A row of the table."""
-    first, memory = result["first_token_seconds"], result["resident_mb"]
+    first, memory = result["first_token_seconds"], result["own_mb"]
     perplexity = f"{result['perplexity']:.3f}" if "perplexity" in result else "-"
     return (
         f"| {result['way']} | {result['broken']:.0%} | {result['violations']} | {result['obeyed']:.0%} "
