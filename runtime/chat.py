@@ -37,6 +37,9 @@ class Memory(Protocol):
     def around(self, chat: Chat, message: str) -> AbstractContextManager[str]:
         """Entered before a message is read and left when its answer has ended; gives the message as it is to be fed."""
 
+    def expect(self, chat: Chat, message: str) -> None:
+        """Called before an exchange is read that was had elsewhere: nothing is looked for, and it will be remembered."""
+
     def remember(self, turns: tuple[Turn, ...]) -> None:
         """Takes the turns of an exchange that has ended."""
 
@@ -279,7 +282,10 @@ class Chat:
         """
         self._feed.check_message(message)
         self._finish(self._open)
-        unfed, ids = self.next_turn(message), self._feed.text_ids(answer)
+        ids = self._feed.text_ids(answer)
+        if self.memory:
+            self.memory.expect(self, message)
+        unfed = self.next_turn(message)
         going = self._begin(message, unfed)
         try:
             self.stream.feed([*unfed.answer, *unfed.turn, *ids])

@@ -356,3 +356,19 @@ def test_what_had_no_room_did_not_come_back_and_comes_later(talk):
         came += [one.passage.text for one in memory.recalled.found]
         assert written == f"{question} (I told you: {came[-1]})"
     assert sorted(came) == sorted(told)
+
+
+@pytest.mark.parametrize("way", ["quoted", "pinned"])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_exchange_that_was_had_elsewhere_is_remembered_as_any_other(talk, way, first):
+    chat, memory = talk(way)
+    if not first:
+        said(chat, "Good morning to you, and a good day.")
+    position = chat.stream.position
+    chat.read(SHED, "A good number to know.")
+    kept = [one for one in memory.archive.export() if one.text == SHED]
+    assert [(one.role, one.first is not None and one.first > position) for one in kept] == [("user", True)]
+    small_talk(chat)
+    said(chat, "What is the code of the garden shed?")
+    assert [one.passage.text for one in memory.recalled.found] == [SHED]
+    assert memory.recalled.way == way

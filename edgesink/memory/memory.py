@@ -157,6 +157,15 @@ class Memory:
         finally:
             self._put_back()
 
+    def expect(self, chat: Talk, message: str) -> None:
+        """See `runtime.chat.Memory`."""
+
+        def stand() -> None:
+            self._attach(chat)
+            self._stand(chat, chat.next_turn(message))
+
+        self._guarded(stand, None)
+
     def remember(self, turns: tuple[Turn, ...]) -> None:
         """See `runtime.chat.Memory`."""
         self._put_back()
