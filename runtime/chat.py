@@ -38,7 +38,7 @@ class Memory(Protocol):
         """Entered before a message is read and left when its answer has ended; gives the message as it is to be fed."""
 
     def expect(self, chat: Chat, message: str) -> None:
-        """Called before an exchange is read that was had elsewhere: nothing is looked for, and it will be remembered."""
+        """Called before an exchange is read that was had elsewhere: nothing is looked for, it will be remembered."""
 
     def remember(self, turns: tuple[Turn, ...]) -> None:
         """Takes the turns of an exchange that has ended."""
