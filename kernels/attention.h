@@ -310,13 +310,15 @@ INLINE void many_values_of(const int pairs, float (*weights)[TILE_ROWS], int64_t
                     F value[WIDE];
                     UNROLL for (int v = 0; v < WIDE; v++) value[v] = f_load(values + r * dim + d + v * LANES);
                     UNROLL for (int j = 0; j < DEEP; j++)
-                        UNROLL for (int v = 0; v < WIDE; v++) acc[j][v] = add_products(pairs, f_set(w[j][r]), value[v], acc[j][v]);
+                        UNROLL for (int v = 0; v < WIDE; v++)
+                            acc[j][v] = add_products(pairs, f_set(w[j][r]), value[v], acc[j][v]);
                 }
             } else {
                 for (int64_t r = 0; r < depth; r++)
                     for (int v = 0; v < wide; v++) {
                         F value = f_load(values + r * dim + d + v * LANES);
-                        UNROLL for (int j = 0; j < DEEP; j++) acc[j][v] = add_products(pairs, f_set(w[j][r]), value, acc[j][v]);
+                        UNROLL for (int j = 0; j < DEEP; j++)
+                            acc[j][v] = add_products(pairs, f_set(w[j][r]), value, acc[j][v]);
                     }
             }
             for (int64_t j = 0; j < n; j++)

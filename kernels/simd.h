@@ -295,7 +295,8 @@ INLINE I i_or(I a, I b) { return (I)((Words)a | (Words)b); }
 // of a row of 2 LANES values, `p_rows` of the same places of two rows; `p_dot` adds both products of every pair.
 #if !defined(SIMD_BF16)
 enum { HAS_PAIRS = 0 };
-static inline F p_row(F first, F second) { return f_add(first, second); }  // never called, nor are these
+// so that what asks for pairs compiles; none of the three is ever called
+static inline F p_row(F first, F second) { return f_add(first, second); }
 static inline F p_rows(F even, F odd) { return f_add(even, odd); }
 static inline F p_dot(F a, F b, F sum) { return f_fma(a, b, sum); }
 #endif

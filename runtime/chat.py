@@ -282,10 +282,10 @@ class Chat:
         """
         self._feed.check_message(message)
         self._finish(self._open)
-        ids = self._feed.text_ids(answer)
+        unfed, ids = self.next_turn(message), self.text_ids(answer)
         if self.memory:
             self.memory.expect(self, message)
-        unfed = self.next_turn(message)
+            unfed = self.next_turn(message)  # a memory may have reserved rows, which begins the stream anew
         going = self._begin(message, unfed)
         try:
             self.stream.feed([*unfed.answer, *unfed.turn, *ids])

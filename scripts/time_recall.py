@@ -3,8 +3,8 @@
     edgesink memory calibrate QWEN
     python scripts/time_recall.py QWEN --threads 2
 
-Notes are told, each with chatter behind it, until all of them are beyond the window; then each is asked for in other
-words, a few times over, and nothing is answered. Prints the median and the longest wait.
+Notes are told, and chatter behind them until all of them are beyond the window; then each is asked for in other words,
+a few times over, and nothing is answered. Prints the median and the longest wait.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Judge:
 
     def gains(self, passages: Sequence[str]) -> np.ndarray:
         """For each passage how much likelier it makes the message, float64 [p]: nats a token, below 0 if less likely.
-        One that cannot be encoded makes it impossible.
+        -inf for one that cannot be encoded.
 
         Only where `can_judge`.
         """

@@ -79,24 +79,26 @@ class OnnxWeights:
 
     def matrices(self, *names: str) -> list[Stored]:
         """The matrices, those that are neighbours and held alike as one, one below the other."""
+        return self._together(names, weaves=False)
+
+    def pair(self, first: str, second: str) -> list[Stored]:
+        """Two matrices of one shape, as one where they are held alike: of codes that fill groups of rows it has a group
+        of each in turn, so that who multiplies with both at once reads on through memory."""
+        return self._together((first, second), weaves=True)
+
+    def _together(self, names: Sequence[str], weaves: bool) -> list[Stored]:
         key = "+".join(names)
         if key not in self._stored:
             parts = [(name, self._weight(name)) for name in names]
             alike = [list(group) for _, group in groupby(parts, key=lambda part: _form(part[1]))]
             self._stored[key] = [
-                self._store("+".join(name for name, _ in group), [weight for _, weight in group]) for group in alike
+                self._store(
+                    "+".join(name for name, _ in group),
+                    [weight for _, weight in group],
+                    weaves and len(group) == len(names) and _fills_groups(group[0][1]),
+                )
+                for group in alike
             ]
-        return self._stored[key]
-
-    def pair(self, first: str, second: str) -> list[Stored]:
-        """Two matrices of one shape, as one where they are held alike: of codes that fill groups of rows it has a group
-        of each in turn, so that who multiplies with both at once reads on through memory."""
-        parts = [self._weight(first), self._weight(second)]
-        if isinstance(parts[0], np.ndarray) or parts[0].shape[0] % GROUP or _form(parts[0]) != _form(parts[1]):
-            return self.matrices(first, second)
-        key = f"{first}+{second}"
-        if key not in self._stored:
-            self._stored[key] = [self._store(key, parts, woven=True)]
         return self._stored[key]
 
     def vocabulary(self, name: str) -> Stored:
@@ -154,6 +156,11 @@ def by_matrix(stored: Sequence[Stored], parts: Sequence[T]) -> list[tuple[Stored
     """Each matrix with those of the parts, one for each that was asked for, that it consists of."""
     ends = list(accumulate(matrix.parts for matrix in stored))
     return [(matrix, parts[end - matrix.parts : end]) for matrix, end in zip(stored, ends, strict=True)]
+
+
+def _fills_groups(weight: np.ndarray | Blocks | Halves) -> bool:
+    """Of floats that are no GGUF's False: they lie in no groups."""
+    return not isinstance(weight, np.ndarray) and weight.shape[0] % GROUP == 0
 
 
 def _form(weight: np.ndarray | Blocks | Halves) -> tuple[object, ...]:
