@@ -1,13 +1,16 @@
 // The operators of domain `edgesink` as ONNX Runtime's custom operators, and the entry that registers them.
 //
-//   BlockProduct(x, codes, scale?, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?) -> y
+//   BlockProduct(x, codes, scale?, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?,
+//       logit_rows?) -> y
 //     x float [1, T, K]; codes, scale, offset, factors as `Matrix` in kernels.h, uint8, float16 and int8; norm float
-//     [K]; residual and y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]. As `Product`.
+//     [K]; residual and y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]; logit_rows int64 [1]:
+//     where it is 1, the pass `is_read`. As `Product`.
 //     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`, and 2 more where rows lie in turn), epsilon (of
 //     `norm` or `after`), coarse (left out: 0; in a session with the configuration entry "edgesink.exact" 0 throughout).
 //   BlockRows(ids, codes, scale?, offset?, factors?, offset_factors?) -> y
 //     ids int64 [1, T]; y float [1, T, K], those rows of the weights. Attributes: rows (N), columns (K), bits, table.
-//   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?, oldest?)
+//   RingAttention(qkv, key, value, position, sinks, cos, sin, sink_cos, sink_sin, q_norm?, k_norm?, oldest?,
+//       logit_rows?)
 //       -> context, key, value
 //     qkv float [1, T, (H + 2 K) D]; key float16 or float, value float16, [1, K, rows, D] each, to be bound to the memory
 //     of their outputs; position and sinks int64 [1], oldest int64 [1] or [T]; phases float [1, T, D / 2]; norms float
@@ -279,7 +282,7 @@ static size_t attention_inputs(const OrtCustomOp *op) { return (void)op, ATTENTI
 
 static int product_input(const OrtCustomOp *op, size_t place) {
     static const int types[] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT16, ORT_FLOAT16, ORT_FLOAT,
-                                ORT_FLOAT, ORT_FLOAT, ORT_FLOAT,   ORT_INT8,    ORT_INT8};
+                                ORT_FLOAT, ORT_FLOAT, ORT_FLOAT,   ORT_INT8,    ORT_INT8, ORT_INT64};
     return (void)op, types[place];
 }
 static int rows_input(const OrtCustomOp *op, size_t place) {
@@ -288,7 +291,7 @@ static int rows_input(const OrtCustomOp *op, size_t place) {
 }
 static int attention_input(const OrtCustomOp *op, size_t place) {
     static const int types[] = {ORT_FLOAT, ORT_ANY,   ORT_FLOAT16, ORT_INT64, ORT_INT64,
-                                ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT, ORT_FLOAT, ORT_FLOAT, ORT_INT64};
+                                ORT_FLOAT, ORT_FLOAT,   ORT_FLOAT,   ORT_FLOAT, ORT_FLOAT, ORT_FLOAT, ORT_INT64, ORT_INT64};
     return (void)op, types[place];
 }
 static int attention_output(const OrtCustomOp *op, size_t place) {

@@ -5,7 +5,7 @@ business: it is given the logits of each position in turn, whether they come fro
 draft is accepted as far as the tokens that it chooses are the drafted ones. For a draft that is certain this is
 speculative sampling (Leviathan et al. 2023): x is drawn with p(x) and accepted if it is the draft, else it is what was
 drawn, which then has the distribution of p without the draft. Penalties, seeds and grammars see nothing of it. Our
-kernels compute a pass of up to 16 tokens to the bit as single steps, so that an answer is the very same; on ONNX
+kernels compute such a pass of up to 16 tokens to the bit as single steps, so that an answer is the very same; on ONNX
 Runtime's own operators a pass rounds like any other chunk, and may choose another of two all but equally likely tokens.
 
 Rejected tokens are taken back by `Stream.rewind`, at once: between two tokens the stream stands where it would without

@@ -501,7 +501,7 @@ def load(
         kernels: run the graph for edgesink's own kernels; None runs it where the bundle and this machine have it.
         mapped: with kernels, leave the weights in their file, whose pages other processes share and the system may
             take back; False reads them into memory of this process. None leaves them there where that costs no time.
-        exact: with kernels, compute passes of more than 16 tokens as finely as shorter ones: prompts are read more
+        exact: with kernels, compute passes of more than 8 tokens as finely as shorter ones: prompts are read more
             slowly (docs/kernels.md, "Prompts").
     Raises:
         BadBundle, BadOption, MissingPackage: each says what to do.

@@ -6,7 +6,9 @@ from packed import lay_codes, side_by_side
 
 from edgesink.runtime import kernels
 
-PRODUCT_INPUTS = ("x", "codes", "scale", "offset", "norm", "residual", "bias", "after", "factors", "offset_factors")
+PRODUCT_INPUTS = (
+    "x", "codes", "scale", "offset", "norm", "residual", "bias", "after", "factors", "offset_factors", "logit_rows",
+)  # fmt: skip
 
 
 def session_of(

@@ -186,7 +186,7 @@ def test_the_kernels_take_norms_of_queries_and_keys_into_the_attention(onnx_grap
     q, k, v = ops.heads(x, Projection("q", 4), Projection("k", 2), Projection("v", 2))
     RingAttention(ops, NEAR, *inputs(graph))(0, ops.norm(q, Norm("vector", 1e-6)), ops.norm(k, Norm("vector", 1e-6)), v)
     (node,) = nodes(graph, "RingAttention")
-    assert list(node.input[-2:]) == ["vector", "vector"]
+    assert list(node.input[-4:]) == ["vector", "vector", "", "logit_rows"]
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ class RingAttention:
 
     def __init__(
         self, heads: int, kv_heads: int, dim: int, ring: Ring, look: Look, threads: int = 2, keys: type = np.float16,
-        coarse: int | None = None, entries: tuple[str, ...] = (),
+        coarse: int | None = None, entries: tuple[str, ...] = (), logit_rows: int | None = None,
     ) -> None:  # fmt: skip
         self.ring, self.look = ring, look
         shape = [1, kv_heads, ring.rows, dim]
@@ -279,11 +279,13 @@ class RingAttention:
         norms = {name: norm.astype(np.float32) for name, norm in norms.items() if norm is not None}
         numbers = ({} if look.scale is None else {"scale": look.scale}) | ({"epsilon": HEAD_EPSILON} if norms else {})
         numbers |= {} if coarse is None else {"coarse": coarse}
-        inputs = [*declared, *([name if name in norms else "" for name in ("q_norm", "k_norm")] if norms else [])]
+        vectors = norms | ({} if logit_rows is None else {"logit_rows": np.array([logit_rows])})
+        optional = ("q_norm", "k_norm", "oldest", "logit_rows")
+        inputs = [*declared, *([name if name in vectors else "" for name in optional] if vectors else [])]
         node = helper.make_node(
             "RingAttention", inputs, list(made), domain="edgesink", heads=heads, capacity=ring.capacity, **numbers
         )
-        self.session = session_of([node], given, out, norms, threads, entries)
+        self.session = session_of([node], given, out, vectors, threads, entries)
 
     def feed(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, position: int) -> np.ndarray:
         tokens, look = np.arange(position, position + len(q)), self.look
@@ -438,6 +440,36 @@ def test_coarse_attention_is_attention_to_eight_bits(instructions, heads, ring, 
     assert (differs > 0) == (instructions == "AVX-512 BF16" and heads[2] % 32 == 0)
     for ours, theirs in zip(coarse.state, plain.state, strict=True):
         assert np.array_equal(ours, theirs, equal_nan=True)  # what is kept is not rounded
+
+
+@pytest.mark.parametrize("rows", [None, 1, 2, 16])
+def test_a_pass_that_gives_one_row_of_logits_attends_together_from_nine_tokens_on(instructions, rows):
+    heads, ring, look, random = (6, 2, 64), Ring(4, 100, 32), Look(slower_and_slower(64)), np.random.default_rng(0)
+    q, k, v = (random.standard_normal((700, count, heads[2])) for count in (heads[0], heads[1], heads[1]))
+    asked, plain, exact = (
+        RingAttention(*heads, ring, look, coarse=1, entries=entries, logit_rows=given)
+        for entries, given in (((), rows), ((), None), ((kernels.EXACT,), rows))
+    )
+    apart, seen, position, sizes = 8 if rows == 1 else 16, set(), 0, np.random.default_rng(1)
+    while position < len(q):
+        size = min(len(q) - position, int(sizes.choice([1, 8, 9, 15, 16])))
+        part = slice(position, position + size)
+        got, expected = (operator.feed(q[part], k[part], v[part], position) for operator in (asked, plain))
+        assert np.abs(got - expected).max() <= BFLOAT16
+        assert np.array_equal(exact.feed(q[part], k[part], v[part], position), expected)
+        assert np.array_equal(got, expected) == (size <= apart), f"a pass of {size}"
+        seen.add(size)
+        position += size
+    assert seen >= {8, 9, 16}
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+def test_attention_for_no_rows_of_logits_is_refused(rows):
+    random = np.random.default_rng(0)
+    q, k, v = (random.standard_normal((2, count, 16)) for count in (2, 1, 1))
+    operator = RingAttention(2, 1, 16, Ring(4, 32, 8), Look(slower_and_slower(16)), logit_rows=rows)
+    with pytest.raises(Exception, match="edgesink refuses the call: logit_rows is"):
+        operator.feed(q, k, v, 0)
 
 
 @pytest.mark.parametrize("coarse", [-1, 2, 2**32 + 1])

@@ -153,7 +153,8 @@ class KernelOps(StepOps):
         coarse: bool = True,
     ) -> Value:
         """x @ w.T, with all that the operator takes along: the norm before it, its gate or its bias, the norm after it
-        and the residual stream. A coarse one may round a long pass to 8 bits."""
+        and the residual stream. A coarse one may round a long pass to 8 bits, a shorter one
+        too where the run asks for one row of logits."""
         before = x.norm if isinstance(x, Normed) else None
         norm = before or after
         codes, scale, offset, *factors = self._matrix(weight)
@@ -164,6 +165,7 @@ class KernelOps(StepOps):
             bias,
             self.vector(after.weight) if after else None,
             *factors,
+            self.logit_rows if coarse else None,
         ]
         return self.graph.node(
             "BlockProduct", x.x if isinstance(x, Normed) else x, *self._given(codes, scale, *optional),
@@ -234,11 +236,10 @@ class RingAttention:
         return Packed(context, 0, heads.queries)
 
     def _optional(self, q: Packed, k: Packed) -> list[Value]:
-        """The weights of the norms of queries and keys, [D] each, and `oldest`, as far as there are any."""
+        """The weights of the norms of queries and keys, [D] each, and `oldest`, where there are any; and `logit_rows`."""
         norms = [self._ops.vector(x.norm.weight) if x.norm else None for x in (q, k)]
-        given = [*norms, self._oldest]
-        count = max((place + 1 for place, value in enumerate(given) if value is not None), default=0)
-        return [self._ops.graph.absent() if value is None else value for value in given[:count]]
+        given = [*norms, self._oldest, self._ops.logit_rows]
+        return [self._ops.graph.absent() if value is None else value for value in given]
 
     def _numbers(self, q: Packed, k: Packed) -> dict[str, float]:
         """The scale of q · k where it is not the usual one, and the eps of the norms."""

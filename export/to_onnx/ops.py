@@ -122,10 +122,11 @@ def gated(graph: Graph, stored: Sequence[Stored], products: Sequence[Value], act
 
 
 class StepOps:
-    """What every graph says of the tokens of a step: their numbers, their phases, which is the last."""
+    """What every graph says of the tokens of a step: their numbers, their phases, which of them are the last."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.logit_rows = graph.input(names.LOGIT_ROWS, np.int64, [1], default=np.ones(1, np.int64))
 
     def constant(self, array: np.ndarray) -> Value:
         return self.graph.constant(array)
@@ -147,11 +148,10 @@ class StepOps:
         return self.graph.node("Tanh", x * (1 / cap)) * cap
 
     def last(self, x: Value) -> Value:
-        """The last tokens, as many as a run asks for logits of: one where it says nothing."""
+        """The last tokens, as many as a run asks for logits of."""
         graph = self.graph
-        rows = graph.input(names.LOGIT_ROWS, np.int64, [1], default=np.ones(1, np.int64))
-        end = graph.constant([np.iinfo(np.int64).max], np.int64)
-        return graph.node("Slice", x, graph.node("Neg", rows), end, graph.constant([1], np.int64), name=names.LAST)
+        first, end = graph.node("Neg", self.logit_rows), graph.constant([np.iinfo(np.int64).max], np.int64)
+        return graph.node("Slice", x, first, end, graph.constant([1], np.int64), name=names.LAST)
 
 
 class OnnxOps(StepOps):
