@@ -236,7 +236,7 @@ class RingAttention:
         return Packed(context, 0, heads.queries)
 
     def _optional(self, q: Packed, k: Packed) -> list[Value]:
-        """The weights of the norms of queries and keys, [D] each, and `oldest`, where there are any; and `logit_rows`."""
+        """The weights of the norms of queries and keys, [D] each, and `oldest`, if any; and `logit_rows`."""
         norms = [self._ops.vector(x.norm.weight) if x.norm else None for x in (q, k)]
         given = [*norms, self._oldest, self._ops.logit_rows]
         return [self._ops.graph.absent() if value is None else value for value in given]
