@@ -258,6 +258,7 @@ class Chat:
         """
         self._feed.check_message(message)
         self._finish(self._open)
+        self.next_turn(message)  # what the model cannot be told is refused here, and is no trouble of the memory
         with self.memory.around(self, message) if self.memory else nullcontext(message) as written:
             unfed = self.next_turn(written)
             going = self._begin(message, unfed)

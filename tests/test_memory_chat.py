@@ -17,6 +17,7 @@ from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.memory import Memory
 from edgesink.memory.recalling import PinnedFor
 from edgesink.spec import StreamSpec
+from edgesink.turn_encoder import TurnEncoder
 
 SPEC = StreamSpec(sinks=4, window=600, max_sinks=164, chunk=32)  # tokens of the toy are bytes
 SHED = "The code of the garden shed is 4471."
@@ -222,6 +223,18 @@ def test_a_newer_telling_takes_the_place_of_an_older(talk):
     assert "Bergen" not in fed(chat, "Where does my cousin Ilse live?"), "what is over is not brought back"
 
 
+@pytest.mark.parametrize("asked", ["red", "blue"])
+def test_a_newer_telling_about_another_thing_of_the_name_takes_no_place(talk, asked):
+    told = {"red": "The red clock belongs to Emma.", "blue": "The blue clock belongs to Jack."}
+    chat, memory = talk()
+    for text in told.values():
+        said(chat, text, 0)
+        small_talk(chat, 6)
+    small_talk(chat)
+    fed(chat, f"Who does the {asked} clock belong to?")
+    assert memory.recalled.found[0].passage.text == told[asked]
+
+
 def test_what_is_over_is_not_brought_back_while_what_replaced_it_is_seen(talk):
     chat, memory = talk()
     said(chat, "My cousin Ilse lives in Bergen.", 0)
@@ -286,6 +299,28 @@ def test_trouble_with_the_archive_ends_the_memory_and_not_the_conversation(talk,
     assert memory.is_off
     assert "the memory is off" in memory.trouble
     assert said(chat, "Hello again.", 5) == said(plain, "Hello again.", 5)
+
+
+@pytest.mark.parametrize("way", ["answer", "read"])
+def test_a_message_that_the_tokenizer_cannot_hold_is_refused_and_leaves_the_memory_on(talk, monkeypatch, way):
+    chat, memory = talk()
+    said(chat, SHED)
+    small_talk(chat)
+    encode = TurnEncoder.encode
+
+    def encoded(self, pieces, *args, **kwargs):
+        if any("unspeakable" in piece for piece in pieces if isinstance(piece, str)):
+            raise BadOption("a control token in a message")
+        return encode(self, pieces, *args, **kwargs)
+
+    monkeypatch.setattr(TurnEncoder, "encode", encoded)
+    position = chat.stream.position
+    with pytest.raises(BadOption, match="control token"):
+        list(chat.answer("unspeakable", 3)) if way == "answer" else chat.read("unspeakable", "Good.")
+    assert not memory.is_off
+    said(chat, "What is the code of the garden shed?")
+    assert [one.passage.text for one in memory.recalled.found] == [SHED]
+    assert chat.stream.position > position
 
 
 def test_another_version_is_refused_and_not_set_aside_whatever_its_name(tmp_path):

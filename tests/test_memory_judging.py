@@ -1,5 +1,8 @@
 """The model judges what belongs to a message: its stream is as it was, and what it says decides what comes back."""
 
+from contextlib import closing
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -52,7 +55,7 @@ def test_a_gain_is_how_much_likelier_the_message_is_a_token(bundle, turns):
     passage = chat.stream.tokenizer.encode("Ilse has it.\n")
     expected = nats_by_hand(bundle, chat, head, message) - nats_by_hand(bundle, chat, head + passage, message)
     gains = Judge(chat.stream, unfed, chat.text_ids).gains(["Ilse  has\nit.", "Ilse has it."])
-    assert gains == pytest.approx([expected, expected], abs=1e-4)
+    assert list(gains) == pytest.approx([expected, expected], abs=1e-4)
 
 
 def test_a_control_token_that_is_spelled_in_a_passage_is_judged_as_text(bundle):
@@ -64,7 +67,7 @@ def test_a_control_token_that_is_spelled_in_a_passage_is_judged_as_text(bundle):
     ids, plain = chat.text_ids(f"{passage}\n"), chat.stream.tokenizer.encode(f"{passage}\n")
     assert len(ids) > len(plain), "which takes it for one"
     expected = nats_by_hand(bundle, chat, head, message) - nats_by_hand(bundle, chat, head + ids, message)
-    assert Judge(chat.stream, unfed, chat.text_ids).gains([passage]) == pytest.approx([expected], abs=1e-4)
+    assert list(Judge(chat.stream, unfed, chat.text_ids).gains([passage])) == pytest.approx([expected], abs=1e-4)
 
 
 def test_a_passage_that_cannot_be_encoded_is_not_what_is_meant(bundle):
@@ -75,16 +78,18 @@ def test_a_passage_that_cannot_be_encoded_is_not_what_is_meant(bundle):
             raise BadOption("a control token in a message")
         return chat.text_ids(text)
 
-    gains = Judge(chat.stream, chat.next_turn("Who has it?"), encode).gains(["Much worse.", "Ilse has it."])
+    gains = list(Judge(chat.stream, chat.next_turn("Who has it?"), encode).gains(["Much worse.", "Ilse has it."]))
     assert gains[0] == -np.inf
     assert np.isfinite(gains[1])
 
 
+@pytest.mark.parametrize("judgements", [1, 3])
 @pytest.mark.parametrize("turns", [0, 12])
-def test_the_stream_is_as_if_nothing_had_been_judged(bundle, turns):
+def test_the_stream_is_as_if_nothing_had_been_judged(bundle, turns, judgements):
     judged, other = talking(bundle, turns), talking(bundle, turns)
     unfed = judged.next_turn("Who has it?")
-    Judge(judged.stream, unfed, judged.text_ids).gains(["Ilse has it.", LONG, ""])
+    with closing(Judge(judged.stream, unfed, judged.text_ids).gains(["Ilse has it.", LONG, ""])) as gains:
+        assert len(list(islice(gains, judgements))) == judgements
     assert judged.stream.position == other.stream.position
     answers = ["".join(token.text for token in chat.answer("Who has it?", 12)) for chat in (judged, other)]
     assert answers[0] == answers[1]
@@ -130,8 +135,9 @@ def searched(tmp_path, cosines, gains, asks=1.0):
     rows, asked = np.array([[1, 0, 0, 0]], np.float32), []
 
     def judge(texts):
-        asked.extend(texts)
-        return np.array([gains[text.split()[-1][:-1]] for text in texts])
+        for text in texts:
+            asked.append(text)
+            yield gains[text.split()[-1][:-1]]
 
     message = Asked("unheard of", AsFed(Said(), rows, rows))
     found = search(archive, message, made, 0, 0, 2, judge if gains is not None else None)
@@ -144,14 +150,24 @@ def test_likeness_alone_brings_back_what_is_near_the_best(tmp_path):
 
 
 def test_the_judge_turns_the_order_round_and_clears_away_what_is_behind(tmp_path):
-    gains = {"likest": 0.0, "right": 1.5}
-    assert OF_LIKENESS * (0.9 - 0.8) + NEAR_SUM < 1.5
+    gains = {"likest": -0.5, "right": 1.5}
+    assert OF_LIKENESS * (0.9 - 0.8) - 0.5 + NEAR_SUM < 1.5
     assert searched(tmp_path, {"likest": 0.9, "right": 0.8}, gains) == (["right"], ["likest", "right"])
 
 
 def test_what_is_nearly_as_good_comes_along(tmp_path):
-    gains = {"one": 1.0, "other": 1.0 + NEAR_SUM / 2}
+    gains = {"one": -0.3, "other": NEAR_SUM / 2 - 0.3}
     assert searched(tmp_path, {"one": 0.8, "other": 0.8}, gains)[0] == ["other", "one"]
+
+
+def test_nothing_is_judged_that_only_a_likelier_message_could_bring_to_the_front(tmp_path):
+    behind = -OF_LIKENESS * 0.05
+    cosines = {"first": 0.9, "second": 0.8, "third": 0.7}
+    found = searched(tmp_path, cosines, {"first": 2 * behind + 0.01, "second": 9.0, "third": 9.0})
+    assert found == (["first"], ["first"])
+    (tmp_path / "talk.memory").unlink()
+    found = searched(tmp_path, cosines, {"first": 2 * behind - 0.01, "second": -0.01, "third": 9.0})
+    assert found[1] == ["first", "second"]
 
 
 def test_what_likeness_alone_would_refuse_comes_back_if_the_message_becomes_likelier(tmp_path):
@@ -177,15 +193,16 @@ def test_of_passages_that_are_judged_the_gate_must_be_surer(tmp_path, surer, gai
 def test_only_a_few_are_judged(tmp_path):
     names = [f"n{number}" for number in range(9)]
     cosines = {name: 0.9 - 0.01 * number for number, name in enumerate(names)}
-    assert searched(tmp_path, cosines, dict.fromkeys(names, 0.0))[1] == names[:JUDGED]
+    assert searched(tmp_path, cosines, dict.fromkeys(names, -1.0))[1] == names[:JUDGED]
 
 
 def test_a_memory_that_is_told_not_to_does_not_judge(bundle, tmp_path, monkeypatch):
     asked = []
 
     def gains(self, passages):
-        asked.append(len(passages))
-        return np.full(len(passages), 9.0)
+        for passage in passages:
+            asked.append(passage)
+            yield 9.0
 
     monkeypatch.setattr(Judge, "gains", gains)
     for judge in (True, False):
@@ -215,5 +232,5 @@ def test_a_real_model_finds_more_by_judging_than_by_chance(smollm2_bundles):
         texts = [about[(at + step) % len(about)].text for step in range(4)]
         judge = Judge(chat.stream, chat.next_turn(note.other), chat.text_ids)
         assert judge.can_judge
-        right += int(np.argmax(judge.gains(texts))) == 0
+        right += int(np.argmax(list(judge.gains(texts)))) == 0
     assert right >= 7

@@ -7,7 +7,8 @@ had never been fed. What follows from it is `search`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 
@@ -45,29 +46,29 @@ class Judge:
         fits = self._stream.most_rows >= len(self._message) > 0 and self.room >= FEWEST_ROOM
         return fits and len(self._head) > 0
 
-    def gains(self, passages: Sequence[str]) -> np.ndarray:
-        """For each passage how much likelier it makes the message, float64 [p]: nats a token, below 0 if less likely.
-        -inf for one that cannot be encoded.
+    def gains(self, passages: Iterable[str]) -> Generator[float]:
+        """For each passage, as it is asked for, how much likelier it makes the message: nats a token, below 0 if less
+        likely, -inf for one that cannot be encoded. To be closed before the stream is used.
 
         Only where `can_judge`.
         """
         stream, room = self._stream, self.room
         begins, head = stream.position == 0, self._head
-        if begins and len(head) > 1:
-            stream.feed(head[:-1])
-            head = head[-1:]
-        without = self._nats(head)
-        found = []
-        for passage in passages:
-            try:
-                ids = self._encode(" ".join(passage.split()) + "\n")[:room]
-            except BadOption:
-                found.append(-np.inf)
-            else:
-                found.append(without - self._nats((*head, *ids)))
-        if begins:
-            stream.reset()
-        return np.array(found)
+        try:
+            if begins and len(head) > 1:
+                stream.feed(head[:-1])
+                head = head[-1:]
+            without = self._nats(head)
+            for passage in passages:
+                try:
+                    ids = self._encode(" ".join(passage.split()) + "\n")[:room]
+                except BadOption:
+                    yield -math.inf
+                else:
+                    yield without - self._nats((*head, *ids))
+        finally:
+            if begins:
+                stream.reset()
 
     def _nats(self, before: Sequence[int]) -> float:
         """How much a token of the message surprises the model behind some ids, one or more; the mean."""

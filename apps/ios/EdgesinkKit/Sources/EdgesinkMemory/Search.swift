@@ -49,8 +49,9 @@ struct Search {
             let rarity = try Words.rarity(of: Words.content(of: Scalars(message)), database)
             return (seen, rarity, try Words.search(rarity, count: Self.wide, database))
         }
+        let about = Self.stems(message)
         func unseen(_ found: [Found]) -> [Found] {
-            let left = Self.newest(found).filter { !seen.contains(.int($0.passage.id)) }
+            let left = Self.newest(found, about: about).filter { !seen.contains(.int($0.passage.id)) }
             let least = Self.near * (left.first?.score ?? 0)
             return Array(left.filter { $0.score >= least }.prefix(count))
         }
@@ -88,21 +89,30 @@ struct Search {
     }
 
     /// In the place of each passage the newest about the same thing that fits nearly as well; the others are over.
-    private static func newest(_ found: [Found]) -> [Found] {
+    ///
+    /// `about`: what the message is about. A newer passage that lacks a word of it is about something else: the blue
+    /// clock where the red one was asked for.
+    private static func newest(_ found: [Found], about: Set<Scalars>) -> [Found] {
         var (chosen, waiting) = ([Found](), found[...])
         while let best = waiting.popFirst() {
             let least = close(best.way) * best.score
-            let rivals = waiting.filter { $0.score >= least && isSame(best.passage, $0.passage) }
+            let rivals = waiting.filter { $0.score >= least && isSame(best.passage, $0.passage, about) }
             waiting.removeAll { one in rivals.contains { $0.passage.id == one.passage.id } }
             chosen.append(rivals.reduce(best) { $1.passage.id > $0.passage.id ? $1 : $0 })
         }
         return chosen
     }
 
-    /// Whether two passages of one speaker are about the same thing: they share most of their words.
-    private static func isSame(_ one: Passage, _ other: Passage) -> Bool {
-        let mine = Set(Words.content(of: Scalars(one.text)).map { Array($0.prefix(6)) })
-        let theirs = Set(Words.content(of: Scalars(other.text)).map { Array($0.prefix(6)) })
+    /// The words of a text that say what it is about, their beginnings.
+    private static func stems(_ text: String) -> Set<Scalars> {
+        Set(Words.content(of: Scalars(text)).map { Array($0.prefix(6)) })
+    }
+
+    /// Whether two passages of one speaker are about the same thing: they share most of their words, and those that are
+    /// asked about.
+    private static func isSame(_ one: Passage, _ other: Passage, _ about: Set<Scalars>) -> Bool {
+        let (mine, theirs) = (stems(one.text), stems(other.text))
+        guard mine.intersection(about).isSubset(of: theirs) else { return false }
         let shared = Double(mine.intersection(theirs).count)
         return one.role == other.role && shared >= max(1, same * Double(min(mine.count, theirs.count)))
     }
