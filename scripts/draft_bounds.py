@@ -67,7 +67,7 @@ def at_most(ids: Sequence[int], answer: int, costs: dict[int, float], drafts: Dr
     best = {len(ids): (0.0, 0)}  # from each place to the end: steps that it costs, and passes
     for place in reversed(range(begin, len(ids))):
         true = 1 + max((agreeing(draft, ids[place:]) for draft in drafts(ids[:place], longest - 1)), default=0)
-        ways = ((cost, best[place + min(size, true)]) for size, cost in costs.items())
+        ways = ((cost, best[min(place + min(size, true), len(ids))]) for size, cost in costs.items())
         best[place] = min((cost + rest, passes + 1) for cost, (rest, passes) in ways)
     steps, passes = best[begin]
     return answer / passes, answer / steps

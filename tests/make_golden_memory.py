@@ -298,6 +298,7 @@ def meanings(archive: Archive) -> list[dict]:
         "stone stone unheard",
         *MESSAGES[:4],
         *(note.text.rstrip(".") + " unheard" for note in notes("calibrate")[20:28]),
+        *(note.own for note in notes("calibrate")[20:56]),
     ]
     for message in asked:
         said = [word for _, _, word in word_spans(message)]

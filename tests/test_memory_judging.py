@@ -160,14 +160,14 @@ def test_what_is_nearly_as_good_comes_along(tmp_path):
     assert searched(tmp_path, {"one": 0.8, "other": 0.8}, gains)[0] == ["other", "one"]
 
 
-def test_nothing_is_judged_that_only_a_likelier_message_could_bring_to_the_front(tmp_path):
-    behind = -OF_LIKENESS * 0.05
+def test_nothing_is_judged_that_would_not_come_back_without_making_the_message_likelier(tmp_path):
+    apart = OF_LIKENESS * 0.1
     cosines = {"first": 0.9, "second": 0.8, "third": 0.7}
-    found = searched(tmp_path, cosines, {"first": 2 * behind + 0.01, "second": 9.0, "third": 9.0})
+    found = searched(tmp_path, cosines, {"first": NEAR_SUM - apart + 0.02, "second": 9.0, "third": 9.0})
     assert found == (["first"], ["first"])
     (tmp_path / "talk.memory").unlink()
-    found = searched(tmp_path, cosines, {"first": 2 * behind - 0.01, "second": -0.01, "third": 9.0})
-    assert found[1] == ["first", "second"]
+    found = searched(tmp_path, cosines, {"first": NEAR_SUM - apart - 0.02, "second": -0.02, "third": 9.0})
+    assert found == (["first", "second"], ["first", "second"])
 
 
 def test_what_likeness_alone_would_refuse_comes_back_if_the_message_becomes_likelier(tmp_path):

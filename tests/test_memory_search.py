@@ -144,6 +144,24 @@ def test_the_gate_and_the_least_likeness_keep_silent(archive):
     assert all(one.score >= 0.3 for one in search(archive, far, made, 0, 0, 2))
 
 
+@pytest.mark.parametrize(("message", "comes"), [
+    ("What is the code of the garden shed?", True), ("And the garden shed's code?", True),
+    ("What is the code of the cellar?", False), ("The code of the garden shed is easy.", False),
+    ("What is a code?", False),  # one word is said in many ways
+])  # fmt: skip
+def test_a_question_all_of_whose_rare_words_a_passage_holds_needs_no_gate(archive, message, comes):
+    text = "The code of the garden shed is 4471."
+    said(archive, text, *islice(chatter(1), 60))
+
+    class Said:
+        def words(self):
+            return ["unheard"]
+
+    asked = Asked(message, AsFed(Said(), CENTRES[:1], CENTRES[:1]))
+    got = search(archive, asked, made_up(gate=(-9.0, -9.0)), 0, 0, 2)
+    assert [one.passage.text for one in got] == ([text] if comes else [])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
 def test_a_bounded_archive_keeps_memory_flat(tmp_path):
     """10,000 passages of 40 tokens in a file of 4 MiB: what this process holds does not grow with them."""

@@ -1,8 +1,9 @@
 """What of all that was said belongs to a message: by its words if they are rare ones, else by what it means.
 
-Owns the choice: nothing is looked for where the gate of the calibration does not take the message for one that asks;
-words speak only where the best passage holds most of what is rare in it, else meanings do, and of the few best by
-meaning the model itself judges; of passages about the same thing the newest is right.
+Owns the choice: where the gate of the calibration does not take the message for one that asks, nothing comes back but
+what holds all that is rare in a question; words speak only where the best passage holds most of what is rare in the
+message, else meanings do, and of the few best by meaning the model itself judges; of passages about the same thing the
+newest is right.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Gains = Callable[[Iterable[str]], Generator[float]]
 """How much likelier each passage makes the message, when it is asked for: `judging.Judge.gains`."""
 
 HELD = 0.6  # of what is rare in a message, that the best passage must hold for words to speak
-FEWEST_WORDS = 2  # that say something, in a message for which words speak where there is no calibration to ask
+WHOLE = 0.99  # of what is rare in a question, that a passage holds which comes back whatever the gate says
+FEWEST_WORDS = 2  # that say something, in a message for which words speak where no gate lets it through
 CLOSE: dict[Way, float] = {"words": 0.6, "meaning": 0.85}
 """Of the best score: a newer passage about the same thing takes its place. What changed is told in other words."""
 SAME = 0.5  # of the words of the shorter of two passages, that both must have to be about the same thing
@@ -93,9 +95,12 @@ def search(
         rarity = weights(connection, content_words(asked.text))
         by_words = search_words(connection, rarity, WIDE)
     fed, about = asked.fed if calibration is not None else None, _stems(asked.text)
-    if calibration is not None and fed is not None and not calibration.lets_through(fed.gate_rows):
-        return []
     found = [one for one in _told(archive, by_words, "words") if one.score >= HELD]
+    if calibration is not None and fed is not None and not calibration.lets_through(fed.gate_rows):
+        is_plain = len(rarity) >= FEWEST_WORDS and is_question(asked.text)
+        found = [one for one in found if is_plain and one.score >= WHOLE]
+        if not found:
+            return []
     if found and (fed is not None or len(rarity) >= FEWEST_WORDS):
         return _near([one for one in _newest(found, about) if one.passage.id not in seen])[:count]
     if calibration is None or fed is None:
@@ -121,7 +126,7 @@ def _near(found: list[Found]) -> list[Found]:
 def _judged(found: list[Found], judge: Gains, least: float) -> list[Found]:
     """Those that the model takes to belong to the message as well, the best by both first.
 
-    They are judged in the order of their likeness, until none that is left could be the best without making the message
+    They are judged in the order of their likeness, until none that is left could come back without making the message
     likelier: a right one does that in half of all cases, and a wrong one in a tenth.
     """
     if not found:
@@ -130,7 +135,7 @@ def _judged(found: list[Found], judge: Gains, least: float) -> list[Found]:
     sums: list[float] = []
     with closing(judge(one.passage.text for one in found)) as gains:
         for alike in likeness:
-            if sums and max(sums) >= alike:
+            if sums and max(sums) - NEAR_SUM >= alike:
                 break
             sums.append(alike + next(gains))
     enough = max(LEAST_SUM, max(sums) - NEAR_SUM)

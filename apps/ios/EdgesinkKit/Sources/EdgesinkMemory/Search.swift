@@ -20,12 +20,13 @@ struct AsFed {
 /// What of all that was said belongs to a message: by its words if they are rare ones, else by what it means. The twin
 /// of `edgesink/memory/search.py`.
 ///
-/// Owns the choice: nothing is looked for where the gate of the calibration does not take the message for one that asks;
-/// words speak only where the best passage holds most of what is rare in it, else meanings do; of passages about the
-/// same thing the newest is right.
+/// Owns the choice: where the gate of the calibration does not take the message for one that asks, nothing comes back but
+/// what holds all that is rare in a question; words speak only where the best passage holds most of what is rare in the
+/// message, else meanings do; of passages about the same thing the newest is right.
 struct Search {
     static let held = 0.6  // of what is rare in a message, that the best passage must hold for words to speak
-    static let fewestWords = 2  // that say something, in a message for which words speak without a calibration
+    static let whole = 0.99  // of what is rare in a question, that a passage holds which comes back without the gate
+    static let fewestWords = 2  // that say something, in a message for which words speak where no gate lets it through
     static let same = 0.5  // of the words of the shorter of two passages, that both about the same thing have
     static let assistant = 0.8  // what a score counts if the model said it
     static let wide = 24  // passages that are looked at
@@ -55,9 +56,12 @@ struct Search {
             let least = Self.near * (left.first?.score ?? 0)
             return Array(left.filter { $0.score >= least }.prefix(count))
         }
-        if let calibration, let fed, !calibration.letsThrough(fed.gateRows) { return [] }
         let isAsked = calibration != nil && fed != nil
         let found = try told(byWords, .words).filter { $0.score >= Self.held }
+        if let calibration, let fed, !calibration.letsThrough(fed.gateRows) {
+            let isPlain = rarity.words.count >= Self.fewestWords && Self.isQuestion(Scalars(message))
+            return unseen(found.filter { isPlain && $0.score >= Self.whole })
+        }
         if !found.isEmpty, isAsked || rarity.words.count >= Self.fewestWords { return unseen(found) }
         guard let calibration, let fed else { return [] }
         let byMeaning = try archive.reading { database in
