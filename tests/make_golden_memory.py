@@ -21,6 +21,7 @@ from edgesink.memory import archive as archive_module
 from edgesink.memory import packs
 from edgesink.memory.archive import Archive, NewPassage
 from edgesink.memory.calibration import Calibration, Numbers, normalised
+from edgesink.memory.context import leans
 from edgesink.memory.likeness import search_likeness
 from edgesink.memory.passages import cut
 from edgesink.memory.recalling import fitting, quoted
@@ -199,6 +200,20 @@ SENTENCES = (
     "oh,call me Al",
 )
 
+LEANING = (
+    "She lives there.",
+    "“It's late.”",
+    "THEIR house",
+    "",
+    "Ilse has it.",
+    "Sheep are here.",
+    "…",
+    "— those, then",
+    "They're here.",
+    "日本 it",
+    "Its",
+)
+
 QUESTIONS = (
     "Where is it?",
     "“Where is it?”",
@@ -366,6 +381,7 @@ def golden() -> dict:
             "spoken": spoken(),
             "standing": [[text, is_standing(text)] for text in SENTENCES],
             "questions": [[text, is_question(text)] for text in QUESTIONS],
+            "leaning": [[text, leans(text)] for text in LEANING],
             "passages": [
                 [one.id, one.stream, one.first, one.last, one.role, one.said, one.standing, one.text]
                 for one in archive.export()

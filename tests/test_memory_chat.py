@@ -14,6 +14,7 @@ from edgesink.errors import BadMemory, BadOption
 from edgesink.manifest import Manifest
 from edgesink.memory import calibration
 from edgesink.memory.calibration import Calibration, Numbers
+from edgesink.memory.context import leans
 from edgesink.memory.memory import Memory
 from edgesink.memory.recalling import PinnedFor
 from edgesink.spec import StreamSpec
@@ -233,6 +234,33 @@ def test_a_newer_telling_about_another_thing_of_the_name_takes_no_place(talk, as
     small_talk(chat)
     fed(chat, f"Who does the {asked} clock belong to?")
     assert memory.recalled.found[0].passage.text == told[asked]
+
+
+ILSE = "My cousin Ilse brought both of her large dogs along. "  # tokens of the toy are bytes
+LIVES = "She has a house with a blue door in the old harbour."
+
+
+@pytest.mark.parametrize(("text", "question", "comes"), [
+    (ILSE + LIVES, "What about my cousin Ilse and her dogs?", ILSE + LIVES),
+    (ILSE + LIVES, "Who has a house with a blue door?", ILSE + LIVES),
+    (ILSE + LIVES.replace("She", "Marta"), "What about my cousin Ilse and her dogs?", ILSE.rstrip()),
+    (LIVES, "Who has a house with a blue door?", LIVES),
+])  # fmt: skip
+def test_a_passage_that_begins_with_a_pronoun_and_the_one_before_come_back_together(talk, text, question, comes):
+    chat, memory = talk(budget=300)
+    said(chat, "Nothing of this has to do with anybody at all. It is over.", 0)
+    said(chat, text, 0)
+    small_talk(chat)
+    assert fed(chat, question) == f"{question} (I told you: {comes})"
+    assert memory.trouble == ""
+
+
+@pytest.mark.parametrize(("text", "does"), [
+    ("She lives there.", True), ("“It is here.”", True), ("THEIR house", True), ("", False), ("Ilse has it.", False),
+    ("Sheep are here.", False), ("…", False),
+])  # fmt: skip
+def test_which_passages_lean_on_what_was_said_before(text, does):
+    assert leans(text) == does
 
 
 def test_what_is_over_is_not_brought_back_while_what_replaced_it_is_seen(talk):

@@ -74,6 +74,9 @@ MESSAGES = (
     "My cousin Ilse lives in Porto.",
     *(f"Nothing happened on day {number} that anybody would like to be told again." for number in range(7)),
     "Where does my cousin Ilse live?", "Well then.", "What is the code of the garden shed?",
+    "My aunt Greta brought both of her large dogs along. She has a house with a blue door in Graz.",
+    *(f"Nothing happened on night {number} that anybody would like to be told again." for number in range(7)),
+    "What about my aunt Greta and her dogs?", "Who has a house with a blue door?",
 )  # fmt: skip
 
 

@@ -168,12 +168,12 @@ class Archive:
             space: the name of the calibration that made their vectors.
         """
         with self._writing() as connection:
-            ids = []
+            ids, now = [], time.time()
             for role, passage in ((role, passage) for role, passages in turns for passage in passages):
                 cursor = connection.execute(
                     f"INSERT INTO passage ({_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
                     (
-                        stream, passage.first, passage.last, role, time.time(), int(passage.standing),
+                        stream, passage.first, passage.last, role, now, int(passage.standing),
                         passage.text,
                     ),
                 )  # fmt: skip

@@ -20,6 +20,7 @@ from edgesink.memory import archive_file, calibration
 from edgesink.memory.archive import MOST_BYTES, Archive, NewPassage, Passage, Role
 from edgesink.memory.asking import ask
 from edgesink.memory.calibration import Calibration
+from edgesink.memory.context import neighbour, with_neighbour
 from edgesink.memory.judging import Judge
 from edgesink.memory.passages import cut
 from edgesink.memory.recalling import BUDGET, PinnedFor, Way, fitting, pinned_ids, place_in, quoted
@@ -269,6 +270,8 @@ class Memory:
         wishes = [one for one in self.archive.standing() if one.stream != self._stream or (one.first or -1) < seen_from]
         is_shown = lambda one: self._shown.get(one.id, -1) >= seen_from  # noqa: E731
         found = [one for one in found if not one.passage.standing and not is_shown(one.passage)]
+        if found and (other := neighbour(self.archive, found[0].passage)) is not None and not is_shown(other):
+            found = with_neighbour(found, other)
         searched = time.perf_counter()
         way: Way | None = None
         written, passages, brought = message, [one.passage for one in found], list[Passage]()

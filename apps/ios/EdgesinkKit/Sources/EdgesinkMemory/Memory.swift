@@ -120,8 +120,13 @@ public actor Memory: ConversationMemory {
         var fed: AsFed?
         if let calibration { fed = try await Asking.ask(unfed, calibration, conversation) }
         let search = Search(archive: archive, stream: stream, seenFrom: seenFrom, count: Self.quoted)
-        let found = try search.search(message, calibration, fed).filter {
+        var found = try search.search(message, calibration, fed).filter {
             !$0.passage.isStanding && !isShown($0.passage, seenFrom)
+        }
+        if let best = found.first, let other = try Context.neighbour(of: best.passage, in: archive),
+            !isShown(other, seenFrom)
+        {
+            found = Context.with(other, found)
         }
         let wishes = try archive.standing().filter {
             ($0.stream != stream || ($0.first ?? -1) < seenFrom) && !isShown($0, seenFrom)

@@ -89,6 +89,10 @@ struct GoldenMemoryTests {
             let text = try #require(json.array?[0].string)
             #expect(Search.isQuestion(Scalars(text)) == json.array?[1].bool, "\(text.debugDescription)")
         }
+        for json in try Self.list("leaning") {
+            let text = try #require(json.array?[0].string)
+            #expect(Context.leans(Scalars(text)) == json.array?[1].bool, "\(text.debugDescription)")
+        }
     }
 
     @Test func knowsWhichWordATokenIsPartOf() throws {
