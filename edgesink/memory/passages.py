@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-FEWEST = 20  # tokens: a shorter sentence takes the next one along
+FEWEST = 8  # tokens: a shorter sentence takes the next one along
 MOST = 60  # tokens of a passage
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』）]*|\n+")

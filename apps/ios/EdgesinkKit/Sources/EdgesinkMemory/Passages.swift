@@ -11,7 +11,7 @@ struct Cut: Equatable {
 ///
 /// Owns where a text is cut. Knows no model: how many tokens a stretch of the text has is told by where each token ends.
 struct PassageCutter {
-    static let fewest = 20  // tokens: a shorter sentence takes the next one along
+    static let fewest = 8  // tokens: a shorter sentence takes the next one along
     static let most = 60  // tokens of a passage
 
     let text: Scalars
