@@ -10,15 +10,12 @@ first token to the last (llama.cpp's own timings), and the speed with drafts ove
 from __future__ import annotations
 
 import argparse
-import socket
 import statistics
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx
+from llama_server import running
 
 import edgesink
 from edgesink.bench.workloads import REQUESTS, answer_with
@@ -39,31 +36,14 @@ Answer = Callable[[str], float]
 @contextmanager
 def llama(command: list[str], ids_of: Callable[[str], list[int]], tokens: int) -> Iterator[Answer]:
     """A server while it is wanted: tokens/s of the answer to a request."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+    with running(command) as client:
 
         def answer(request: str) -> float:
             asked = {"prompt": ids_of(request), "n_predict": tokens, "temperature": 0, "cache_prompt": False}
             answered = client.post("/completion", json=asked).raise_for_status().json()
             return float(answered["timings"]["predicted_per_second"])
 
-        try:
-            while process.poll() is None and not _is_ready(client):
-                time.sleep(0.1)
-            yield answer
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health").is_success
-    except httpx.TransportError:
-        return False
+        yield answer
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ def test_a_short_message_is_one_passage():
     assert cut(text, ends(text)) == [Cut(0, 30, 0, 8)]
 
 
-def test_sentences_are_joined_until_they_are_twenty_tokens():
-    one = "This sentence is forty characters long.."  # 40 characters, 10 tokens of 4
+def test_sentences_are_joined_until_they_are_eight_tokens():
+    one = "Twenty characters..."  # 5 tokens of 4
     text = f"{one} {one} {one} {one}"
     found = [text[piece.start : piece.end] for piece in cut(text, ends(text))]
     assert found == [f"{one} {one}", f"{one} {one}"]
