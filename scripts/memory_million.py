@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,9 @@ from edgesink.memory.calibration import Calibration, Numbers, normalised
 from edgesink.memory.sample_talk import chatter
 from edgesink.memory.search import AsFed, Asked, search
 
-PASSAGES, TOKENS, MATTER, TURN = 25_000, 40, 22, 100
+PASSAGES, TOKENS, MATTER, TURN = 50_000, 20, 11, 100  # a sentence each
 CELLS, SPREAD = 512, 0.08
-SEARCHES = 100
+SEARCHES, ASKED = 100, 10  # and tokens of a message that matter
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
             turn = []
             for _ in range(TURN):
                 tokens, mean = made.packed(rows(MATTER))
-                text = f"{' '.join(islice(talk, 2))} Number {draw.integers(0, 40_000)}."
+                text = f"{next(talk)} Number {draw.integers(0, 40_000)}."
                 turn.append(NewPassage(0, TOKENS, text, tokens=tokens, mean=mean))
             began = time.perf_counter()
             archive.add(stream, "user", turn, made.name)
@@ -62,7 +61,7 @@ def main() -> None:
               f"{(resident_bytes() - before) / 1e6:.1f} MB")  # fmt: skip
         took, cpu = [], []
         for number in range(SEARCHES):
-            words = [f"word{number}x{i}" for i in range(MATTER // 2 - 1)]
+            words = [f"word{number}x{i}" for i in range(ASKED)]
             message = f"{' '.join(words)} market {number}?"
             found = rows(len(words))
             asked = Asked(message, AsFed(_Said(words), found, found))  # type: ignore[arg-type]
