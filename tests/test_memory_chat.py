@@ -255,6 +255,17 @@ def test_a_passage_that_begins_with_a_pronoun_and_the_one_before_come_back_toget
     assert memory.trouble == ""
 
 
+def test_a_standing_instruction_does_not_come_along_as_a_neighbour_too(talk):
+    wish = "From now on, answer in one word, as Ilse does."
+    chat, memory = talk(budget=400)
+    said(chat, f"{wish} {LIVES}", 0)
+    for _ in range(12):
+        chat.read("It was a mild and pleasant day, and nothing happened.", "Good.")  # with which no wish comes along
+    assert fed(chat, "Who has a house with a blue door?").count(wish) == 1
+    assert [one.passage.text for one in memory.recalled.found] == [LIVES]
+    assert [one.text for one in memory.recalled.wishes] == [wish]
+
+
 @pytest.mark.parametrize(("text", "does"), [
     ("She lives there.", True), ("“It is here.”", True), ("THEIR house", True), ("", False), ("Ilse has it.", False),
     ("Sheep are here.", False), ("…", False),

@@ -27,8 +27,8 @@ def neighbour(archive: Archive, passage: Passage) -> Passage | None:
     near = archive.get([passage.id - 1, passage.id + 1])
     before, behind = near.get(passage.id - 1), near.get(passage.id + 1)
     if leans(passage.text):
-        return before if before is not None and _is_of_one_turn(before, passage) else None
-    return behind if behind is not None and _is_of_one_turn(behind, passage) and leans(behind.text) else None
+        return before if before is not None and _goes_with(before, passage) else None
+    return behind if behind is not None and _goes_with(behind, passage) and leans(behind.text) else None
 
 
 def with_neighbour(found: list[Found], other: Passage) -> list[Found]:
@@ -38,5 +38,7 @@ def with_neighbour(found: list[Found], other: Passage) -> list[Found]:
     return [along, best, *rest] if other.id > best.passage.id else [best, along, *rest]
 
 
-def _is_of_one_turn(one: Passage, other: Passage) -> bool:
-    return (one.stream, one.role, one.said) == (other.stream, other.role, other.said)
+def _goes_with(other: Passage, passage: Passage) -> bool:
+    """Whether they are of one turn; a standing instruction comes along by itself."""
+    same = (other.stream, other.role, other.said) == (passage.stream, passage.role, passage.said)
+    return same and not other.standing

@@ -153,8 +153,8 @@ class KernelOps(StepOps):
         coarse: bool = True,
     ) -> Value:
         """x @ w.T, with all that the operator takes along: the norm before it, its gate or its bias, the norm after it
-        and the residual stream. A coarse one may round a long pass to 8 bits, a shorter one
-        too where the run asks for one row of logits."""
+        and the residual stream. A coarse one may round a long pass to 8 bits, and a shorter one where the run asks for
+        one row of logits."""
         before = x.norm if isinstance(x, Normed) else None
         norm = before or after
         codes, scale, offset, *factors = self._matrix(weight)

@@ -15,9 +15,9 @@ enum Context {
     /// which leans on it.
     static func neighbour(of passage: Passage, in archive: Archive) throws -> Passage? {
         let near = try archive.get([passage.id - 1, passage.id + 1])
-        func ofTheTurn(_ other: Passage?) -> Passage? {
+        func ofTheTurn(_ other: Passage?) -> Passage? {  // a standing instruction comes along by itself
             guard let other, other.stream == passage.stream, other.role == passage.role else { return nil }
-            return other.said == passage.said ? other : nil
+            return other.said == passage.said && !other.isStanding ? other : nil
         }
         if leans(Scalars(passage.text)) { return ofTheTurn(near[passage.id - 1]) }
         return ofTheTurn(near[passage.id + 1]).flatMap { leans(Scalars($0.text)) ? $0 : nil }
