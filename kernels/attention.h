@@ -450,7 +450,9 @@ static void together_merge(const Attention *a) {
 
 // ---- tokens together, or each as if it were alone
 
-static int is_apart(const Attention *a) { return a->tokens > 1 && a->tokens <= most_apart(a->coarse, a->is_read); }
+static int is_apart(const Attention *a) {
+    return a->tokens > 1 && a->tokens <= (a->coarse && a->is_read ? MOST_APART_READ : MOST_APART);
+}
 
 // One token that sees as much as any of a call: it stands where the last does, and its window begins where the first's does.
 static Attention largest_of(const Attention *a) {

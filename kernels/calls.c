@@ -68,12 +68,6 @@ static const char *fill_matrix(const MatrixOptions *of, int64_t columns, const T
     return NULL;
 }
 
-static int is_number(const Tensor *x) { return is(x, SIZES(1)); }
-
-// Of how many rows of logits a run gives, where it says so.
-static int is_count(const Tensor *x) { return !x->given || (is_number(x) && *(const int64_t *)x->data > 0); }
-static int is_one(const Tensor *x) { return x->given && *(const int64_t *)x->data == 1; }
-
 int64_t product_width(const Product *p) { return p->gated ? p->weight.rows / 2 : p->weight.rows; }
 
 const char *product_call(const MatrixOptions *of, const Tensor *inputs, Product *p) {
@@ -98,8 +92,6 @@ const char *product_call(const MatrixOptions *of, const Tensor *inputs, Product 
     REFUSE_IF(norm->given && after->given, "a product has one norm, before it or after it");
     REFUSE_IF(after->given && of->rows % GROUP, "a product with a norm after it has whole groups of 16 rows");
     REFUSE_IF(!is_epsilon(p->epsilon), "epsilon is a number, 0 or more");
-    REFUSE_IF(!is_count(inputs + 10), "logit_rows is [1], 1 or more");
-    p->is_read = is_one(inputs + 10);
     p->norm = data_of(norm), p->residual = data_of(residual), p->bias = data_of(bias), p->after = data_of(after);
     return NULL;
 }
@@ -132,9 +124,11 @@ static const char *check_ring(const Attention *a) {
     return NULL;
 }
 
+static int is_number(const Tensor *x) { return is(x, SIZES(1)); }
+
 const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Attention *a) {
     const Tensor *qkv = inputs, *key = inputs + 1, *value = inputs + 2, *position = inputs + 3, *sinks = inputs + 4;
-    const Tensor *q_norm = inputs + 9, *k_norm = inputs + 10, *oldest = inputs + 11;
+    const Tensor *q_norm = inputs + 9, *k_norm = inputs + 10, *oldest = inputs + 11, *rows_asked = inputs + 12;
     REFUSE_IF(!key->given || key->rank != 4 || key->sizes[0] != 1, "key is [1, key/value heads, rows, head dimension]");
     REFUSE_IF(key->elements != HALVES && key->elements != FLOATS, "key is in float16 or float32");
     const int64_t kv_heads = key->sizes[1], rows = key->sizes[2], dim = key->sizes[3];
@@ -153,9 +147,10 @@ const char *attention_call(const AttentionOptions *of, const Tensor *inputs, Att
     REFUSE_IF((q_norm->given || k_norm->given) && !is_epsilon(of->epsilon), "norms have an epsilon, a number from 0 on");
     REFUSE_IF(!(of->scale >= 0) || isinf(of->scale), "scale is a number above 0, or left out");
     REFUSE_IF(of->coarse != 0 && of->coarse != 1, "coarse is 0 or 1");
-    REFUSE_IF(!is_count(inputs + 12), "logit_rows is [1], 1 or more");
+    const int64_t *logit_rows = data_of(rows_asked);
+    REFUSE_IF(!absent_or(rows_asked, SIZES(1)) || (logit_rows && *logit_rows < 1), "logit_rows is [1], 1 or more");
     *a = (Attention){
-        .coarse = (int)of->coarse, .is_read = is_one(inputs + 12), .tokens = tokens,
+        .coarse = (int)of->coarse, .is_read = logit_rows && *logit_rows == 1, .tokens = tokens,
         .heads = of->heads, .kv_heads = kv_heads, .head_dim = dim, .rows = rows,
         .capacity = of->capacity, .position = *(const int64_t *)position->data, .sinks = *(const int64_t *)sinks->data,
         .wide_keys = key->elements == FLOATS, .qkv = qkv->data, .cosine = inputs[5].data, .sine = inputs[6].data,

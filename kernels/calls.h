@@ -16,7 +16,7 @@ typedef struct {
     void *data;
 } Tensor;
 
-enum { PRODUCT_INPUTS = 11, ROWS_INPUTS = 6, ATTENTION_INPUTS = 13 };
+enum { PRODUCT_INPUTS = 10, ROWS_INPUTS = 6, ATTENTION_INPUTS = 13 };
 
 typedef struct {
     int64_t rows, columns, bits, table, gated, coarse;  // columns: of BlockRows

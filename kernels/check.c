@@ -173,7 +173,7 @@ static double check_coarse(const Kernels *kernels, const Layout *of) {
     const Matrix weight = random_matrix(of, N, columns);
     fill(&x[0][0], T * MOST_COLUMNS);
     for (int t = 0; t < T; t++)
-        for (int64_t b = 1; b < columns / BLOCK; b += 5) x[t][b * BLOCK + t] *= t < EIGHT ? 30 : 2;
+        for (int64_t b = 1; b < columns / BLOCK; b += 5) x[t][b * BLOCK + t] = t < EIGHT ? 30 : 2;
     memcpy(seen, x, sizeof x);
     for (int t = 0; t < 2 * EIGHT; t++)
         for (int64_t b = 0; b < columns / BLOCK && of->bits != 16; b++) {

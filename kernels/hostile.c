@@ -89,11 +89,10 @@ static const char *try_matrix(const Kernels *kernels, int look_up, int times) {
         {3, of->bits == 16 ? 0 : 2, {groups, halves, GROUP}, 0}, {3, of->offset ? 2 : 0, {groups, halves, GROUP}, 0},
         {1, after ? 0 : 4, {columns}, 0}, {3, 4, {1, tokens, width}, 0},
         {1, gated ? 0 : 4, {rows}, 0}, {1, after ? 4 : 0, {rows}, 0}, factors, offset_factors,
-        {1, any(2) ? 8 : 0, {1}, 1 + any(2)},
     };
     if (look_up) wanted[0] = (Input){2, 8, {1, tokens}, any(rows)}, wanted[4] = factors, wanted[5] = offset_factors;
     int64_t *numbers[] = {&options.rows, &options.columns, &options.bits, &options.table, &options.gated,
-                          &options.coarse, &wanted[look_up ? 0 : 10].number};
+                          &options.coarse, &wanted[0].number};
     const size_t count = look_up ? ROWS_INPUTS : PRODUCT_INPUTS;
     for (int i = 0; i < times; i++) {
         if (any(16) == 0) {

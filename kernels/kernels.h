@@ -12,7 +12,7 @@ enum {
     SUPER = 256,           // columns that share what the factors of their blocks are multiplied by
     GROUP = 16,            // rows side by side
     MOST_APART = 16,       // tokens of a pass, each of which has the bits that it would have alone
-    MOST_APART_READ = 8,   // likewise of a coarse one that is read, which gives the logits of its last token only
+    MOST_APART_READ = 8,   // of one that is read, for the logits of its last token only: attention may then be coarse
     MOST_HEADS = 1 << 16,  // of a call that is taken
     MOST_HEAD_DIM = 1024,
 };
@@ -42,8 +42,6 @@ typedef struct {
     int table;                      // 1: of IQ4, in 4 bits and without an offset; in 16 bits bfloat16, else float16
 } Matrix;
 
-static inline int64_t most_apart(int coarse, int is_read) { return coarse && is_read ? MOST_APART_READ : MOST_APART; }
-
 // What the first half of a product's rows goes through before it multiplies the second half: z sigmoid(z), or GELU by its
 // approximation with tanh.
 typedef enum { NO_GATE, SILU, GELU_TANH } Gate;
@@ -51,7 +49,7 @@ typedef enum { NO_GATE, SILU, GELU_TANH } Gate;
 // out[t, n] = residual[t, n] + sum_k normed(x)[t, k] w[n, k] + bias[n], where the product may go through a norm of its
 // own before the residual is added; or, gated, the gate of that of half of the rows times that of the others: of the first
 // half and the second, or where they lie in turn, of the even groups of rows and the odd. Activations are
-// rounded to 15 bits by block, which leaves nothing to be seen. A coarse product of more tokens than are apart, by eights of
+// rounded to 15 bits by block, which leaves nothing to be seen. A coarse product of more than MOST_APART tokens, by eights of
 // them, rounds blocks to 8 bits that have no outstanding values; which, depends on the eight.
 typedef struct {
     Matrix weight;
@@ -63,7 +61,6 @@ typedef struct {
     const float *residual;  // [T, N] or NULL
     const float *bias;      // [N] or NULL
     int coarse;             // 1: long passes may be
-    int is_read;            // 1: nobody asks for the logits of any token but the last
     Gate gated;             // with no bias and no norm after it
     int in_turn;            // 1, where gated: a group of rows and the one that it is the gate of are neighbours
     float *out;             // [T, N], gated [T, N / 2]
@@ -88,7 +85,7 @@ typedef struct {
     const float *cosine, *sine;                 // [T, D / 2], at the position
     const float *sink_cosine, *sink_sine;       // [T, D / 2], where the sinks see the query
     int coarse;                                 // 1: a long pass may multiply in bfloat16 what is not in floats
-    int is_read;                                // as of a product
+    int is_read;                                // 1: nobody asks for the logits of any token but the last
     int wide_keys;                              // 1: keys are floats, else they are halves; values are halves
     void *keys;                                 // [K, rows, D]
     half *values;                               // [K, rows, D]

@@ -1,10 +1,8 @@
 // The operators of domain `edgesink` as ONNX Runtime's custom operators, and the entry that registers them.
 //
-//   BlockProduct(x, codes, scale?, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?,
-//       logit_rows?) -> y
+//   BlockProduct(x, codes, scale?, offset?, norm?, residual?, bias?, after?, factors?, offset_factors?) -> y
 //     x float [1, T, K]; codes, scale, offset, factors as `Matrix` in kernels.h, uint8, float16 and int8; norm float
-//     [K]; residual and y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]; logit_rows int64 [1]:
-//     where it is 1, the pass `is_read`. As `Product`.
+//     [K]; residual and y float [1, T, N], gated [1, T, N / 2]; bias and after float [N]. As `Product`.
 //     Attributes: rows (N), bits, table (left out: 0), gated (a `Gate`, and 2 more where rows lie in turn), epsilon (of
 //     `norm` or `after`), coarse (left out: 0; in a session with the configuration entry "edgesink.exact" 0 throughout).
 //   BlockRows(ids, codes, scale?, offset?, factors?, offset_factors?) -> y
@@ -13,8 +11,8 @@
 //       logit_rows?)
 //       -> context, key, value
 //     qkv float [1, T, (H + 2 K) D]; key float16 or float, value float16, [1, K, rows, D] each, to be bound to the memory
-//     of their outputs; position and sinks int64 [1], oldest int64 [1] or [T]; phases float [1, T, D / 2]; norms float
-//     [D]; context float [1, T, H D].
+//     of their outputs; position, sinks and logit_rows int64 [1], oldest int64 [1] or [T]; phases float [1, T, D / 2];
+//     norms float [D]; where logit_rows is 1, the pass `is_read`; context float [1, T, H D].
 //     Attributes: heads, capacity, scale (left out: 1 / sqrt(D)), epsilon (of the norms), coarse (as above). As
 //     `Attention` in kernels.h.
 //
@@ -282,7 +280,7 @@ static size_t attention_inputs(const OrtCustomOp *op) { return (void)op, ATTENTI
 
 static int product_input(const OrtCustomOp *op, size_t place) {
     static const int types[] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT16, ORT_FLOAT16, ORT_FLOAT,
-                                ORT_FLOAT, ORT_FLOAT, ORT_FLOAT,   ORT_INT8,    ORT_INT8, ORT_INT64};
+                                ORT_FLOAT, ORT_FLOAT, ORT_FLOAT,   ORT_INT8,    ORT_INT8};
     return (void)op, types[place];
 }
 static int rows_input(const OrtCustomOp *op, size_t place) {

@@ -35,7 +35,7 @@ INLINE Tile tile_of(int64_t tokens, int64_t token) {
 
 // A pass in which blocks may be rounded to 8 bits: never one in which each token has the bits that it would have alone.
 INLINE int is_coarse(const Product *p) {
-    return p->coarse && p->tokens > most_apart(p->coarse, p->is_read) && p->weight.bits != FLOAT_BITS;
+    return p->coarse && p->tokens > MOST_APART && p->weight.bits != FLOAT_BITS;
 }
 
 // Whether a block keeps its 15 bits in a whole tile. Its loudness is the sum over the tokens of the square of its largest

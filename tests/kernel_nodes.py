@@ -6,9 +6,7 @@ from packed import lay_codes, side_by_side
 
 from edgesink.runtime import kernels
 
-PRODUCT_INPUTS = (
-    "x", "codes", "scale", "offset", "norm", "residual", "bias", "after", "factors", "offset_factors", "logit_rows",
-)  # fmt: skip
+PRODUCT_INPUTS = ("x", "codes", "scale", "offset", "norm", "residual", "bias", "after", "factors", "offset_factors")
 
 
 def session_of(

@@ -2,8 +2,7 @@
 
 The rule, once more in numpy: a whole eight of tokens is rounded alike. A block of 32 columns keeps 15 bits in it if it
 is loud: if the squares of its largest values, each divided by the mean square of its token's row, are on average more
-than 36. Tokens beyond the last whole eight, and passes of up to 16 tokens, keep 15 bits throughout; where a pass gives
-one row of logits, which checks no draft, passes of up to 8.
+than 36. Tokens beyond the last whole eight, and passes of up to 16 tokens, keep 15 bits throughout.
 """
 
 import kernel_nodes as nodes
@@ -26,14 +25,14 @@ pytestmark = pytest.mark.skipif(
 
 MATRICES = nodes.MATRICES
 
-TOGETHER, SHORT, SHORT_READ = 8, 16, 8  # tokens rounded alike; of the longest pass that is not coarse, and of one read
+TOGETHER, SHORT = 8, 16  # tokens that are rounded alike; of the longest pass that is never coarse
 ORDER = 2e-5  # of the mean size of a result: the order in which floats are added up
 
 
 def product(weights, entries: tuple[str, ...] = (), **more):
     """run(x [T, K]) -> [T, N] of a coarse product, in a session with these configuration entries."""
     rows, columns = weights.values.shape
-    vectors = {name: more.pop(name) for name in ("norm", "logit_rows") if name in more}
+    vectors = {name: more.pop(name) for name in ("norm",) if name in more}
     attributes = {"gated": 0, "epsilon": 1e-5, "coarse": 1} | weights.attributes | more
     tensors = weights.tensors | vectors
     names = [name if name == "x" or name in tensors else "" for name in nodes.PRODUCT_INPUTS]
@@ -53,7 +52,7 @@ def loud_blocks(x: np.ndarray) -> np.ndarray:
     return loudness > 36
 
 
-def rounded(x: np.ndarray, short: int = SHORT) -> np.ndarray:
+def rounded(x: np.ndarray) -> np.ndarray:
     """The activations as a coarse product sees them: float32 [T, K] -> float64 [T, K]."""
     blocks = x.reshape(len(x), -1, 32)
     largest = np.abs(blocks).max(-1, keepdims=True)
@@ -61,7 +60,7 @@ def rounded(x: np.ndarray, short: int = SHORT) -> np.ndarray:
     high = np.rint(blocks * inverse)
     low = np.rint((blocks * inverse - high) * np.float32(128))
     coarse = np.zeros(blocks.shape[:2], bool)
-    if len(x) > short:
+    if len(x) > SHORT:
         for first in range(0, len(x) - TOGETHER + 1, TOGETHER):
             coarse[first : first + TOGETHER] = ~loud_blocks(x[first : first + TOGETHER])
     seen = largest.astype(float) / 127 * np.where(coarse[..., None], high, high + low.astype(float) / 128)
@@ -87,32 +86,6 @@ def test_a_coarse_product_is_that_of_what_the_rule_rounds_to(instructions, matri
     difference = np.abs(product(weights)(x) - expected).max()
     size = np.abs(expected).mean()
     assert difference <= ORDER * size, f"max |Δ| {difference / size:.1e} of the mean size"
-
-
-@pytest.mark.parametrize("tokens", [1, 8, 9, 15, 16, 17])
-@pytest.mark.parametrize("rows", [1, 2, 16])
-def test_a_pass_that_gives_one_row_of_logits_is_coarse_from_nine_tokens_on(instructions, rows, tokens):
-    weights, x = MATRICES["4 bits"], activations(max(tokens, 16), 576)[:tokens]
-    expected = rounded(x, SHORT_READ if rows == 1 else SHORT) @ weights.values.T
-    got = product(weights, logit_rows=np.array([rows]))(x)
-    assert np.abs(got - expected).max() <= ORDER * np.abs(expected).mean()
-    if tokens <= (SHORT_READ if rows == 1 else SHORT):
-        assert np.array_equal(got, product(weights, coarse=0)(x)), "to the bit"
-
-
-@pytest.mark.parametrize("rows", [1, 2])
-def test_what_is_not_coarse_asks_for_no_rows(instructions, rows):
-    weights, x = MATRICES["4 bits"], activations(16, 576)
-    expected = product(weights, coarse=0)(x)
-    assert np.array_equal(product(weights, coarse=0, logit_rows=np.array([rows]))(x), expected)
-    assert np.array_equal(product(weights, (kernels.EXACT,), logit_rows=np.array([rows]))(x), expected)
-
-
-@pytest.mark.parametrize("rows", [[0], [-1], [1, 1], []], ids=str)
-def test_rows_of_logits_that_are_no_number_are_refused(rows):
-    run = product(MATRICES["4 bits"], logit_rows=np.array(rows, np.int64))
-    with pytest.raises(Exception, match="edgesink refuses the call: logit_rows is"):
-        run(activations(16, 576))
 
 
 @pytest.mark.parametrize("kind", packed.TYPES)

@@ -153,8 +153,7 @@ class KernelOps(StepOps):
         coarse: bool = True,
     ) -> Value:
         """x @ w.T, with all that the operator takes along: the norm before it, its gate or its bias, the norm after it
-        and the residual stream. A coarse one may round a long pass to 8 bits, and a shorter one where the run asks for
-        one row of logits."""
+        and the residual stream. A coarse one may round a long pass to 8 bits."""
         before = x.norm if isinstance(x, Normed) else None
         norm = before or after
         codes, scale, offset, *factors = self._matrix(weight)
@@ -165,7 +164,6 @@ class KernelOps(StepOps):
             bias,
             self.vector(after.weight) if after else None,
             *factors,
-            self.logit_rows if coarse else None,
         ]
         return self.graph.node(
             "BlockProduct", x.x if isinstance(x, Normed) else x, *self._given(codes, scale, *optional),
