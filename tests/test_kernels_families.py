@@ -241,5 +241,5 @@ def test_a_graph_says_no_more_than_its_model_needs(tmp_path):
     nodes = onnx.load(tmp_path / KERNELS_GRAPH, load_external_data=False).graph.node
     attention = [node for node in nodes if node.op_type == "RingAttention"]
     assert {attribute.name for node in attention for attribute in node.attribute} == {"heads", "capacity", "coarse"}
-    assert {tuple(node.input[9:]) for node in attention} == {("", "", names.OLDEST)}, "no norms of queries and keys"
+    assert {tuple(node.input[9:]) for node in attention} == {("", "", names.OLDEST, names.LOGIT_ROWS)}, "no norms"
     assert {len(node.input) for node in nodes if node.op_type == "BlockProduct"} == {5, 6}

@@ -313,7 +313,7 @@ def test_axe_finds_nothing_that_shuts_people_out(browser, address):
     context.close()
 
 
-BICYCLE = f"My sister Ilse keeps her bicycle in the bakery. {SCRIPT}"
+BICYCLE = f"My sister Ilse keeps her bicycle in the bakery, {SCRIPT}"
 WHERE = "Where does my sister Ilse keep her bicycle?"
 
 
