@@ -17,14 +17,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
+from time_recall import REPLY, tell
+
 import edgesink
 from edgesink.bundles import find_bundle
 from edgesink.memory.memory import Memory
-from edgesink.memory.sample_talk import chatter, has_answer
+from edgesink.memory.sample_talk import has_answer
 from edgesink.runtime.chat import Chat
 
 LONGEST_ANSWER = 40
-REPLY = "I see. Go on."
 FACTS = (
     ("My cousin Ilse came to see us on the last weekend of the holidays, together with both of her large dogs.",
      "She works as a glassblower on the island of Murano.", "What does my cousin Ilse work as?", "glass"),
@@ -70,12 +71,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         stream = edgesink.load(find_bundle(options.model), options.threads)
         memory = Memory(Path(folder) / "talk.memory")
-        chat, others = Chat(stream, memory=memory), chatter()
-        for names, tells, _, _ in FACTS:
-            chat.read(f"{names} {tells}", REPLY)
-        forgotten = stream.position + stream.window
-        while stream.position <= forgotten:
-            chat.read(next(others), REPLY)
+        chat = Chat(stream, memory=memory)
+        others = tell(chat, (f"{names} {tells}" for names, tells, _, _ in FACTS))
         alone = patch("edgesink.memory.memory.neighbour", lambda archive, passage: None)
         for name, way in (("alone", alone), ("with their neighbour", nullcontext())):
             with way:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,18 +20,21 @@ import edgesink
 from edgesink.bundles import find_bundle
 from edgesink.gauges import milliseconds
 from edgesink.memory.memory import Memory
-from edgesink.memory.sample_talk import Note, chatter, notes
+from edgesink.memory.sample_talk import chatter, notes
 from edgesink.runtime.chat import Chat
 
+REPLY = "I see. Go on."
 
-def told(chat: Chat, about: tuple[Note, ...]) -> None:
-    """Tell the notes, and go on until the window has none of them."""
+
+def tell(chat: Chat, messages: Iterable[str]) -> Iterator[str]:
+    """Tell the messages, and go on until the window has none of them; the chatter that follows."""
     others = chatter()
-    for note in about:
-        chat.read(note.text, "I see. Go on.")
+    for message in messages:
+        chat.read(message, REPLY)
     forgotten = chat.stream.position + chat.stream.window
     while chat.stream.position <= forgotten:
-        chat.read(next(others), "I see. Go on.")
+        chat.read(next(others), REPLY)
+    return others
 
 
 def ask(memory: Memory, chat: Chat, message: str) -> None:
@@ -52,7 +56,7 @@ def main() -> None:
             stream = edgesink.load(find_bundle(options.model), options.threads)
             memory = Memory(Path(folder) / "talk.memory", judge=judge)
             chat = Chat(stream, memory=memory)
-            told(chat, about)
+            tell(chat, (note.text for note in about))
             waits = [
                 milliseconds(partial(ask, memory, chat, note.other)) for _ in range(options.rounds) for note in about
             ]
