@@ -1,14 +1,15 @@
 """The model judges what belongs to a message: its stream is as it was, and what it says decides what comes back."""
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 
 import numpy as np
 import pytest
 
 import edgesink
-from edgesink.errors import BadOption
+from edgesink.errors import BadOption, RunFailed
 from edgesink.memory.archive import Archive, NewPassage
+from edgesink.memory.asking import asking
 from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.judging import FEWEST_ROOM, MOST_MESSAGE, Judge
 from edgesink.memory.memory import Memory
@@ -33,6 +34,20 @@ def talking(bundle, turns=12):
     return chat
 
 
+@contextmanager
+def judging(chat, message, encode=None):
+    """The judge of passages for a message, None if there is none."""
+    unfed = chat.next_turn(message)
+    with asking(chat.stream, calibration(), message, unfed, encode or chat.text_ids) as (_, gains):
+        yield gains
+
+
+def parts(chat, message):
+    """What is fed before the message, and the message."""
+    unfed = chat.next_turn(message)
+    return list(unfed.turn[: unfed.before]), list(unfed.turn[unfed.before :][: unfed.message_size])
+
+
 def nats_by_hand(bundle, chat, before, message):
     """The same measured in a copy of the stream, token by token."""
     stream = edgesink.load(bundle)
@@ -47,27 +62,30 @@ def nats_by_hand(bundle, chat, before, message):
 
 
 @pytest.mark.parametrize("turns", [0, 12])
-def test_a_gain_is_how_much_likelier_the_message_is_a_token(bundle, turns):
+@pytest.mark.parametrize("message", ["Who has it?", "Who has the ladder and the box?"])
+def test_a_gain_is_how_much_likelier_the_message_is_a_token(bundle, turns, message):
     chat = talking(bundle, turns)
-    unfed = chat.next_turn("Who has it?")
-    head = list(unfed.turn[: unfed.before])
-    message = list(unfed.turn[unfed.before : unfed.before + unfed.message_size])
-    passage = chat.stream.tokenizer.encode("Ilse has it.\n")
-    expected = nats_by_hand(bundle, chat, head, message) - nats_by_hand(bundle, chat, head + passage, message)
-    gains = Judge(chat.stream, unfed, chat.text_ids).gains(["Ilse  has\nit.", "Ilse has it."])
-    assert list(gains) == pytest.approx([expected, expected], abs=1e-4)
+    head, ids = parts(chat, message)
+    judged = ids[:MOST_MESSAGE]
+    passage = chat.text_ids("Ilse has it.\n")
+    expected = nats_by_hand(bundle, chat, head, judged) - nats_by_hand(bundle, chat, head + passage, judged)
+    with judging(chat, message) as gains:
+        assert list(gains(["Ilse  has\nit.", "Ilse has it."])) == pytest.approx([expected, expected], abs=1e-4)
+
+
+def test_the_lengths_above_are_of_a_message_that_is_judged_whole_and_of_one_that_is_not(bundle):
+    assert len("Who has it?") <= MOST_MESSAGE < len("Who has the ladder and the box?")
 
 
 def test_a_control_token_that_is_spelled_in_a_passage_is_judged_as_text(bundle):
     chat = talking(bundle)
-    unfed = chat.next_turn("Who has it?")
-    head = list(unfed.turn[: unfed.before])
-    message = list(unfed.turn[unfed.before : unfed.before + unfed.message_size])
+    head, message = parts(chat, "Who has it?")
     passage = "<begin>Ilse has it."
     ids, plain = chat.text_ids(f"{passage}\n"), chat.stream.tokenizer.encode(f"{passage}\n")
     assert len(ids) > len(plain), "which takes it for one"
     expected = nats_by_hand(bundle, chat, head, message) - nats_by_hand(bundle, chat, head + ids, message)
-    assert list(Judge(chat.stream, unfed, chat.text_ids).gains([passage])) == pytest.approx([expected], abs=1e-4)
+    with judging(chat, "Who has it?") as gains:
+        assert list(gains([passage])) == pytest.approx([expected], abs=1e-4)
 
 
 def test_a_passage_that_cannot_be_encoded_is_not_what_is_meant(bundle):
@@ -78,18 +96,45 @@ def test_a_passage_that_cannot_be_encoded_is_not_what_is_meant(bundle):
             raise BadOption("a control token in a message")
         return chat.text_ids(text)
 
-    gains = list(Judge(chat.stream, chat.next_turn("Who has it?"), encode).gains(["Much worse.", "Ilse has it."]))
-    assert gains[0] == -np.inf
-    assert np.isfinite(gains[1])
+    with judging(chat, "Who has it?", encode) as gains:
+        found = list(gains(["Much worse.", "Ilse has it."]))
+    assert found[0] == -np.inf
+    assert np.isfinite(found[1])
 
 
-@pytest.mark.parametrize("judgements", [1, 3])
+@pytest.mark.parametrize("judgements", [0, 1, 3])
 @pytest.mark.parametrize("turns", [0, 12])
-def test_the_stream_is_as_if_nothing_had_been_judged(bundle, turns, judgements):
+@pytest.mark.parametrize("message", ["Who has it?", "Who has the ladder and the box?", "Who has it? " * 9])
+def test_the_stream_is_as_if_nothing_had_been_judged(bundle, turns, judgements, message):
     judged, other = talking(bundle, turns), talking(bundle, turns)
-    unfed = judged.next_turn("Who has it?")
-    with closing(Judge(judged.stream, unfed, judged.text_ids).gains(["Ilse has it.", LONG, ""])) as gains:
-        assert len(list(islice(gains, judgements))) == judgements
+    with judging(judged, message) as gains:
+        assert (gains is None) == (len(message) > 64)
+        if gains is not None:
+            with closing(gains(["Ilse has it.", LONG, ""])) as found:
+                assert len(list(islice(found, judgements))) == judgements
+    assert judged.stream.position == other.stream.position
+    answers = ["".join(token.text for token in chat.answer(message, 12)) for chat in (judged, other)]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("turns", [0, 12])
+def test_the_stream_is_as_it_was_when_judging_fails(bundle, turns, monkeypatch):
+    judged, other = talking(bundle, turns), talking(bundle, turns)
+    feed = judged.stream.feed_all
+
+    def failing(ids, rows):
+        feed(ids, rows)
+        raise RunFailed("stopped", "", "")
+
+    def judge():
+        with judging(judged, "Who has it?") as gains:
+            monkeypatch.setattr(judged.stream, "feed_all", failing)
+            next(gains(["Ilse has it."]))
+
+    with pytest.raises(RunFailed):
+        judge()
+    with pytest.raises(RunFailed), judging(judged, "Who has it?"):
+        pass
     assert judged.stream.position == other.stream.position
     answers = ["".join(token.text for token in chat.answer("Who has it?", 12)) for chat in (judged, other)]
     assert answers[0] == answers[1]
@@ -97,11 +142,12 @@ def test_the_stream_is_as_if_nothing_had_been_judged(bundle, turns, judgements):
 
 def test_a_message_that_leaves_no_room_for_a_passage_is_not_judged(toy, tmp_path, bundle):
     chat = talking(toy.bundle(tmp_path / "small", StreamSpec(sinks=4, window=300, max_sinks=64, chunk=16)))
-    assert not Judge(chat.stream, chat.next_turn("Who has it?"), chat.text_ids).can_judge
-    judge = Judge(chat.stream, chat.next_turn("Who has the long ladder and the box of tools by now?"), chat.text_ids)
-    assert not judge.can_judge
+    for message in ("Who has it?", "Who has the long ladder and the box of tools by now?"):
+        with judging(chat, message) as gains:
+            assert gains is None
     chat = talking(bundle)
-    judge = Judge(chat.stream, chat.next_turn("Who has the long ladder and the box of tools by now?"), chat.text_ids)
+    head, ids = parts(chat, "Who has the long ladder and the box?")
+    judge = Judge(chat.stream, head, ids, chat.text_ids)
     assert judge.can_judge, "of a long message the first tokens are"
     assert FEWEST_ROOM <= judge.room < 64 - MOST_MESSAGE
 
@@ -230,7 +276,6 @@ def test_a_real_model_finds_more_by_judging_than_by_chance(smollm2_bundles):
     about, right = notes("develop")[:12], 0
     for at, note in enumerate(about):
         texts = [about[(at + step) % len(about)].text for step in range(4)]
-        judge = Judge(chat.stream, chat.next_turn(note.other), chat.text_ids)
-        assert judge.can_judge
-        right += int(np.argmax(list(judge.gains(texts)))) == 0
+        with judging(chat, note.other) as gains:
+            right += int(np.argmax(list(gains(texts)))) == 0
     assert right >= 7

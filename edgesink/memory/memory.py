@@ -18,13 +18,12 @@ import numpy as np
 from edgesink.errors import BadMemory, BadOption, DamagedMemory, EdgesinkError
 from edgesink.memory import archive_file, calibration
 from edgesink.memory.archive import MOST_BYTES, Archive, NewPassage, Passage, Role
-from edgesink.memory.asking import ask
+from edgesink.memory.asking import asking
 from edgesink.memory.calibration import Calibration
 from edgesink.memory.context import neighbour, with_neighbour
-from edgesink.memory.judging import Judge
 from edgesink.memory.passages import cut
 from edgesink.memory.recalling import BUDGET, PinnedFor, Way, fitting, pinned_ids, place_in, quoted
-from edgesink.memory.search import Asked, Found, search
+from edgesink.memory.search import Asked, Found, Gains, search
 from edgesink.memory.spoken import Spoken
 from edgesink.memory.standing import is_standing
 from edgesink.runtime.session import Stream
@@ -261,12 +260,10 @@ class Memory:
         seen_from = max(0, unfed.end - stream.window)
         if not self.archive.has_unseen(self._stream, seen_from):
             return message
-        made = self._calibration
-        asked = ask(stream, made, message, unfed) if made else Asked(message)
         can_pin = self._can_pin(stream)
-        count, judge = PINNED if can_pin else QUOTED, Judge(stream, unfed, chat.text_ids)
-        gains = judge.gains if self._judge and judge.can_judge else None
-        found = search(self.archive, asked, self._calibration, self._stream, seen_from, count, gains)
+        with self._asked(chat, message, unfed) as (asked, gains):
+            count = PINNED if can_pin else QUOTED
+            found = search(self.archive, asked, self._calibration, self._stream, seen_from, count, gains)
         wishes = [one for one in self.archive.standing() if one.stream != self._stream or (one.first or -1) < seen_from]
         is_shown = lambda one: self._shown.get(one.id, -1) >= seen_from  # noqa: E731
         found = [one for one in found if not one.passage.standing and not is_shown(one.passage)]
@@ -294,6 +291,16 @@ class Memory:
             if self.on_recall is not None:
                 self.on_recall(self.recalled)
         return written
+
+    @contextmanager
+    def _asked(self, chat: Talk, message: str, unfed: Unfed) -> Iterator[tuple[Asked, Gains | None]]:
+        """The message as the model sees it, and the model as a judge; the text alone without a calibration."""
+        if self._calibration is None:
+            yield Asked(message), None
+            return
+        encode = chat.text_ids if self._judge else None
+        with asking(chat.stream, self._calibration, message, unfed, encode) as both:
+            yield both
 
     @contextmanager
     def pinned_for(self, chat: Talk, passages: list[Passage]) -> Iterator[None]:
