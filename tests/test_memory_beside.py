@@ -1,12 +1,9 @@
 """The script that asks a memory's questions of llama.cpp too: what it sends is what our conversation is fed."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import httpx
-import pytest
+import memory_beside as script
 
 import edgesink
 from edgesink.evaluate.memory import Answered, tell
@@ -16,28 +13,17 @@ from edgesink.spec import StreamSpec
 SPEC = StreamSpec(sinks=3, window=300, max_sinks=64, chunk=8)  # tokens of the toy are bytes
 
 
-@pytest.fixture(scope="module")
-def script():
-    folder = Path(__file__).parent.parent / "scripts"
-    sys.path.append(str(folder))  # one script imports another
-    path = folder / "memory_beside.py"
-    spec = importlib.util.spec_from_file_location("memory_beside", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where its dataclasses are looked up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_older_half_behind_the_head_is_forgotten_until_the_rest_fits(script):
+def test_the_older_half_behind_the_head_is_forgotten_until_the_rest_fits():
     assert script.shifted([1, 2, 3, 4, 5], 1, 5) == [1, 2, 3, 4, 5]
     assert script.shifted([1, 2, 3, 4, 5, 6], 1, 5) == [1, 4, 5, 6]
     assert script.shifted([1, 2, 3, 4, 5, 6, 7, 8, 9], 1, 4) == [1, 8, 9]
 
 
-def test_a_distance_in_windows_is_as_many_tokens_in_longer_ones(script):
+def test_a_distance_in_windows_is_as_many_tokens_in_longer_ones():
     assert [one.windows for one in script.in_windows_of([Told(2, [], []), Told(1, [], [])], 8)] == [0.25, 0.125]
 
 
-def test_the_server_is_sent_what_our_conversation_is_fed_and_forgets_questions(script, toy, tmp_path):
+def test_the_server_is_sent_what_our_conversation_is_fed_and_forgets_questions(toy, tmp_path):
     stream = edgesink.load(toy.bundle(tmp_path / "bundle", SPEC))
     ours, fed = edgesink.Chat(stream, pin="none"), []
     feed = stream._feed
@@ -63,7 +49,7 @@ def test_the_server_is_sent_what_our_conversation_is_fed_and_forgets_questions(s
     assert [one["n_predict"] for one in sent] == [0, 0, 0, 24]
 
 
-def test_the_table_has_a_row_for_each_kind_that_was_asked(script):
+def test_the_table_has_a_row_for_each_kind_that_was_asked():
     question = Question("changed", 2, "Where?", "In Rome.", ("Rome",))
     answered = [Answered(question, "nothing", False, False, right, "", 9, 0.0, 0.0) for right in (True, False)]
     assert script.table([script.Way("a", answered, 12.6e6, 31.4, 99, 88)]).splitlines() == [

@@ -1,16 +1,15 @@
 """The parts of `edgesink serve`, one by one: turns, tools in the families' dialects, and who takes a turn when."""
 
 import dataclasses
-import importlib.util
 import os
 import re
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import serve_turns
 import tokenizers
 from serving import user
 
@@ -532,17 +531,6 @@ def test_the_chances_of_the_most_likely_come_in_order_and_the_lower_id_first():
 # ---- the script that measures turns
 
 
-@pytest.fixture(scope="module")
-def serve_turns():
-    path = Path(__file__).parent.parent / "scripts" / "serve_turns.py"
-    spec = importlib.util.spec_from_file_location("serve_turns", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_turns"] = module  # where its dataclasses look for their names
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["serve_turns"]
-
-
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
@@ -555,7 +543,7 @@ def serve_turns():
         ),
     ],
 )
-def test_a_measured_talk_is_summed_up_as_far_as_it_went(serve_turns, count, expected):
+def test_a_measured_talk_is_summed_up_as_far_as_it_went(count, expected):
     turns = [serve_turns.Turn(number, first_token_seconds=float(number)) for number in range(count)]
     talk = serve_turns.Talk("s", None, "m", [], turns)
     assert serve_turns.summary(talk) == expected

@@ -1,6 +1,5 @@
 """Sessions: what is kept is the conversation as it stood, to the last bit, and nobody else's."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import kill_sessions
 import numpy as np
 import pytest
 
@@ -332,23 +332,13 @@ def test_the_example_of_the_docs_runs(bundle, tmp_path, monkeypatch, state_folde
     assert (state_folder / "diary.session").is_file()
 
 
-@pytest.fixture(scope="module")
-def kill_sessions():
-    """The script."""
-    path = Path(__file__).parent.parent / "scripts" / "kill_sessions.py"
-    spec = importlib.util.spec_from_file_location("kill_sessions", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @posix
-def test_a_chat_that_is_killed_loses_the_running_turn_at_most(bundle, kill_sessions, tmp_path):
+def test_a_chat_that_is_killed_loses_the_running_turn_at_most(bundle, tmp_path):
     assert "3 kills" in kill_sessions.check(bundle, tmp_path, kills=3, tokens=12, longest_seconds=0.3)
 
 
 @posix
 @pytest.mark.slow
-def test_a_hundred_kills_lose_nothing_of_a_real_model(smollm2_bundles, kill_sessions, tmp_path):
+def test_a_hundred_kills_lose_nothing_of_a_real_model(smollm2_bundles, tmp_path):
     bundle = smollm2_bundles("int4", StreamSpec(4, 508, 64, 64))
     assert "100 kills" in kill_sessions.check(bundle, tmp_path, kills=100, tokens=30, longest_seconds=1.5)

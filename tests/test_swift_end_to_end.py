@@ -1,11 +1,12 @@
 """EdgesinkKit runs a real bundle on Linux and gives the Python runtime's tokens, one by one."""
 
-import importlib.util
 import json
 from pathlib import Path
 
+import make_golden_stream as golden
 import numpy as np
 import pytest
+import swift_cli as swift
 
 import edgesink
 from edgesink.runtime.session import Stream
@@ -14,16 +15,6 @@ from edgesink.spec import StreamSpec
 
 HERE = Path(__file__).parent
 PENALISED = {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 11}
-
-
-def load(name: str):
-    location = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-swift, golden = load("swift_cli"), load("make_golden_stream")
 
 
 @pytest.fixture(scope="module")

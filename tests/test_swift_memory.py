@@ -1,6 +1,5 @@
 """The Swift memory is the Python one: the same golden answers, the same schema, and files that go there and back."""
 
-import importlib.util
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import swift_cli as swift
 
 import edgesink
 from edgesink.memory import calibration
@@ -24,16 +24,10 @@ HERE = Path(__file__).parent
 SOURCES = HERE.parent / "apps" / "ios" / "EdgesinkKit" / "Sources" / "EdgesinkMemory"
 
 
-def load(name: str):
-    location = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
 def test_the_golden_answers_are_current():
     """Run make_golden_memory.py where they are not, and then `swift test`, which holds Swift to them."""
-    made = load("make_golden_memory")
+    import make_golden_memory as made
+
     stored = json.loads(made.ANSWERS.read_text(encoding="utf-8"))
     fresh = json.loads(json.dumps(made.golden()))
     assert list(stored) == list(fresh)
@@ -64,7 +58,6 @@ def test_swift_makes_the_same_tables():
     assert [line.strip() for line in schema.splitlines()] == [line.strip() for line in SCHEMA.strip().splitlines()]
 
 
-swift = load("swift_cli")
 SPEC = StreamSpec(sinks=4, window=300, max_sinks=64, chunk=32)  # tokens of the toy are bytes
 SHED = "The code of the garden shed is 4471."
 MESSAGES = (

@@ -1,7 +1,7 @@
 """What of the Swift package can be checked without building it: golden files are current, Apple-only code type-checks
 against our own declarations of the API, and the formatter has nothing to say."""
 
-import importlib.util
+import importlib
 import json
 import shutil
 import subprocess
@@ -16,9 +16,7 @@ KIT, DEMO = IOS / "EdgesinkKit", IOS / "EdgesinkDemo"
 
 @pytest.mark.parametrize("name", ["manifest", "chat"])
 def test_the_golden_file_is_current(name):
-    location = importlib.util.spec_from_file_location(f"make_golden_{name}", HERE / f"make_golden_{name}.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
+    module = importlib.import_module(f"make_golden_{name}")
     stored = json.loads((HERE / "golden" / f"{name}.json").read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(module.golden()))
 

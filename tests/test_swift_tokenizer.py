@@ -1,11 +1,13 @@
 """EdgesinkKit's tokenizer against the `tokenizers` library, on more text than the golden files hold."""
 
-import importlib.util
 import json
 import random
 from pathlib import Path
 
+import make_golden_tokenizer as golden
+import make_nfc_table as nfc
 import pytest
+import swift_cli as swift
 from tokenizers import Tokenizer
 
 from edgesink.runtime.tokenizer import Tokenizer as OurTokenizer
@@ -14,14 +16,6 @@ from edgesink.spec import StreamSpec
 HERE = Path(__file__).parent
 
 
-def load(name: str):
-    location = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    return module
-
-
-golden, swift, nfc = load("make_golden_tokenizer"), load("swift_cli"), load("make_nfc_table")
 FAMILIES = list(golden.FAMILIES)
 REAL = "smollm2-135m"
 

@@ -1,8 +1,6 @@
 """A window that begins with a turn: what it hides, by hand; the graphs against the oracle; what a chat makes of it."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,10 +169,8 @@ def test_what_is_seen_is_always_a_conversation(toy, tmp_path):
 
 
 def test_the_script_for_long_talks_sees_broken_turns_where_they_are_broken(toy, tmp_path):
-    path = Path(__file__).parent.parent / "scripts" / "long_talks.py"
-    spec = importlib.util.spec_from_file_location("long_talks", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    import long_talks as script
+
     bundle = toy.bundle(tmp_path / "bundle", StreamSpec(3, 697, 160, 8))
     turns, plain = (script.talk(bundle, way, turns=12, tokens=9, threads=1) for way in ("turns", "plain"))
     assert turns["forgotten"] > plain["forgotten"] > 0
