@@ -14,7 +14,19 @@ from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.judging import FEWEST_ROOM, MOST_MESSAGE, Judge
 from edgesink.memory.memory import Memory
 from edgesink.memory.sample_talk import notes
-from edgesink.memory.search import JUDGED, LEAST_SUM, NEAR_SUM, OF_LIKENESS, SURER, WIDER, AsFed, Asked, search
+from edgesink.memory.search import (
+    JUDGED,
+    LEAST_SUM,
+    NEAR_SUM,
+    OF_GATE,
+    OF_LIKENESS,
+    SUREST,
+    USUAL,
+    WIDER,
+    AsFed,
+    Asked,
+    search,
+)
 from edgesink.spec import StreamSpec
 
 LONG = "Nothing happened that anybody would like to be told again. " * 8
@@ -49,16 +61,24 @@ def parts(chat, message):
 
 
 def nats_by_hand(bundle, chat, before, message):
-    """The same measured in a copy of the stream, token by token."""
+    """The same measured in a copy of the stream, token by token; the first does not count."""
     stream = edgesink.load(bundle)
     stream.return_to(chat.stream.snapshot())
-    logits = stream.feed(before)
+    logits = stream.feed([*before, message[0]])
     found = []
-    for id_ in message:
+    for id_ in message[1:]:
         scores = logits.astype(np.float64)
         found.append(np.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[id_])
         logits = stream.feed([id_])
-    return np.mean(found)
+    return np.array(found)
+
+
+def gain_by_hand(bundle, chat, message, passage):
+    """How much likelier a message's ids are behind a passage's; a token counts 2 at most."""
+    head, ids = message
+    gains = nats_by_hand(bundle, chat, head, ids) - nats_by_hand(bundle, chat, head + passage, ids)
+    assert (abs(gains) > 2).any(), "what follows is seen only where one counts less than it is"
+    return np.clip(gains, -2, 2).mean()
 
 
 @pytest.mark.parametrize("turns", [0, 12])
@@ -68,7 +88,7 @@ def test_a_gain_is_how_much_likelier_the_message_is_a_token(bundle, turns, messa
     head, ids = parts(chat, message)
     judged = ids[:MOST_MESSAGE]
     passage = chat.text_ids("Ilse has it.\n")
-    expected = nats_by_hand(bundle, chat, head, judged) - nats_by_hand(bundle, chat, head + passage, judged)
+    expected = gain_by_hand(bundle, chat, (head, judged), passage)
     with judging(chat, message) as gains:
         assert list(gains(["Ilse  has\nit.", "Ilse has it."])) == pytest.approx([expected, expected], abs=1e-4)
 
@@ -77,13 +97,18 @@ def test_the_lengths_above_are_of_a_message_that_is_judged_whole_and_of_one_that
     assert len("Who has it?") <= MOST_MESSAGE < len("Who has the ladder and the box?")
 
 
+def test_a_message_of_one_token_is_no_likelier_behind_anything(bundle):
+    with judging(talking(bundle), "W") as gains:
+        assert list(gains(["Ilse has it.", "It is Ilse's."])) == [0, 0]
+
+
 def test_a_control_token_that_is_spelled_in_a_passage_is_judged_as_text(bundle):
     chat = talking(bundle)
     head, message = parts(chat, "Who has it?")
     passage = "<begin>Ilse has it."
     ids, plain = chat.text_ids(f"{passage}\n"), chat.stream.tokenizer.encode(f"{passage}\n")
     assert len(ids) > len(plain), "which takes it for one"
-    expected = nats_by_hand(bundle, chat, head, message) - nats_by_hand(bundle, chat, head + ids, message)
+    expected = gain_by_hand(bundle, chat, (head, message), ids)
     with judging(chat, "Who has it?") as gains:
         assert list(gains([passage])) == pytest.approx([expected], abs=1e-4)
 
@@ -147,7 +172,7 @@ def test_a_message_that_leaves_no_room_for_a_passage_is_not_judged(toy, tmp_path
             assert gains is None
     chat = talking(bundle)
     head, ids = parts(chat, "Who has the long ladder and the box?")
-    judge = Judge(chat.stream, head, ids, chat.text_ids)
+    judge = Judge(chat.stream, len(head), ids, chat.text_ids)
     assert judge.can_judge, "of a long message the first tokens are"
     assert FEWEST_ROOM <= judge.room < 64 - MOST_MESSAGE
 
@@ -206,19 +231,20 @@ def test_what_is_nearly_as_good_comes_along(tmp_path):
     assert searched(tmp_path, {"one": 0.8, "other": 0.8}, gains)[0] == ["other", "one"]
 
 
-def test_nothing_is_judged_that_would_not_come_back_without_making_the_message_likelier(tmp_path):
+def test_nothing_is_judged_that_would_not_come_back_without_making_the_message_likelier_than_any(tmp_path):
     apart = OF_LIKENESS * 0.1
     cosines = {"first": 0.9, "second": 0.8, "third": 0.7}
-    found = searched(tmp_path, cosines, {"first": NEAR_SUM - apart + 0.02, "second": 9.0, "third": 9.0})
+    first = USUAL + NEAR_SUM - apart
+    found = searched(tmp_path, cosines, {"first": first + 0.02, "second": 9.0, "third": 9.0})
     assert found == (["first"], ["first"])
     (tmp_path / "talk.memory").unlink()
-    found = searched(tmp_path, cosines, {"first": NEAR_SUM - apart - 0.02, "second": -0.02, "third": 9.0})
+    found = searched(tmp_path, cosines, {"first": first - 0.02, "second": USUAL - 0.02, "third": 9.0})
     assert found == (["first", "second"], ["first", "second"])
 
 
 def test_what_likeness_alone_would_refuse_comes_back_if_the_message_becomes_likelier(tmp_path):
     low = (LEAST + WIDER * LEAST) / 2
-    gain = OF_LIKENESS * (LEAST - low) + LEAST_SUM
+    gain = USUAL + OF_LIKENESS * (LEAST - low) + LEAST_SUM - OF_GATE * SUREST
     assert searched(tmp_path, {"low": low}, None)[0] == []
     (tmp_path / "talk.memory").unlink()
     assert searched(tmp_path, {"low": low}, {"low": gain + 0.1})[0] == ["low"]
@@ -228,12 +254,16 @@ def test_what_likeness_alone_would_refuse_comes_back_if_the_message_becomes_like
     assert searched(tmp_path, {"low": 0.9 * WIDER * LEAST}, {"low": 9.0}) == ([], []), "far below it is not asked about"
 
 
-@pytest.mark.parametrize(("surer", "gains", "expected"), [
-    (SURER + 0.01, {"it": 9.0}, ["it"]), (SURER - 0.01, {"it": 9.0}, []), (SURER - 0.01, None, ["it"]),
-])  # fmt: skip
-def test_of_passages_that_are_judged_the_gate_must_be_surer(tmp_path, surer, gains, expected):
+@pytest.mark.parametrize("surer", [0.0, SUREST / 2, SUREST, 2 * SUREST])
+def test_the_surer_the_gate_is_the_less_a_passage_must_have(tmp_path, surer):
     asks = calibration().numbers.asks + surer
-    assert searched(tmp_path, {"it": 0.9}, gains, asks)[0] == expected
+    enough = LEAST_SUM - OF_GATE * min(surer, SUREST)
+    gain = enough + USUAL - OF_LIKENESS * (0.9 - LEAST)
+    assert searched(tmp_path, {"it": 0.9}, {"it": gain + 0.02}, asks)[0] == ["it"]
+    (tmp_path / "talk.memory").unlink()
+    assert searched(tmp_path, {"it": 0.9}, {"it": gain - 0.02}, asks)[0] == []
+    (tmp_path / "talk.memory").unlink()
+    assert searched(tmp_path, {"it": 0.9}, None, asks)[0] == ["it"], "without a judge it is let through or not"
 
 
 def test_only_a_few_are_judged(tmp_path):

@@ -36,7 +36,7 @@ def asking(
     ids = unfed.turn[: unfed.before + unfed.message_size][-stream.manifest.stream.chunk :]
     head = len(ids) - min(len(ids), unfed.message_size)
     start = stream.position
-    judge = None if encode is None else Judge(stream, ids[:head], ids[head:], encode)
+    judge = None if encode is None else Judge(stream, head, ids[head:], encode)
     try:
         logits = stream.feed_all(ids, judge.rows if judge else 1)
         if judge:

@@ -37,9 +37,11 @@ NEAR = 0.8  # of the best score, that another passage must have to come along
 JUDGED = 4  # passages that the model judges
 WIDER = 0.75  # of the least likeness, for passages that are judged
 OF_LIKENESS = 4.0  # what likeness counts, where a nat a token that the message becomes likelier by counts 1
-SURER = 0.25  # that the gate must be surer by, of passages that are judged, that something told is asked for
-LEAST_SUM = -0.4  # of both, likeness being counted from the least
-NEAR_SUM = 0.3  # what the best of both may be ahead by for another passage to come along
+OF_GATE = 2.0  # what counts how much surer the gate is than it must be that something told is asked for
+SUREST = 0.6  # how much surer it counts at most
+USUAL = 0.3  # nats a token that any passage makes a message likelier by: only what is beyond counts
+LEAST_SUM = 0.4  # of all three, likeness being counted from the least
+NEAR_SUM = 0.2  # what the best of likeness and gain may be ahead by for another passage to come along
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,6 @@ def search(
         return _near([one for one in _newest(found, about) if one.passage.id not in seen])[:count]
     if calibration is None or fed is None:
         return []
-    if judge is not None and calibration.wants(fed.gate_rows)[0] < calibration.numbers.asks + SURER:
-        return []
     with archive.reading() as connection:
         by_meaning = search_likeness(
             connection, calibration, calibration.vectors(fed.rows), weights_of(fed.spoken.words(), rarity), WIDE
@@ -115,7 +115,8 @@ def search(
     enough = least if judge is None else WIDER * least
     found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= enough]
     found = [one for one in _newest(found, about) if one.passage.id not in seen]
-    return (_near(found) if judge is None else _judged(found[:JUDGED], judge, least))[:count]
+    surer = float(calibration.wants(fed.gate_rows)[0]) - calibration.numbers.asks
+    return (_near(found) if judge is None else _judged(found[:JUDGED], judge, least, surer))[:count]
 
 
 def _near(found: list[Found]) -> list[Found]:
@@ -123,11 +124,11 @@ def _near(found: list[Found]) -> list[Found]:
     return [one for one in found if one.score >= NEAR * found[0].score]
 
 
-def _judged(found: list[Found], judge: Gains, least: float) -> list[Found]:
+def _judged(found: list[Found], judge: Gains, least: float, surer: float) -> list[Found]:
     """Those that the model takes to belong to the message as well, the best by both first.
 
     They are judged in the order of their likeness, until none that is left could come back without making the message
-    likelier: a right one does that in half of all cases, and a wrong one in a tenth.
+    likelier than any passage does. The surer the gate is of the message, the less they must have.
     """
     if not found:
         return []
@@ -137,8 +138,8 @@ def _judged(found: list[Found], judge: Gains, least: float) -> list[Found]:
         for alike in likeness:
             if sums and max(sums) - NEAR_SUM >= alike:
                 break
-            sums.append(alike + next(gains))
-    enough = max(LEAST_SUM, max(sums) - NEAR_SUM)
+            sums.append(alike + next(gains) - USUAL)
+    enough = max(LEAST_SUM - OF_GATE * min(surer, SUREST), max(sums) - NEAR_SUM)
     ranked = sorted(zip(found, sums, strict=False), key=lambda pair: -pair[1])
     return [one for one, both in ranked if both >= enough]
 
