@@ -16,10 +16,11 @@ private struct Forgery {
             ("edgesink_session", .string("1")), ("fingerprint", .string(manifest.fingerprint)),
             ("position", .string("\(position)")), ("sinks", .string("3")),
         ]
-        entries = [("slots_0", "F32", [1, 1, position, 1], Self.floats((0..<position).map(Float.init)))]
+        entries = manifest.states.map { state in
+            let tensor = ToyBackend.tensor(state, slots: Array(0..<position))
+            return (tensor.name, "F32", tensor.shape, tensor.bytes)
+        }
     }
-
-    static func floats(_ values: [Float]) -> Data { values.withUnsafeBytes { Data($0) } }
 
     mutating func set(_ name: String, _ value: JSON?) {
         metadata.removeAll { $0.key == name }
@@ -43,14 +44,12 @@ private struct Forgery {
         let header = Data(header().text.utf8)
         var data = Data((0..<8).map { UInt8(truncatingIfNeeded: header.count >> (8 * $0)) }) + header
         for entry in entries { data += entry.bytes + Data(count: gap) }
-        try data.dropLast(gap + overlap).write(to: file)
+        try data.dropLast(gap + overlap * (entries.count - 1)).write(to: file)
     }
 }
 
 @Suite("Session files that no stream can have written are refused, as Python refuses them")
 struct SavedSessionTests {
-    private static let five = Forgery.floats([0, 1, 2, 3, 4])
-
     /// The words that a forged file is refused with, the stream being where it was; nil if it is taken.
     private func refusal(position: Int = 5, _ forge: (inout Forgery) -> Void) async throws -> String? {
         let manifest = try toyManifest()
@@ -100,38 +99,36 @@ struct SavedSessionTests {
     }
 
     @Test(arguments: [
-        ("F32", [1, 1, 4, 1]), ("F32", [1, 1, 6, 1]), ("F32", [1, 1, 0, 1]), ("F32", [1, 5, 1, 1]), ("F32", [5]),
-        ("F32", [5, 1, 1, 1]), ("F32", [1, 1, 5]), ("F32", [1, 1, 5, 1, 1]), ("F32", [1, 1, 39, 1]),
-        ("F16", [1, 1, 5, 1]), ("F64", [1, 1, 5, 1]), ("I32", [1, 1, 5, 1]), ("F32", [1, 1, -5, -1]), ("F32", []),
+        ("F32", [1, 2, 4, 16]), ("F32", [1, 2, 6, 16]), ("F32", [1, 2, 0, 16]), ("F32", [1, 10, 1, 16]), ("F32", [160]),
+        ("F32", [5, 2, 1, 16]), ("F32", [1, 2, 80]), ("F32", [1, 2, 5, 16, 1]), ("F32", [1, 2, 39, 16]),
+        ("F16", [1, 2, 5, 16]), ("F64", [1, 2, 5, 16]), ("I32", [1, 2, 5, 16]), ("F32", [1, 2, -5, -16]), ("F32", []),
     ])
     func aStateThatDoesNotFitIsRefused(dtype: String, shape: [Int]) async throws {
         let bytes = Data(count: max(0, shape.reduce(["F16": 2, "F64": 8][dtype] ?? 4, *)))
-        let words = try await refusal { $0.entries[0] = ("slots_0", dtype, shape, bytes) }
+        let words = try await refusal { $0.entries[0] = ("key_0", dtype, shape, bytes) }
         #expect(words?.contains("is damaged") == true)
     }
 
     @Test(arguments: [Float.nan, .infinity, -.infinity]) func numbersThatAreNotFiniteAreRefused(bad: Float) async throws
     {
-        let words = try await refusal { $0.entries[0].bytes = Forgery.floats([0, 1, bad, 3, 4]) }
+        let words = try await refusal { forgery in
+            withUnsafeBytes(of: bad) { forgery.entries[0].bytes.replaceSubrange(8..<12, with: $0) }
+        }
         #expect(words?.contains("not finite") == true)
     }
 
     @Test func statesTooManyOrTooFewAreRefused() async throws {
-        let more = try await refusal { $0.entries.append(("slots_1", "F32", [1, 1, 5, 1], Self.five)) }
-        #expect(more?.contains("slots_1 is no state of the bundle") == true)
+        let more = try await refusal { $0.entries.append(("key_2", "F32", [1, 2, 5, 16], $0.entries[0].bytes)) }
+        #expect(more?.contains("key_2 is no state of the bundle") == true)
         let fewer = try await refusal { $0.entries = [] }
-        #expect(fewer?.contains("slots_0 is missing") == true)
-        let twice = try await refusal { $0.entries.append(("slots_0", "F32", [1, 1, 5, 1], Self.five)) }
+        #expect(fewer?.contains("key_0 is missing") == true)
+        let twice = try await refusal { $0.entries.append($0.entries[0]) }
         #expect(twice?.contains("twice") == true)
     }
 
     @Test func entriesWithAGapOrAnOverlapAreRefused() async throws {
-        let another = ("slots_1", "F32", [1, 1, 5, 1], Self.five)
         for (gap, overlap) in [(4, 0), (0, 4)] {
-            let words = try await refusal {
-                $0.entries.append(another)
-                ($0.gap, $0.overlap) = (gap, overlap)
-            }
+            let words = try await refusal { ($0.gap, $0.overlap) = (gap, overlap) }
             #expect(words?.contains("overlap or do not fill the file") == true)
         }
     }

@@ -7,8 +7,10 @@ package actor ToyBackend: ModelBackend {
     private let manifest: Manifest
     private var slots: [[Int]]  // of each view
     package private(set) var largestChunk = 0
+    package private(set) var runs = 0
     package private(set) var wasLoaded = false
     private var broken: (position: Int, value: Float)?  // where a logit is not finite, and what it is
+    private var failure: Int?  // the position of a run that fails halfway
     package var delay: Duration?  // a run's length, for tests of what happens meanwhile
 
     package init(manifest: Manifest, delay: Duration? = nil) {
@@ -28,6 +30,8 @@ package actor ToyBackend: ModelBackend {
             for (offset, id) in ids.enumerated() { slots[view][ring.slot(position + offset)] = id }
             seen += ring.visible(newest).map { slots[view][ring.slot($0)] }
         }
+        runs += 1
+        if failure == position { throw Failed() }
         var logits = Self.logits(after: seen, manifest.vocab)
         if let broken, broken.position == newest { logits[7] = broken.value }
         return logits
@@ -35,24 +39,39 @@ package actor ToyBackend: ModelBackend {
 
     package func breakAt(position: Int, with value: Float) { broken = (position, value) }
 
-    package func state() -> [StateTensor] {
-        slots.enumerated().map { view, slots in
-            let bytes = slots.map(Float.init).withUnsafeBytes { Data($0) }
-            return StateTensor(name: "slots_\(view)", dtype: .float32, shape: [1, 1, slots.count, 1], bytes: bytes)
-        }
+    package struct Failed: Error {}
+
+    package func failAt(position: Int) { failure = position }
+
+    package func state() -> [StateTensor] { manifest.states.map { Self.tensor($0, slots: slots[$0.view]) } }
+
+    package func state(_ name: String) -> StateTensor? {
+        manifest.states.first { $0.name == name }.map { Self.tensor($0, slots: slots[$0.view]) }
     }
 
-    /// A layer's keys or values: numbers that tell the ids apart which the slots hold.
-    package func state(_ name: String) -> StateTensor? {
-        guard let state = manifest.states.first(where: { $0.name == name }) else { return nil }
-        let (heads, rows, size) = (state.shape[1], state.shape[2], state.shape[3])
-        let numbers = (0..<heads * rows * size).map { item in
-            Self.value(
-                of: slots[state.view][item / size % rows], layer: Int(name.suffix(1)) ?? 0,
-                place: item / (rows * size) * size + item % size)
+    /// A state of as many rows as there are ids: keys say them, values tell them apart, and a row of zeros has none.
+    package static func tensor(_ state: StateSpec, slots: [Int]) -> StateTensor {
+        let (heads, size) = (state.shape[1], state.shape[3])
+        let shape = [state.shape[0], heads, slots.count, size]
+        var numbers: [Float] = []
+        for block in 0..<shape[0] {
+            let (isKey, layer) = kind(ofBlock: block, state)
+            for place in stride(from: 0, to: heads * size, by: size) {
+                for id in slots {
+                    numbers += (place..<(place + size)).map {
+                        id < 0 ? 0 : isKey ? Float(id + 1) : value(of: id, layer: layer, place: $0)
+                    }
+                }
+            }
         }
         return StateTensor(
-            name: name, dtype: .float32, shape: state.shape, bytes: numbers.withUnsafeBytes { Data($0) })
+            name: state.name, dtype: .float32, shape: shape, bytes: numbers.withUnsafeBytes { Data($0) })
+    }
+
+    /// Of Core ML's states, keys and values in turn.
+    private static func kind(ofBlock block: Int, _ state: StateSpec) -> (isKey: Bool, layer: Int) {
+        if state.shape[0] > 1 { return (block % 2 == 0, block / 2) }
+        return (state.name.hasPrefix("key"), Int(state.name.suffix(1)) ?? 0)
     }
 
     /// Number `place` of the value row of an id.
@@ -61,15 +80,19 @@ package actor ToyBackend: ModelBackend {
         return Float(random.uniform()) * 2 - 1
     }
 
-    package func load(_ state: [StateTensor]) {
-        wasLoaded = true
-        slots = state.map { tensor in
-            tensor.bytes.withUnsafeBytes { bytes in
-                stride(from: 0, to: bytes.count, by: 4).map {
-                    Int(bytes.loadUnaligned(fromByteOffset: $0, as: Float.self))
-                }
+    /// Throws where states of one view do not tell of the same ids.
+    package func load(_ state: [StateTensor]) throws {
+        for view in slots.indices {
+            guard let keys = state.first(where: { $0.name == manifest.states.first { $0.view == view }?.name }) else {
+                continue
+            }
+            let row = keys.shape[3]
+            slots[view] = keys.bytes.withUnsafeBytes { bytes in
+                slots[view].indices.map { Int(bytes.loadUnaligned(fromByteOffset: 4 * row * $0, as: Float.self)) - 1 }
             }
         }
+        guard state == self.state() else { throw EdgesinkError(.badSession, "states that do not fit together") }
+        wasLoaded = true
     }
 
     /// The id that follows what is seen, as logits.

@@ -11,8 +11,9 @@ public actor StreamSession {
     public private(set) var position = 0  // tokens fed since the stream started, its sink token included
     private var furthest = 0  // tokens that may have been written, those that were taken back included
     private var isFeeding = false
+    private var waiting: [CheckedContinuation<Void, Never>] = []  // for the end of a feed
     private var isBroken = false  // the state may hold what is not a number
-    private var epoch = 0  // which stream: a generation of an earlier one ends
+    package private(set) var epoch = 0  // which stream: a generation of an earlier one ends
 
     /// `sinks`: pinned first tokens, 0 to the bundle's most; nil takes the bundle's default.
     public init(manifest: Manifest, backend: any ModelBackend, sinks: Int? = nil) throws {
@@ -31,7 +32,7 @@ public actor StreamSession {
     public func feed(_ ids: [Int]) async throws -> [Float] {
         try check(ids)
         try claim()
-        defer { isFeeding = false }
+        defer { release() }
         let ids = position == 0 ? manifest.prefix + ids : ids
         var logits: [Float] = []
         var start = 0
@@ -55,7 +56,7 @@ public actor StreamSession {
     /// Start a new stream; `sinks` nil keeps the number. What the buffers held before is never seen.
     public func reset(sinks: Int? = nil) async throws {
         try claim()
-        defer { isFeeding = false }
+        defer { release() }
         let ring = try manifest.stream.ring(sinks: sinks ?? ring.sinks)
         if isBroken {  // rows that are masked count nothing times what they hold, which of NaN is NaN
             try await backend.load(try await backend.state().map(\.zeroed))
@@ -67,7 +68,7 @@ public actor StreamSession {
     /// Write the stream to a session file, whole or not at all.
     public func save(to file: URL) async throws {
         try claim()
-        defer { isFeeding = false }
+        defer { release() }
         let saved = SavedSession(
             fingerprint: manifest.fingerprint, position: position, sinks: ring.sinks,
             state: try await backend.state())
@@ -77,7 +78,7 @@ public actor StreamSession {
     /// Go on from a session file; an error leaves the stream as it was.
     public func restore(from file: URL) async throws {
         try claim()
-        defer { isFeeding = false }
+        defer { release() }
         let saved = try SavedSession(
             reading: file, of: manifest, like: try await backend.state())
         let ring = try manifest.stream.ring(sinks: saved.sinks)
@@ -123,7 +124,7 @@ public actor StreamSession {
     /// token. After `restore`, what was fed since can be taken back. Throws `badOption` for more than `rewindable`.
     public func rewind(_ tokens: Int) throws {
         try claim()
-        defer { isFeeding = false }
+        defer { release() }
         guard (0...rewindable).contains(tokens) else {
             throw EdgesinkError(
                 .badOption, "rewinding by \(tokens) of \(position) tokens", expected: "0 to \(rewindable)",
@@ -137,7 +138,7 @@ public actor StreamSession {
     /// Throws `badOption` for no such layer, or tokens that its ring does not hold any more, or not yet.
     public func values(layer: Int, of tokens: Range<Int>) async throws -> [Float] {
         try claim()
-        defer { isFeeding = false }
+        defer { release() }
         let place = try manifest.values(ofLayer: layer)
         let ring = try manifest.rings(sinks: ring.sinks)[place.state.view]
         let oldest = max(0, max(furthest, position) - ring.slots)
@@ -153,6 +154,78 @@ public actor StreamSession {
         return tensor.floats(block: place.block, rows: tokens.map(ring.slot))
     }
 
+    // MARK: - Pinned rows
+
+    /// Put other first tokens in the place of the pinned ones, exactly as many as there are sinks; nothing else changes.
+    ///
+    /// Their keys and values are bit for bit those of a stream that began with `ids`. For a while the state is held twice.
+    /// A model's own sink token stays the first of them. Returns what stood there, for `putPinnedRows`.
+    ///
+    /// Throws `badOption` for another number of ids, or a stream that has not yet so many tokens; `badNumbers` as `feed`.
+    /// An error or a cancelled task leaves the stream as it was.
+    public func repin(_ ids: [Int]) async throws -> PinnedRows {
+        try check(ids)
+        try claim()
+        defer { release() }
+        try manifest.checkPinned(ring.sinks, at: position)
+        try manifest.checkPinned(ids, sinks: ring.sinks)
+        let live = try await backend.state()
+        let before = try PinnedRows(of: live, manifest, sinks: ring.sinks)
+        let new: [StateTensor]
+        do {
+            new = try await firstRows(ids).over(live)
+        } catch {
+            try await load(live)
+            throw error
+        }
+        try await load(new)
+        return before
+    }
+
+    /// A copy of the keys and values of the pinned tokens; `badOption` before they have all been fed.
+    public func pinnedRows() async throws -> PinnedRows {
+        try claim()
+        defer { release() }
+        try manifest.checkPinned(ring.sinks, at: position)
+        return try PinnedRows(of: try await backend.state(), manifest, sinks: ring.sinks)
+    }
+
+    /// Put back what `repin` or `pinnedRows` gave; `badOption` if it is of another bundle or number of sinks.
+    ///
+    /// Waits for the end of a feed, as no other call does: a reader that was cancelled may still be computing.
+    public func putPinnedRows(_ rows: PinnedRows) async throws {
+        await claimWhenFree()
+        defer { release() }
+        try manifest.checkPinned(ring.sinks, at: position)
+        let state = try await backend.state()
+        try rows.check(manifest, sinks: ring.sinks, like: state)
+        try await load(rows.over(state))
+    }
+
+    /// The pinned rows of a stream that begins with `ids`; the backend's state is that stream's afterwards.
+    private func firstRows(_ ids: [Int]) async throws -> PinnedRows {
+        var logits: [Float] = []
+        var start = 0
+        for size in ring.chunks(ids.count) {
+            try Task.checkCancellation()
+            logits = try await backend.feed(Array(ids[start..<(start + size)]), position: start, sinks: ring.sinks)
+            start += size
+        }
+        guard logits.isFinite else {
+            throw EdgesinkError(
+                .badNumbers, "the logits after the tokens to be pinned are not finite", remedy: EdgesinkError.broken)
+        }
+        return try PinnedRows(of: try await backend.state(), manifest, sinks: ring.sinks)
+    }
+
+    /// Overwrite the state; what fails halfway cannot be gone on from.
+    private func load(_ state: [StateTensor]) async throws {
+        let wasBroken = isBroken
+        isBroken = true
+        try await backend.load(state)
+        isBroken = wasBroken
+    }
+
     private var busy: EdgesinkError {
         EdgesinkError(.busy, "the stream is being fed", remedy: "stop or await the answer first")
     }
@@ -160,6 +233,16 @@ public actor StreamSession {
     private func claim() throws {
         guard !isFeeding else { throw busy }
         isFeeding = true
+    }
+
+    private func claimWhenFree() async {
+        while isFeeding { await withCheckedContinuation { waiting.append($0) } }
+        isFeeding = true
+    }
+
+    private func release() {
+        isFeeding = false
+        if !waiting.isEmpty { waiting.removeFirst().resume() }
     }
 
     private func check(_ logits: [Float]) throws {
