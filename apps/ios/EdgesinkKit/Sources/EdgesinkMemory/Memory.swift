@@ -6,25 +6,43 @@ public struct Recall: Equatable, Sendable {
     public let message: String
     public let found: [Found]
     public let wishes: [Passage]  // standing instructions that came along
+    public let way: RecallWay
     public let searchMilliseconds: Double
-    public let quoteMilliseconds: Double
+    public let bringMilliseconds: Double
 }
 
+/// How passages come back: quoted in the message, or in the pinned rows for one answer.
+public enum RecallWay: String, CaseIterable, Sendable { case quoted, pinned }
+
 /// A memory of a conversation beyond its window, in a file: what is told is kept, and what belongs to a message comes
-/// back, quoted in it. The twin of `edgesink/memory/memory.py` with the way "quoted".
+/// back, quoted in it or in the pinned rows. The twin of `edgesink/memory/memory.py`.
 ///
-/// Owns the order of things around an answer, and that no trouble with the archive ends a conversation. What is kept is
-/// `Archive`'s, what is found is `Search`'s, and the words around it are `Quotation`'s.
+/// Owns the order of things around an answer, that pinned rows are put back, and that no trouble with the archive ends a
+/// conversation. What is kept is `Archive`'s, what is found is `Search`'s, the words around it are `Quotation`'s, and what
+/// is pinned is `PinnedPassages`'.
 public actor Memory: ConversationMemory {
     private static let quoted = 2  // passages that are quoted at most
 
     private let archive: Archive
     private let calibration: Calibration?
     private let budget: Int
+    private let way: RecallWay
     private var conversation: Conversation?
     private var stream: Int?  // its number in the archive; nil: none yet
     private var reached = 0  // position behind what was remembered last
     private var shown: [Int: Int] = [:]  // passages that were quoted, and where
+    private var first: [Int] = []  // ids that the stream's pinned rows always begin with
+    private var ownSinks = 0  // pinned rows without those for what is brought back
+    private var reserved = 0  // and with them
+    private var lent: Lent?
+    private var returning: Task<Void, Never>?
+
+    /// Pinned rows that stand elsewhere for the time of one answer.
+    private struct Lent {
+        let session: StreamSession
+        let epoch: Int  // of the stream that they are of
+        let rows: PinnedRows
+    }
 
     /// The last thing that came back; nil before.
     public private(set) var recalled: Recall?
@@ -35,16 +53,18 @@ public actor Memory: ConversationMemory {
     /// What went wrong, or what became of a damaged file; "" if all is well.
     public private(set) var trouble = ""
 
-    /// `file`: the archive, made if there is none; a damaged one is set aside and a new one is made. `mostBytes`: how
-    /// large it may grow. `budget`: tokens of a message that quotations may take. `calibration`: how meanings are
-    /// compared; nil: by words only.
+    /// `file`: the archive, made if there is none; a damaged one is set aside and a new one is made. `way`: how passages
+    /// come back; `.pinned` keeps up to 128 pinned rows of a new stream for it, and quotes where the bundle cannot pin so
+    /// many, or the stream began without. `mostBytes`: how large the file may grow. `budget`: tokens of a message that
+    /// quotations may take. `calibration`: how meanings are compared; nil: by words only.
     ///
     /// Throws `badMemory` where the file is of another program or a later version, `badPlace` where it cannot be read or
     /// written.
     public init(
-        _ file: URL, mostBytes: Int = Archive.mostBytes, budget: Int = 160, calibration: Calibration? = nil
+        _ file: URL, way: RecallWay = .quoted, mostBytes: Int = Archive.mostBytes, budget: Int = 160,
+        calibration: Calibration? = nil
     ) throws {
-        (self.budget, self.calibration) = (budget, calibration)
+        (self.way, self.budget, self.calibration) = (way, budget, calibration)
         do {
             archive = try Archive(file, mostBytes: mostBytes)
         } catch let error as EdgesinkError where error.kind == .damagedMemory {
@@ -55,12 +75,37 @@ public actor Memory: ConversationMemory {
     }
 
     /// Leave one whole file behind; the memory does nothing any more.
-    public func close() { archive.close() }
+    public func close() async {
+        await putBack()
+        archive.close()
+    }
 
     // MARK: - What a conversation asks
 
     public func around(_ message: String, in conversation: Conversation) async throws -> String {
-        try await guarded(message) { try await prepare(message, conversation) }
+        await putBack()
+        do {
+            return try await guarded(message) { try await prepare(message, conversation) }
+        } catch {
+            await putBack()
+            throw error
+        }
+    }
+
+    /// What stood in the pinned rows, bit for bit; nothing if nothing was exchanged. Who calls meanwhile waits as well.
+    public func putBack() async {
+        if let lent {
+            self.lent = nil
+            returning = Task {  // to the end, even where the task that waits is cancelled
+                do {
+                    guard await lent.session.epoch == lent.epoch else { return }  // that stream is over
+                    try await lent.session.putPinnedRows(lent.rows)
+                } catch {
+                    switchOff(error)
+                }
+            }
+        }
+        await returning?.value
     }
 
     public func remember(_ exchange: Exchange, of conversation: Conversation) async {
@@ -77,22 +122,25 @@ public actor Memory: ConversationMemory {
         do {
             return try await work()
         } catch let error as EdgesinkError {
-            (isOff, trouble) = (true, "the memory is off: \(error)")
+            await putBack()
+            switchOff(error)
             return otherwise
         }
     }
 
+    private func switchOff(_ error: any Error) { (isOff, trouble) = (true, "the memory is off: \(error)") }
+
     // MARK: - Before an answer
 
-    /// The message as it is to be fed; what was found stands in it.
+    /// The message as it is to be fed; what was found stands in it, or in the pinned rows.
     private func prepare(_ message: String, _ conversation: Conversation) async throws -> String {
         try await attach(conversation)
         let written = try await bringBack(message, conversation)
         if stream == nil {
             let manifest = conversation.session.manifest
-            let turn = try await conversation.nextTurn(written).turn
-            let first = (manifest.prefix + turn).prefix(await conversation.session.status.ring.sinks)
-            stream = try archive.beginStream(fingerprint: manifest.fingerprint, prefix: Array(first))
+            let unfed = try await conversation.nextTurn(written)
+            first = Array((manifest.prefix + unfed.answer + unfed.turn).prefix(ownSinks))
+            stream = try archive.beginStream(fingerprint: manifest.fingerprint, prefix: first)
         }
         return written
     }
@@ -100,51 +148,99 @@ public actor Memory: ConversationMemory {
     /// Know the stream that is talked in: a new one, one that is taken up again, or the same as before.
     private func attach(_ conversation: Conversation) async throws {
         if self.conversation !== conversation { (self.conversation, stream, shown) = (conversation, nil, [:]) }
-        let position = await conversation.session.position
+        let session = conversation.session
+        let position = await session.position
         if position == 0 {
             (stream, shown) = (nil, [:])
+            try await reserve(session)
         } else if stream == nil || position < reached {
-            let fingerprint = conversation.session.manifest.fingerprint
-            (stream, shown) = (try archive.resumeStream(fingerprint: fingerprint, position: position).stream, [:])
+            let known = try archive.resumeStream(fingerprint: session.manifest.fingerprint, position: position)
+            (stream, first, shown) = (known.stream, known.prefix, [:])
         }
         reached = position
     }
 
-    /// Look for what belongs to a message, and put it around it.
+    /// Rows for what is brought back, behind those that are pinned anyway.
+    private func reserve(_ session: StreamSession) async throws {
+        let sinks = await session.status.ring.sinks
+        if sinks != reserved { ownSinks = sinks }
+        let most = session.manifest.stream.maxSinks
+        reserved = way == .pinned ? PinnedPassages.sinks(own: ownSinks, most: most) : ownSinks
+        if sinks != reserved { try await session.reset(sinks: reserved) }
+    }
+
+    /// Look for what belongs to a message, and bring it back; the message as it is to be fed.
     private func bringBack(_ message: String, _ conversation: Conversation) async throws -> String {
         let began = ContinuousClock.now
+        let session = conversation.session
         let unfed = try await conversation.nextTurn(message)
-        let seenFrom = max(0, unfed.end - (await conversation.session.status.ring.window))
-        let stream = stream ?? 0
-        guard try archive.hasUnseen(stream: stream, seenFrom: seenFrom) else { return message }
+        let seenFrom = max(0, unfed.end - (await session.status.ring.window))
+        guard try archive.hasUnseen(stream: stream ?? 0, seenFrom: seenFrom) else { return message }
         var fed: AsFed?
         if let calibration { fed = try await Asking.ask(unfed, calibration, conversation) }
-        let search = Search(archive: archive, stream: stream, seenFrom: seenFrom, count: Self.quoted)
-        var found = try search.search(message, calibration, fed).filter {
+        let canPin = await canPin(session)
+        let found = try find(message, fed, seenFrom, canPin ? PinnedPassages.count : Self.quoted)
+        var wishes = try archive.standing().filter { $0.stream != stream || ($0.first ?? -1) < seenFrom }
+        let searched = ContinuousClock.now
+        var written = message
+        var way = RecallWay.pinned
+        var brought = canPin ? try await pin(wishes, found.map(\.passage), conversation) : []
+        if brought.isEmpty {
+            way = .quoted
+            wishes = wishes.filter { !isShown($0, seenFrom) }
+            (written, brought) = try await quote(message, wishes, found.map(\.passage), conversation)
+        }
+        guard !brought.isEmpty else { return message }
+        recalled = Recall(
+            message: message, found: found.filter { brought.contains($0.passage) },
+            wishes: wishes.filter(brought.contains), way: way,
+            searchMilliseconds: (searched - began).milliseconds,
+            bringMilliseconds: (ContinuousClock.now - searched).milliseconds)
+        return written
+    }
+
+    /// The passages that belong to a message and are not seen, the best first, with what it needs of its neighbours.
+    private func find(_ message: String, _ fed: AsFed?, _ seenFrom: Int, _ count: Int) throws -> [Found] {
+        let search = Search(archive: archive, stream: stream ?? 0, seenFrom: seenFrom, count: count)
+        let found = try search.search(message, calibration, fed).filter {
             !$0.passage.isStanding && !isShown($0.passage, seenFrom)
         }
-        if let best = found.first, let other = try Context.neighbour(of: best.passage, in: archive),
+        guard let best = found.first, let other = try Context.neighbour(of: best.passage, in: archive),
             !isShown(other, seenFrom)
-        {
-            found = Context.with(other, found)
-        }
-        let wishes = try archive.standing().filter {
-            ($0.stream != stream || ($0.first ?? -1) < seenFrom) && !isShown($0, seenFrom)
-        }
-        let searched = ContinuousClock.now
-        let (kept, passages) = Quotation.fitting(
-            wishes: wishes, found: found.map(\.passage), budget: budget, conversation.tokenizer)
-        guard !kept.isEmpty || !passages.isEmpty else { return message }
-        let written = Quotation.text(of: message, wishes: kept, found: passages)
-        // A model whose turns cannot hold the quotation gets the message as it is.
-        guard (try? await conversation.nextTurn(written)) != nil else { return message }
+        else { return found }
+        return Context.with(other, found)
+    }
+
+    private func canPin(_ session: StreamSession) async -> Bool {
+        let (sinks, position) = (await session.status.ring.sinks, await session.position)
+        let hasRoom = sinks - first.count >= PinnedPassages.fewestRows && first.starts(with: session.manifest.prefix)
+        return way == .pinned && stream != nil && hasRoom && position >= sinks
+    }
+
+    /// Exchange the pinned rows; what is pinned now, nothing where none of it fits.
+    private func pin(_ wishes: [Passage], _ found: [Passage], _ conversation: Conversation) async throws -> [Passage] {
+        let session = conversation.session
+        let (ids, brought) = try PinnedPassages.ids(
+            first: first, wishes: wishes, found: found, sinks: await session.status.ring.sinks,
+            conversation.ids(ofText:))
+        if brought.isEmpty { return [] }
+        let epoch = await session.epoch
+        lent = Lent(session: session, epoch: epoch, rows: try await session.repin(ids))
+        return brought
+    }
+
+    /// The message with quotations, and what is quoted: nothing where the model's turns cannot hold it.
+    private func quote(
+        _ message: String, _ wishes: [Passage], _ found: [Passage], _ conversation: Conversation
+    ) async throws -> (written: String, brought: [Passage]) {
+        let (wishes, found) = Quotation.fitting(
+            wishes: wishes, found: found, budget: budget, conversation.tokenizer)
+        guard !wishes.isEmpty || !found.isEmpty else { return (message, []) }
+        let written = Quotation.text(of: message, wishes: wishes, found: found)
+        guard (try? await conversation.nextTurn(written)) != nil else { return (message, []) }
         let position = await conversation.session.position
-        for passage in kept + passages { shown[passage.id] = position }
-        recalled = Recall(
-            message: message, found: found.filter { passages.contains($0.passage) }, wishes: kept,
-            searchMilliseconds: (searched - began).milliseconds,
-            quoteMilliseconds: (ContinuousClock.now - searched).milliseconds)
-        return written
+        for passage in wishes + found { shown[passage.id] = position }
+        return (written, wishes + found)
     }
 
     private func isShown(_ passage: Passage, _ seenFrom: Int) -> Bool { shown[passage.id, default: -1] >= seenFrom }

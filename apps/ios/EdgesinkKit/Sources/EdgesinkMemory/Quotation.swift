@@ -40,7 +40,8 @@ enum Quotation {
 
     private static func line(of wish: Passage) -> String { "\(wishes) “\(inOneLine(wish))”" }
 
-    private static func inOneLine(_ passage: Passage) -> String { String(Scalars(passage.text).inOneLine) }
+    /// What a passage says, without a line break.
+    static func inOneLine(_ passage: Passage) -> String { String(Scalars(passage.text).inOneLine) }
 
     /// Where a message begins in what was fed for it, quotations included; nil if it is not there as it was said.
     static func place(of message: Scalars, in written: Scalars) -> Int? {

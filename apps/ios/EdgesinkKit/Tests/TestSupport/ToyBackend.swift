@@ -111,14 +111,15 @@ package actor ToyBackend: ModelBackend {
     }
 }
 
-/// A manifest for toys: 2 layers, 4 sinks, at most 16, chunks of 8.
+/// A manifest for toys: 2 layers, 4 sinks, chunks of 8.
 package func toyManifest(
-    eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil, window: Int = 28
+    eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil, window: Int = 28, maxSinks: Int = 16
 ) throws -> Manifest {
     let text = try Golden.manifest("good").text
     let changed = text.replacing("\"eos_ids\": [0, 2]", with: "\"eos_ids\": \(eos)")
         .replacing("\"vocab\": 256", with: "\"vocab\": \(vocab)")
         .replacing("\"window\": 28", with: "\"window\": \(window)")
+        .replacing("\"max_sinks\": 16", with: "\"max_sinks\": \(maxSinks)")
         .replacing("\"capacity\": 32", with: "\"capacity\": \(window + 4)")
         .replacing("2, 39, 16]", with: "2, \(window + 11), 16]")
         .replacing("\"sink_token_id\": null", with: "\"sink_token_id\": \(sinkToken.map { "\($0)" } ?? "null")")

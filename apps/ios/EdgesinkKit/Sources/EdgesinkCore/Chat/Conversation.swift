@@ -10,8 +10,16 @@ public actor Conversation {
     private var system: String?
     private var answer: Generation?  // the last one; may have been left in the middle
     private var memory: (any ConversationMemory)?
-    private var open: (message: String, unfed: UnfedTurn)?  // an exchange that is going on
+    private var open: OpenExchange?
     private var isAsked = false
+
+    /// An exchange that is going on.
+    private struct OpenExchange {
+        let message: String
+        let unfed: UnfedTurn
+        let answer: Generation
+        let memory: any ConversationMemory
+    }
 
     /// An error if the model is not for conversations. Whether it takes the system prompt is seen when it is asked.
     public init(
@@ -39,23 +47,45 @@ public actor Conversation {
     public func ask(
         _ message: String, sampling: SamplingSpec = .init(), maxNewTokens: Int? = nil
     ) async throws -> Generation {
-        guard !isAsked else {
-            throw EdgesinkError(.busy, "another message is being read", remedy: "await it first")
-        }
+        try checkFree()
         isAsked = true
         defer { isAsked = false }
         await settle()
         try turns.check(message: message)
-        let written = try await memory?.around(message, in: self) ?? message
+        guard let memory else { return try await begin(message, sampling, maxNewTokens).answer }
+        do {
+            let written = try await memory.around(message, in: self)
+            let (unfed, answer) = try await begin(written, sampling, maxNewTokens)
+            open = OpenExchange(message: message, unfed: unfed, answer: answer, memory: memory)
+            await answer.whenPaused { [weak self, weak answer] isOver in await self?.paused(answer, isOver) }
+            return answer
+        } catch {
+            await memory.putBack()
+            throw error
+        }
+    }
+
+    /// Begin to answer a message as it is to be fed.
+    private func begin(
+        _ written: String, _ sampling: SamplingSpec, _ maxNewTokens: Int?
+    ) async throws -> (unfed: UnfedTurn, answer: Generation) {
         let unfed = try await nextTurn(written)
         let answer = try await session.generation(
             unfed.answer + unfed.turn, tokenizer: tokenizer, sampling: sampling, maxNewTokens: maxNewTokens)
         self.answer = answer
-        if memory != nil {
-            open = (message, unfed)
-            await answer.whenOver { [weak self] in await self?.settle() }
+        return (unfed, answer)
+    }
+
+    /// An answer is over, or was interrupted; it may be one that another message has taken the place of.
+    private func paused(_ answer: Generation?, _ isOver: Bool) async {
+        guard let open, open.answer === answer else { return }
+        if isOver { await settle() } else { await open.memory.putBack() }
+    }
+
+    private func checkFree() throws {
+        guard !isAsked else {
+            throw EdgesinkError(.busy, "another message is being read", remedy: "await it first")
         }
-        return answer
     }
 
     /// What would be fed next to get an answer to a message, and where it would stand.
@@ -75,6 +105,13 @@ public actor Conversation {
             closing: try encode(pieces.behindMessage, "", goesOn: true).count)
     }
 
+    /// Ids of text that stands behind other text; a control token that is spelled in it is ordinary text.
+    ///
+    /// Throws `badOption` where the tokenizer makes a control token of it, however it is written.
+    public nonisolated func ids(ofText text: String) throws -> [Int] {
+        try encoder.encode([.text(text)], goesOn: true)
+    }
+
     private func encode(_ pieces: [Piece], _ message: String, goesOn: Bool) throws -> [Int] {
         try encoder.encode(pieces.written(system: system, user: message, date: Date()), goesOn: goesOn)
     }
@@ -87,18 +124,20 @@ public actor Conversation {
     }
 
     /// Nothing more is made of the exchange that was going on, so it may be remembered. Of an answer that was stopped the
-    /// next message, `save` and `reset` do this as well.
+    /// next message, `save`, `reset` and `restore` do this as well.
     public func settle() async {
-        guard let (message, unfed) = open else { return }
-        open = nil
-        let position = await session.position
+        await (open?.memory ?? memory)?.putBack()
+        guard let open else { return }
+        self.open = nil
+        let (unfed, position) = (open.unfed, await session.position)
         guard position > unfed.turnStart else { return }  // nothing of it was read
-        let said = position >= unfed.end ? await answer?.said ?? "" : ""
-        await memory?.remember(Exchange(message: message, unfed: unfed, answer: said), of: self)
+        let said = position >= unfed.end ? await open.answer.said : ""
+        await open.memory.remember(Exchange(message: open.message, unfed: unfed, answer: said), of: self)
     }
 
     /// Start anew. `sinks` nil keeps the number of pinned tokens.
     public func reset(system: String?, sinks: Int? = nil) async throws {
+        try checkFree()
         await settle()
         try await session.reset(sinks: sinks)
         (self.system, answer) = (system, nil)
@@ -118,6 +157,7 @@ public actor Conversation {
 
     /// Write the conversation to a session file: what the model still remembers, not a transcript.
     public func save(to file: URL) async throws {
+        try checkFree()
         await settle()
         if let unfed = await answer?.unfed, !unfed.isEmpty { _ = try await session.feed(unfed) }
         answer = nil
@@ -126,6 +166,7 @@ public actor Conversation {
 
     /// Go on from a session file; an error leaves the conversation as it was.
     public func restore(from file: URL) async throws {
+        try checkFree()
         await settle()
         try await session.restore(from: file)
         answer = nil

@@ -2,14 +2,23 @@
 ///
 /// Nothing that goes wrong with it may end a conversation, so it throws only where its task is cancelled.
 public protocol ConversationMemory: Sendable {
-    /// The message as it is to be fed: what belongs to it may stand in front of it.
+    /// The message as it is to be fed: what belongs to it may stand around it, or in the stream until `putBack`.
     func around(_ message: String, in conversation: Conversation) async throws -> String
+
+    /// Nothing more is read or answered in the exchange that `around` was asked for: what it lent the stream for the answer
+    /// goes back. Called before `remember`, where nothing of the exchange was read, and more than once.
+    func putBack() async
 
     /// Takes an exchange that has ended.
     func remember(_ exchange: Exchange, of conversation: Conversation) async
 
     /// The stream was reset or restored: what comes next does not go on from what was remembered last.
     func streamChanged() async
+}
+
+extension ConversationMemory {
+    /// For one that lends nothing.
+    public func putBack() async {}
 }
 
 /// Ids that are fed to get an answer to a message, and where they stand in the stream. The twin of `Unfed` in

@@ -18,11 +18,11 @@ public actor Generation {
     private var text: StopFilter
     private var recent: [Int] = []  // of the answer: words of the prompt may be said
     private var toFeed: [Int]  // the prompt, then the token last made
-    private var made = 0
+    private var count = 0  // of tokens made
     private var isOver = false
-    private var end: (@Sendable () async -> Void)?
+    private var pause: (@Sendable (_ isOver: Bool) async -> Void)?
 
-    /// The text of the answer so far; kept only for whom `whenOver` names.
+    /// The text of the answer so far; kept only for whom `whenPaused` names.
     private(set) var said = ""
 
     init(
@@ -38,31 +38,41 @@ public actor Generation {
     /// What is not in the stream yet and belongs there: what the next turn begins with.
     public var unfed: [Int] { toFeed }
 
-    /// Keep the text from now on, and call `body` once when the answer is over; not if it is left in the middle.
-    func whenOver(_ body: @escaping @Sendable () async -> Void) { end = body }
+    /// Keep the text from now on, and call `body` when the answer is over, or when an error interrupts it, which may be
+    /// gone on behind; not if it is left in the middle.
+    func whenPaused(_ body: @escaping @Sendable (_ isOver: Bool) async -> Void) { pause = body }
 
     /// The next token; nil once the answer is over. An end id is the last token of its answer, and has no text.
     public func next() async throws -> Token? {
         if isOver { return nil }
+        do {
+            return try await make()
+        } catch {
+            await pause?(false)
+            throw error
+        }
+    }
+
+    private func make() async throws -> Token? {
         try Task.checkCancellation()
         let logits = try await feedAll()
         guard maxNewTokens != 0 else {
             isOver = true
-            await end?()
+            await pause?(true)
             return nil
         }
         let id = try sampler.next(rows.rows(of: logits), recent: recent)
-        made += 1
+        count += 1
         remember(id)
         let isEnd = endIds.contains(id)
         toFeed = isEnd ? [] : [id]
-        let isLast = isEnd || made == maxNewTokens
+        let isLast = isEnd || count == maxNewTokens
         let certain = isEnd ? "" : text.push(id)
         isOver = isLast || text.stopped
         let token = Token(id: id, text: isLast ? certain + text.finish() : certain)
-        if let end {
+        if let pause {
             said += token.text
-            if isOver { await end() }
+            if isOver { await pause(true) }
         }
         return token
     }
