@@ -1,4 +1,4 @@
-"""Write tests/golden/memory: an archive that Python made, and what Python finds in it, cuts, recognises and quotes.
+"""Write tests/golden/memory: an archive that Python made, and what Python finds, cuts, recognises, quotes and pins.
 
 Swift repeats it (`GoldenMemoryTests.swift`); `test_swift_memory.py` checks that the answers are current. The archive is
 a file of the format as it is on people's disks: it is written anew only when the format changes (`--archive`), the
@@ -17,6 +17,7 @@ from unittest.mock import patch
 import numpy as np
 from tokenizers import Tokenizer as Inner
 
+from edgesink.errors import BadOption
 from edgesink.memory import archive as archive_module
 from edgesink.memory import packs
 from edgesink.memory.archive import Archive, NewPassage
@@ -24,7 +25,7 @@ from edgesink.memory.calibration import Calibration, Numbers, normalised
 from edgesink.memory.context import leans
 from edgesink.memory.likeness import search_likeness
 from edgesink.memory.passages import cut
-from edgesink.memory.recalling import fitting, quoted
+from edgesink.memory.recalling import fitting, pinned_ids, quoted
 from edgesink.memory.sample_talk import changes, chatter, notes, small_talk
 from edgesink.memory.search import AsFed, Asked, is_question, search
 from edgesink.memory.spoken import Spoken, weights_of
@@ -368,6 +369,51 @@ def quotations(archive: Archive) -> list[dict]:
     return found
 
 
+REFUSED = "Captain"  # a word that no passage is encoded with, as a tokenizer may refuse one
+
+
+def encoded(text: str) -> list[int]:
+    if REFUSED in text:
+        raise BadOption("a control token in a message")
+    return tokenizer().encode(text)
+
+
+def pinned(archive: Archive) -> list[dict]:
+    """One passage, several, instructions, some that have no room or cannot be encoded, and none."""
+    wishes, every, cases = archive.standing(), list(archive.export()), []
+    best = [one for one in every if not one.standing and REFUSED not in one.text]
+    refused = [one for one in every if REFUSED in one.text]
+    lines = [one for one in every if "\n" in one.text][:1]
+    for first, room in (([], 128), ([1, 403, 28], 128), ([1, 403, 28, 7], 61), ([9], 40), ([9], 1)):
+        for along, found in (
+            ([], best[2:3]),
+            ([], best[40:2:-9]),
+            ([], lines),
+            (wishes, best[10:11]),
+            (wishes, []),
+            ([], refused + best[5:6]),
+            ([], refused),
+            ([], []),
+        ):
+            cases.append((first, along, found, len(first) + room))
+    exact = len(encoded(best[3].text + "\n"))
+    cases += [([5, 6], [], best[3:5], 2 + size) for size in (exact - 1, exact, exact + 1, 2 * exact)]
+    made = []
+    for first, along, found, sinks in cases:
+        ids, brought = pinned_ids(encoded, first, along, found, sinks)
+        made.append(
+            {
+                "first": first,
+                "wishes": [one.id for one in along],
+                "found": [one.id for one in found],
+                "sinks": sinks,
+                "ids": ids,
+                "brought": [one.id for one in brought],
+            }
+        )
+    return made
+
+
 def golden() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "copy"
@@ -390,6 +436,8 @@ def golden() -> dict:
             "meanings": meanings(archive),
             "calibration": calibrated(),
             "quotations": quotations(archive),
+            "refused": REFUSED,
+            "pinned": pinned(archive),
         }
         archive.close()
     return answers
@@ -399,10 +447,11 @@ def text_of(data: dict) -> str:
     """JSON with a line for each answer."""
     parts = []
     for key, value in data.items():
-        lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in value) if isinstance(value, list) else ""
-        shown = (
-            f"[\n{lines}\n]" if key not in ("common", "about", "calibration") else json.dumps(value, ensure_ascii=False)
-        )
+        if isinstance(value, list) and key != "common":
+            lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in value)
+            shown = f"[\n{lines}\n]"
+        else:
+            shown = json.dumps(value, ensure_ascii=False)
         parts.append(f"{json.dumps(key)}: {shown}")
     return "{" + ",\n".join(parts) + "}\n"
 

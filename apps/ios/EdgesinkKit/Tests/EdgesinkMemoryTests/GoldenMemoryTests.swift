@@ -205,4 +205,39 @@ struct GoldenMemoryTests {
         }
         archive.close()
     }
+
+    @Test func pinsTheSameIds() throws {
+        let folder = try TemporaryFolder()
+        let archive = try Self.archive(folder)
+        let tokenizer = try Self.tokenizer()
+        let refused = try #require(Self.answers.get()["refused"]?.string)
+        var pinned = 0
+        for json in try Self.list("pinned") {
+            let (wishes, found) = (Golden.ints(json["wishes"]), Golden.ints(json["found"]))
+            let passages = try archive.get(wishes + found)
+            let (ids, brought) = try PinnedPassages.ids(
+                first: Golden.ints(json["first"]), wishes: wishes.compactMap { passages[$0] },
+                found: found.compactMap { passages[$0] }, sinks: try #require(json["sinks"]?.int)
+            ) { text in
+                if text.contains(refused) { throw EdgesinkError(.badOption, "a control token in a message") }
+                return tokenizer.encode(text)
+            }
+            #expect(ids == Golden.ints(json["ids"]))
+            #expect(brought.map(\.id) == Golden.ints(json["brought"]))
+            pinned += ids.isEmpty ? 0 : 1
+        }
+        #expect(pinned > 20)
+        #expect(throws: CancellationError.self, "another error is not a passage that cannot be encoded") {
+            let passage = try #require(try archive.newest(1).first)
+            return try PinnedPassages.ids(first: [], wishes: [], found: [passage], sinks: 99) { _ in
+                throw CancellationError()
+            }
+        }
+        archive.close()
+    }
+
+    @Test(arguments: [(4, 132, 132), (4, 500, 132), (4, 100, 100), (4, 36, 36), (4, 35, 4), (4, 4, 4), (0, 32, 32)])
+    func reservesAsManyRowsAsThereAre(own: Int, most: Int, expected: Int) {
+        #expect(PinnedPassages.sinks(own: own, most: most) == expected)
+    }
 }
