@@ -18,6 +18,7 @@ from edgesink.memory.archive import Archive, NewPassage
 from edgesink.memory.archive_file import SCHEMA
 from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.memory import Memory
+from edgesink.memory.recalling import Way
 from edgesink.spec import StreamSpec
 
 HERE = Path(__file__).parent
@@ -89,9 +90,9 @@ def made(bundle, tmp_path_factory) -> Path:
     return path
 
 
-def in_python(bundle: Path, path: Path, made: Calibration | None) -> list[dict]:
+def in_python(bundle: Path, path: Path, made: Calibration | None, way: Way) -> list[dict]:
     """The conversation as Swift has it: the plain graph, and tokens that are forgotten one by one."""
-    memory, found = Memory(path, compare=made, judge=False), []
+    memory, found = Memory(path, way, compare=made, judge=False), []
     stream = edgesink.load(bundle, provider="plain")
     chat = edgesink.Chat(stream, pin="none", memory=memory, evict="plain", undo_bytes=0)
     for message in MESSAGES:
@@ -100,7 +101,7 @@ def in_python(bundle: Path, path: Path, made: Calibration | None) -> list[dict]:
         recall = memory.recalled
         wishes = [[one.id, None] for one in recall.wishes] if recall else []
         told = [[one.passage.id, one.way] for one in recall.found] if recall else []
-        found.append({"answer": text, "recalled": wishes + told})
+        found.append({"answer": text, "recalled": wishes + told, "way": recall.way if recall else None})
     assert memory.trouble == ""
     memory.close()
     return found
@@ -128,22 +129,29 @@ def test_the_same_conversation_leaves_the_same_memory_and_the_same_comes_back(bu
     assert ways == ({None, "words", "meaning"} if calibrated else {None, "words"})
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_the_same_answers_come_with_passages_in_pinned_rows(bundle, tmp_path, made, calibrated):
+    compare(bundle, tmp_path, made if calibrated else None, "pinned")
+
+
 @pytest.mark.slow
-def test_the_same_holds_of_a_real_model(smollm2_bundles, tmp_path):
+@pytest.mark.parametrize("recall", ["quoted", "pinned"])
+def test_the_same_holds_of_a_real_model(smollm2_bundles, tmp_path, recall):
     bundle = smollm2_bundles("int4", StreamSpec.fitted(window=252))
     numbers, draw, made = Numbers(20, 10, -1e9, -1e9, 0.2, 0.5, 0.5), np.random.default_rng(0), tmp_path / "made"
     arrays = [draw.normal(size=shape).astype(np.float32) for shape in (192, 192, 192, (2, 192), 2)]
     calibration.write(Calibration(calibration.name_of(edgesink.load(bundle).manifest, "0"), numbers, *arrays), made)
-    assert compare(bundle, tmp_path, made) == {None, "words", "meaning"}
+    assert compare(bundle, tmp_path, made, recall) == {None, "words", "meaning"}
 
 
-def compare(bundle: Path, tmp_path: Path, made: Path | None) -> set[str | None]:
+def compare(bundle: Path, tmp_path: Path, made: Path | None, recall: Way = "quoted") -> set[str | None]:
     """The conversation in both languages, which must not differ; how what came back was found."""
     python, other = tmp_path / "python.memory", tmp_path / "swift.memory"
-    options = ["--calibration", made] if made else []
-    expected = in_python(bundle, python, read(made) if made else None)
+    options = ["--recall", recall, *(["--calibration", made] if made else [])]
+    expected = in_python(bundle, python, read(made) if made else None, recall)
     assert in_swift(bundle, other, *options) == expected
     assert sum(bool(one["recalled"]) for one in expected) > 3
+    assert {one["way"] for one in expected} == {recall, None}
     for query in (
         "SELECT id, stream, first, last, role, standing, text FROM passage ORDER BY id",
         "SELECT id, fingerprint, prefix FROM stream", "SELECT * FROM space", "SELECT passage, space FROM vectors",
