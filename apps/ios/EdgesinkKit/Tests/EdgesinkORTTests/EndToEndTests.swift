@@ -53,6 +53,33 @@ struct EndToEndTests {
         try await other.restore(from: file)
         #expect(try await other.feed([300]) == expected)
     }
+
+    @Test(arguments: [2, 4, 8]) func repinnedRowsAreBitForBitThoseOfAStreamThatBeganSo(sinks: Int) async throws {
+        let bundle = try #require(bundle)
+        let manifest = try Manifest.read(bundle)
+        let others = Array((manifest.prefix + Array(400..<408)).prefix(sinks))
+        let backend = try ORTBackend(bundle: bundle, manifest: manifest)
+        let session = try StreamSession(manifest: manifest, backend: backend, sinks: sinks)
+        _ = try await session.feed(Array(100..<300))
+        let usual = try await session.feed([300])
+        try await session.rewind(1)
+        let before = await backend.state()
+        let old = try await session.repin(others)
+        let new = try await session.pinnedRows()
+        #expect(new.rows.count == manifest.states.filter { manifest.views[$0.view].sinks }.count)
+
+        let begun = try Self.session(bundle, sinks: sinks)
+        _ = try await begun.feed(Array(others.dropFirst(manifest.prefix.count)))
+        #expect(try await begun.pinnedRows() == new)
+        #expect(new != old)
+
+        let moved = zip(try await session.feed([300]), usual).map { abs($0 - $1) }.max() ?? 0
+        #expect(moved > 0.1, "the model reads its new first tokens")
+        try await session.rewind(1)
+        try await session.putPinnedRows(old)
+        #expect(try await session.feed([300]) == usual)
+        #expect(await backend.state() == before)
+    }
 }
 
 @Suite("Finding ONNX Runtime")
