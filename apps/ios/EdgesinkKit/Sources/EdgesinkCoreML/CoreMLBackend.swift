@@ -42,12 +42,16 @@
             return try Self.floats(Self.array(output, GraphNames.logits))
         }
 
-        public func state() throws -> [StateTensor] {
-            try manifest.states.map { state in
-                try withState(state) { rows, memory in
-                    let bytes = rows.packed(UnsafeRawBufferPointer(memory))
-                    return StateTensor(name: state.name, dtype: .float16, shape: rows.shape, bytes: bytes)
-                }
+        public func state() throws -> [StateTensor] { try manifest.states.map(copy) }
+
+        public func state(_ name: String) throws -> StateTensor? {
+            try manifest.states.first { $0.name == name }.map(copy)
+        }
+
+        private func copy(_ state: StateSpec) throws -> StateTensor {
+            try withState(state) { rows, memory in
+                let bytes = rows.packed(UnsafeRawBufferPointer(memory))
+                return StateTensor(name: state.name, dtype: .float16, shape: rows.shape, bytes: bytes)
             }
         }
 

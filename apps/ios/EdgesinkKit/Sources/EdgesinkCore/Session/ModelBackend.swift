@@ -28,7 +28,7 @@ public struct StateTensor: Equatable, Sendable {
     public let name: String
     public let dtype: StateDtype
     public let shape: [Int]
-    public let bytes: Data  // row-major
+    public internal(set) var bytes: Data  // row-major
 
     public init(name: String, dtype: StateDtype, shape: [Int], bytes: Data) {
         (self.name, self.dtype, self.shape, self.bytes) = (name, dtype, shape, bytes)

@@ -17,37 +17,38 @@ public struct PinnedRows: Equatable, Sendable {
     /// That they take.
     public var bytes: Int { rows.reduce(0) { $0 + $1.bytes.count } }
 
-    /// A copy of them, out of a whole state.
-    init(of state: [StateTensor], _ manifest: Manifest, sinks: Int) throws {
-        let rows = try manifest.pinnedStates.map { name in
-            guard let tensor = state.first(where: { $0.name == name }) else {
-                throw EdgesinkError(.badBundle, "no state \(name)", expected: "the manifest's")
-            }
-            return tensor.firstRows(sinks)
+    /// A copy of those that a backend holds.
+    init(of backend: any ModelBackend, _ manifest: Manifest, sinks: Int) async throws {
+        var rows: [StateTensor] = []
+        for name in manifest.pinnedStates {
+            guard let tensor = try await backend.state(name) else { throw Self.missing(name) }
+            rows.append(tensor.firstRows(sinks))
         }
         self.init(fingerprint: manifest.fingerprint, sinks: sinks, rows: rows)
     }
 
-    /// A whole state with them in the place of its own.
-    func over(_ state: [StateTensor]) -> [StateTensor] {
-        state.map { tensor in
-            rows.first { $0.name == tensor.name }.map(tensor.replacingFirstRows) ?? tensor
-        }
-    }
-
-    /// Throws `badOption` unless they fit a stream of the bundle with so many sinks, which holds such a state.
-    func check(_ manifest: Manifest, sinks: Int, like state: [StateTensor]) throws {
+    /// Write them over those of a whole state; `badOption` unless they are of the bundle, of a stream with so many sinks,
+    /// and of such a state.
+    func put(into state: inout [StateTensor], _ manifest: Manifest, sinks: Int) throws {
         let isOfBundle = fingerprint == manifest.fingerprint
         guard isOfBundle, self.sinks == sinks else {
             throw EdgesinkError(
                 .badOption, "\(self.sinks) pinned rows\(isOfBundle ? "" : " of another bundle")",
                 expected: "\(sinks) of this bundle", remedy: "make them with the stream that they are for")
         }
-        let own = try PinnedRows(of: state, manifest, sinks: sinks)
-        guard rows.map(\.kind) == own.rows.map(\.kind) else {
+        let places = try manifest.pinnedStates.map { name in
+            guard let place = state.firstIndex(where: { $0.name == name }) else { throw Self.missing(name) }
+            return place
+        }
+        guard rows.count == places.count, zip(places, rows).allSatisfy({ state[$0].hasRoom(for: $1, sinks) }) else {
             throw EdgesinkError(
                 .badOption, "pinned rows of another runner", expected: "those of this one", remedy: "make them with it")
         }
+        for (place, rows) in zip(places, rows) { state[place].replaceFirstRows(with: rows) }
+    }
+
+    private static func missing(_ name: String) -> EdgesinkError {
+        EdgesinkError(.badBundle, "no state \(name)", expected: "the manifest's")
     }
 }
 
@@ -79,25 +80,26 @@ extension Manifest {
 }
 
 extension StateTensor {
-    /// Everything but the numbers.
-    fileprivate var kind: StateTensor { StateTensor(name: name, dtype: dtype, shape: shape, bytes: Data()) }
-
     /// The first rows of every block and head.
     func firstRows(_ count: Int) -> StateTensor {
         StateTensor(
             name: name, dtype: dtype, shape: [shape[0], shape[1], count, shape[3]], bytes: rows(resizedTo: count))
     }
 
-    /// The same with other first rows, those of a tensor of fewer rows.
-    func replacingFirstRows(_ rows: StateTensor) -> StateTensor {
+    /// Whether the other is that many rows of such a tensor.
+    fileprivate func hasRoom(for rows: StateTensor, _ count: Int) -> Bool {
+        let expected = [shape[0], shape[1], count, shape[3]]
+        return rows.name == name && rows.dtype == dtype && rows.shape == expected
+            && rows.bytes.count == expected.reduce(dtype.itemBytes, *)
+    }
+
+    /// Overwrites the first rows with those of a tensor of fewer rows.
+    mutating func replaceFirstRows(with rows: StateTensor) {
         let rowBytes = shape[3] * dtype.itemBytes
         let (whole, few) = (shape[2] * rowBytes, rows.shape[2] * rowBytes)
-        var out = Data(capacity: bytes.count)
         for block in 0..<(shape[0] * shape[1]) {
             let (own, new) = (bytes.startIndex + block * whole, rows.bytes.startIndex + block * few)
-            out += rows.bytes[new..<(new + few)]
-            out += bytes[(own + few)..<(own + whole)]
+            bytes.replaceSubrange(own..<(own + few), with: rows.bytes[new..<(new + few)])
         }
-        return StateTensor(name: name, dtype: dtype, shape: shape, bytes: out)
     }
 }

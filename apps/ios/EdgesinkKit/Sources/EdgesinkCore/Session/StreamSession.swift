@@ -158,8 +158,9 @@ public actor StreamSession {
 
     /// Put other first tokens in the place of the pinned ones, exactly as many as there are sinks; nothing else changes.
     ///
-    /// Their keys and values are bit for bit those of a stream that began with `ids`. For a while the state is held twice.
-    /// A model's own sink token stays the first of them. Returns what stood there, for `putPinnedRows`.
+    /// Their keys and values are bit for bit those of a stream that began with `ids`. For a while the state is held twice,
+    /// and one of its buffers a third time. A model's own sink token stays the first of them. Returns what stood there, for
+    /// `putPinnedRows`.
     ///
     /// Throws `badOption` for another number of ids, or a stream that has not yet so many tokens; `badNumbers` as `feed`.
     /// An error or a cancelled task leaves the stream as it was.
@@ -169,16 +170,15 @@ public actor StreamSession {
         defer { release() }
         try manifest.checkPinned(ring.sinks, at: position)
         try manifest.checkPinned(ids, sinks: ring.sinks)
-        let live = try await backend.state()
-        let before = try PinnedRows(of: live, manifest, sinks: ring.sinks)
-        let new: [StateTensor]
+        let before = try await PinnedRows(of: backend, manifest, sinks: ring.sinks)
+        var live = try await backend.state()
         do {
-            new = try await firstRows(ids).over(live)
+            try await firstRows(ids).put(into: &live, manifest, sinks: ring.sinks)
         } catch {
             try await load(live)
             throw error
         }
-        try await load(new)
+        try await load(live)
         return before
     }
 
@@ -187,7 +187,7 @@ public actor StreamSession {
         try claim()
         defer { release() }
         try manifest.checkPinned(ring.sinks, at: position)
-        return try PinnedRows(of: try await backend.state(), manifest, sinks: ring.sinks)
+        return try await PinnedRows(of: backend, manifest, sinks: ring.sinks)
     }
 
     /// Put back what `repin` or `pinnedRows` gave; `badOption` if it is of another bundle or number of sinks.
@@ -197,9 +197,9 @@ public actor StreamSession {
         await claimWhenFree()
         defer { release() }
         try manifest.checkPinned(ring.sinks, at: position)
-        let state = try await backend.state()
-        try rows.check(manifest, sinks: ring.sinks, like: state)
-        try await load(rows.over(state))
+        var state = try await backend.state()
+        try rows.put(into: &state, manifest, sinks: ring.sinks)
+        try await load(state)
     }
 
     /// The pinned rows of a stream that begins with `ids`; the backend's state is that stream's afterwards.
@@ -215,7 +215,7 @@ public actor StreamSession {
             throw EdgesinkError(
                 .badNumbers, "the logits after the tokens to be pinned are not finite", remedy: EdgesinkError.broken)
         }
-        return try PinnedRows(of: try await backend.state(), manifest, sinks: ring.sinks)
+        return try await PinnedRows(of: backend, manifest, sinks: ring.sinks)
     }
 
     /// Overwrite the state; what fails halfway cannot be gone on from.
