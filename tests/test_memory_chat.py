@@ -13,6 +13,7 @@ from edgesink import load
 from edgesink.errors import BadMemory, BadOption
 from edgesink.manifest import Manifest
 from edgesink.memory import calibration
+from edgesink.memory.archive import NewPassage
 from edgesink.memory.calibration import Calibration, Numbers
 from edgesink.memory.context import leans
 from edgesink.memory.memory import Memory
@@ -132,6 +133,21 @@ def test_a_bundle_that_cannot_pin_enough_quotes(toy, tmp_path):
     assert chat.stream.sinks == 4
     small_talk(chat)
     said(chat, "What is the code of the garden shed?")
+    assert memory.recalled.way == "quoted"
+
+
+def test_a_resumed_stream_whose_first_tokens_nobody_knows_quotes(talk, tmp_path, monkeypatch):
+    """Its model's own sink token must stay the first of them."""
+    monkeypatch.setattr(Manifest, "prefix", (7,))
+    chat, _ = talk("pinned")
+    said(chat, "Hello.")
+    small_talk(chat)
+    chat.save(tmp_path / "saved")
+    chat, memory = talk("pinned", "other.memory")
+    memory.archive.add(memory.archive.begin_stream("another bundle"), "user", [NewPassage(0, 9, SHED)])
+    chat.restore(tmp_path / "saved")
+    said(chat, "What is the code of the garden shed?")
+    assert memory.trouble == ""
     assert memory.recalled.way == "quoted"
 
 

@@ -332,7 +332,9 @@ class Memory:
         return written, brought
 
     def _can_pin(self, stream: Stream) -> bool:
-        room = stream.sinks - len(self._first)
+        room, own = stream.sinks - len(self._first), stream.manifest.prefix
+        if self._first[: len(own)] != own:  # of a stream that the archive does not know, its first ids are not either
+            return False
         return bool(self.way == "pinned" and self._stream and room >= FEWEST_ROWS and stream.position >= stream.sinks)
 
     # ---- after it
