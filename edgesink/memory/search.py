@@ -40,7 +40,7 @@ OF_LIKENESS = 4.0  # what likeness counts, where a nat a token that the message 
 OF_GATE = 2.0  # what counts how much surer the gate is than it must be that something told is asked for
 SUREST = 0.6  # how much surer it counts at most
 USUAL = 0.3  # nats a token that any passage makes a message likelier by: only what is beyond counts
-LEAST_SUM = 0.4  # of all three, likeness being counted from the least
+LEAST_SUM = 0.7  # of all three, likeness being counted from the least
 NEAR_SUM = 0.2  # what the best of likeness and gain may be ahead by for another passage to come along
 
 
