@@ -21,8 +21,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from edgesink import strict_json
-from edgesink.errors import AGAIN, BadBundle, EdgesinkError, reason
+from edgesink import names, strict_json
+from edgesink.errors import AGAIN, BadBundle, BadOption, EdgesinkError, reason
 from edgesink.files import atomic_write, recover_folder
 from edgesink.known_digests import sha256_of
 from edgesink.ring import Ring
@@ -42,6 +42,7 @@ KERNELS_GRAPH = "model.kernels.onnx"  # the same over operators of our own, for 
 COREML_PACKAGE = "model.mlpackage"
 COREAI_MODEL = "model.aimodel"
 GOLDEN_STREAM = "golden_stream.json"  # a prompt and the ids after it, for a device to repeat when it loads the bundle
+CALIBRATION = "memory.safetensors"  # how a memory compares meanings; the bundles of most models are without
 
 GRAPHS: dict[Target, tuple[str, ...]] = {"onnx": (ONNX_GRAPH, ONNX_DATA)}
 """Files without which a bundle cannot run; what Core ML and Core AI have are folders."""
@@ -238,6 +239,16 @@ class Manifest:
     def has_kernels(self) -> bool:
         """The bundle has a second graph, over kernels of our own."""
         return {KERNELS_GRAPH, ONNX_DATA} <= {file.path for file in self.files}
+
+    def values_of(self, layer: int) -> tuple[State, int]:
+        """The state that has the values of a layer, and which block of it; BadOption where the manifest does not say:
+        in Core ML's only state, layer i's keys are at 2 i and its values behind; of several it tells no layers."""
+        for state in self.states:
+            if state.name == names.value(layer):
+                return state, 0
+        if self.target == "coreml" and len(self.states) == 1 and 0 <= layer < self.states[0].shape[0] // 2:
+            return self.states[0], 2 * layer + 1
+        raise BadOption(f"the values of layer {layer}", "a layer of the model")
 
     @property
     def weight_bytes(self) -> int:

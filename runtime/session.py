@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgesink import names
 from edgesink.errors import BROKEN, BadBundle, BadNumbers, BadOption
 from edgesink.known_digests import KnownDigests
 from edgesink.manifest import Manifest
@@ -170,17 +169,14 @@ class Stream:
         Raises:
             BadOption: no such layer, or tokens that its ring does not hold any more, or not yet.
         """
-        name = names.value(layer)
-        found = next((state for state in self.manifest.states if state.name == name), None)
-        if found is None:
-            raise BadOption(f"the values of layer {layer}", "a layer of the model")
+        found, block = self.manifest.values_of(layer)
         ring = self.manifest.stream.layer_ring(self.manifest.views[found.view], self.sinks)
         oldest = max(0, self._written - ring.slots)
         is_held = last <= ring.sinks or max(first, ring.sinks) >= oldest
         if not 0 <= first < last <= self.position or not is_held:
             raise BadOption(f"the values of tokens {first} to {last - 1}", f"tokens {oldest} to {self.position - 1}")
         slots = [ring.slot(token) for token in range(first, last)]
-        rows = self._backend.rows(name)[0][:, slots]  # [K, n, D]
+        rows = self._backend.rows(found.name)[block][:, slots]  # [K, n, D]
         return rows.transpose(1, 0, 2).reshape(last - first, -1).astype(np.float32)
 
     @property

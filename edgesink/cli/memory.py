@@ -15,10 +15,12 @@ import typer
 from edgesink.cli.options import Json, Model, Threads
 from edgesink.cli.output import Bar, on_terminal, print_json, say
 from edgesink.errors import BadOption, EdgesinkError
+from edgesink.manifest import CALIBRATION, Manifest
 from edgesink.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from edgesink.memory.archive import Archive, Passage
+    from edgesink.memory.calibration import Calibration
     from edgesink.memory.memory import Recall
     from edgesink.memory.recalling import Way
     from edgesink.runtime.chat import Chat
@@ -56,7 +58,7 @@ def search(
         from edgesink.memory import calibration
 
         stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads)
-        made = calibration.read(stream.manifest)
+        made = calibration.read(stream.manifest, stream.bundle)
         if made is None:
             raise BadOption(f"--model {model}", "a model that is calibrated", f"edgesink memory calibrate {model}")
         asked = ask_alone(stream, made, message)
@@ -110,7 +112,22 @@ def export(file: MemoryFile) -> None:
         print_json(_as_data(passage), indent=None)
 
 
-def calibrate(model: Model = DEFAULT_MODEL, threads: Threads = None, as_json: Json = False) -> None:
+def calibrate(
+    model: Model = DEFAULT_MODEL,
+    for_bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--for",
+            metavar="BUNDLE",
+            help="Another bundle of the same model, for example one for Core ML: write the result into its folder too. "
+            "MODEL is measured only if the cache has no result yet. The bundle must have the same architecture, "
+            "tokenizer and chat format, and the values of a short text must be alike in both, which other weights fail. "
+            "A model that was trained a little further passes. Default: keep the result in the cache only.",
+        ),
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
     """Find out how a model's own values tell what belongs together.
 
     Takes some minutes once. Then a memory finds what was said in other words than those of a question. The result is
@@ -120,21 +137,62 @@ def calibrate(model: Model = DEFAULT_MODEL, threads: Threads = None, as_json: Js
     from edgesink.bundles import find_bundle
     from edgesink.memory import calibration
     from edgesink.memory.calibrate import PASSAGES
-    from edgesink.memory.calibrate import calibrate as measure
 
+    other = None if for_bundle is None else _bundle_for(for_bundle)
     stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads)
-    with Bar("message") as bar:
-        made = measure(stream, lambda done, whole: bar.show("calibrate", done, whole))
-    goal = calibration.place_of(stream.manifest)
-    calibration.write(made, goal)
+    if other is None:
+        made, goal, likeness = _measured(stream), calibration.place_of(stream.manifest), {}
+    else:
+        assert for_bundle is not None
+        goal = for_bundle / CALIBRATION
+        made, alike = _lent(stream, for_bundle, other)
+        likeness = {"likeness": alike}
     if as_json:
-        print_json({"file": str(goal), **dataclasses.asdict(made.numbers)})
+        print_json({"file": str(goal), **dataclasses.asdict(made.numbers), **likeness})
         return
     print(f"layer     {made.numbers.layer}")
     found = f"{made.numbers.found:.0%} of the paraphrased questions"
     print(f"found     {found} find their note first among {PASSAGES} passages")
     print(f"passed    {made.numbers.passed:.0%} of them are found and taken for questions about what was told")
+    for alike in likeness.values():
+        print(f"alike     {alike:.2f} is the mean cosine of the values of a text in both bundles")
     say(f"(kept in {goal})")
+
+
+def _measured(stream: Stream) -> Calibration:
+    """That of a stream's bundle, measured and kept in the cache."""
+    from edgesink.memory import calibration
+    from edgesink.memory.calibrate import calibrate as measure
+
+    with Bar("message") as bar:
+        made = measure(stream, lambda done, whole: bar.show("calibrate", done, whole))
+    calibration.write(made, calibration.place_of(stream.manifest))
+    return made
+
+
+def _bundle_for(folder: Path) -> Manifest:
+    """The manifest of --for, whose files are as it says."""
+    manifest = Manifest.read(folder)
+    manifest.check_files(folder)
+    return manifest
+
+
+def _lent(stream: Stream, folder: Path, other: Manifest) -> tuple[Calibration, float]:
+    """The calibration of a stream's bundle, put into another of the model; and how alike the values of both are."""
+    from edgesink.memory import calibration
+    from edgesink.memory.borrowing import borrowed, check_same_model, layers_of, probe_ids
+    from edgesink.verify.value_rows import value_rows
+
+    check_same_model(stream.manifest, other)
+    made = calibration.read(stream.manifest, stream.bundle) or _measured(stream)
+    layers, prefix = layers_of(made), stream.manifest.prefix
+    ids = probe_ids(stream.tokenizer, prefix)
+    theirs = value_rows(folder, other, layers, ids)
+    stream.feed(ids[len(prefix) :].tolist())  # the stream begins with the prefix by itself
+    mine = {layer: stream.values(layer, 0, len(ids)) for layer in layers}
+    lent, likeness = borrowed(made, other, mine, theirs)
+    calibration.write_into(lent, folder)
+    return lent, likeness
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -181,7 +239,7 @@ def say_if_only_words(stream: Stream, model: str) -> None:
     """A hint where a search finds less than it could; BadMemory if the calibration that there is cannot be used."""
     from edgesink.memory import calibration
 
-    if calibration.read(stream.manifest) is None:
+    if calibration.read(stream.manifest, stream.bundle) is None:
         say(f"{model} is not calibrated, so only words are searched: `edgesink memory calibrate {model}`")
 
 
@@ -208,7 +266,7 @@ def remembering(chat: Chat, wanted: Wanted | None) -> Iterator[None]:
         say(f"(nothing will come back from beyond the window: {error})")
         yield
         return
-    if not memory.archive.count and not calibration.place_of(chat.stream.manifest).is_file():
+    if not memory.archive.count and calibration.find(chat.stream.manifest, chat.stream.bundle) is None:
         say(
             "(what leaves the window is remembered, and found by its own words; to be found in other words too: "
             f"edgesink memory calibrate {chat.stream.bundle})"

@@ -1,7 +1,7 @@
 """How meanings are compared with one model: the layer whose value rows are read, their scale, and two thresholds.
 
-Owns the file of it, in the cache, named by the bundle's fingerprint; and how rows become vectors. `calibrate` measures
-what stands in it.
+Owns the file of it, in the cache, named by the bundle's fingerprint, or in the bundle; and how rows become vectors.
+`calibrate` measures what stands in it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from edgesink import names, strict_json
-from edgesink.errors import BadMemory
+from edgesink import strict_json
+from edgesink.errors import BadMemory, BadOption
 from edgesink.files import atomic_write, place_errors
-from edgesink.manifest import Manifest
+from edgesink.manifest import CALIBRATION, Manifest, describe_file, replace_manifest
 from edgesink.paths import cache_folder
 
 FORMAT = "1"
@@ -116,10 +116,28 @@ def write(calibration: Calibration, path: Path) -> None:
         save_file({name: np.ascontiguousarray(getattr(calibration, name)) for name in ARRAYS}, aside, header)
 
 
-def read(manifest: Manifest) -> Calibration | None:
-    """That of a bundle; None if there is none yet. BadMemory if it is damaged, or of another version."""
-    path = place_of(manifest)
-    if not path.is_file():
+def write_into(calibration: Calibration, bundle: Path) -> None:
+    """Write that of a bundle into its folder, where its manifest names it. Stopped anywhere, it is one that loads."""
+    manifest = Manifest.read(bundle)
+    manifest = replace(manifest, files=tuple(file for file in manifest.files if file.path != CALIBRATION))
+    replace_manifest(bundle, manifest)
+    write(calibration, bundle / CALIBRATION)
+    files = (*manifest.files, describe_file(bundle, bundle / CALIBRATION))
+    replace_manifest(bundle, replace(manifest, files=files))
+
+
+def find(manifest: Manifest, bundle: Path | None = None) -> Path | None:
+    """The file of a bundle's calibration: that in the cache, else one in its folder; None if there is none yet."""
+    if (cached := place_of(manifest)).is_file():
+        return cached
+    is_named = any(file.path == CALIBRATION for file in manifest.files)
+    return bundle / CALIBRATION if bundle is not None and is_named else None
+
+
+def read(manifest: Manifest, bundle: Path | None = None) -> Calibration | None:
+    """That of a bundle, as `find` finds it. BadMemory if it is damaged, or of another version or bundle."""
+    path = find(manifest, bundle)
+    if path is None:
         return None
     try:
         with safe_open(path, framework="numpy") as file:
@@ -168,7 +186,8 @@ def _check(made: Calibration, manifest: Manifest) -> None:
 
 def _width(manifest: Manifest, field: str, layer: int) -> int:
     """K D of a layer's value rows."""
-    state = next((state for state in manifest.states if state.name == names.value(layer)), None)
-    if state is None:
-        raise ValueError(f"{field} {layer} is no layer of the model")
+    try:
+        state, _ = manifest.values_of(layer)
+    except BadOption:
+        raise ValueError(f"{field} {layer} is no layer of the model") from None
     return state.shape[1] * state.shape[3]

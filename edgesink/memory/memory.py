@@ -91,7 +91,7 @@ class Memory:
         most_bytes: how large the archive may grow.
         budget: tokens of a message that quotations may take.
         compare: how meanings are compared: "cached", with the calibration of `edgesink memory calibrate` if there is
-            one; a calibration; or None, by words only.
+            one in the cache or in the bundle; a calibration; or None, by words only.
         judge: whether the model itself judges the few passages that are nearest in meaning, where the bundle can.
         on_recall: called with what came back for a message, before it is answered, if anything did.
         on_trouble: called with a sentence when something goes wrong with it, now or later.
@@ -228,9 +228,9 @@ class Memory:
         self._reached = stream.position
 
     def _cached(self, chat: Talk) -> Calibration | None:
-        """The calibration in the cache; one that cannot be used is said to be so, and words are searched."""
+        """The calibration of the cache or the bundle; where it cannot be used, that is said, and words are searched."""
         try:
-            return calibration.read(chat.stream.manifest)
+            return calibration.read(chat.stream.manifest, chat.stream.bundle)
         except BadMemory as error:
             self._say(f"only words are searched: {error}")
             return None

@@ -41,6 +41,10 @@ class CoreAiStream:
         outputs: Mapping[str, Any] = self._loop.run_until_complete(self._call(self._functions[function], inputs))
         return np.asarray(outputs[names.LOGITS].numpy(), np.float32).reshape(-1)
 
+    def state(self, name: str) -> np.ndarray:
+        """A state as the last run left it."""
+        return np.asarray(self._state[name].numpy())
+
     def close(self) -> None:
         """Let go of the specialised program."""
         self._functions.clear()

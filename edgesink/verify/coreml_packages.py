@@ -74,6 +74,11 @@ class EvaluatedPackage:
     def write(self, state: str, slots: Sequence[int], rows: np.ndarray) -> None:
         self._state[state][:, :, slots] = rows
 
+    @property
+    def state(self) -> Mapping[str, np.ndarray]:
+        """By name, as the last run left it."""
+        return self._state
+
 
 class CoreMlPackage:
     """A package in Core ML: a model for each function, both over the state that the first of them made.

@@ -36,6 +36,13 @@ class Runner(Protocol):
         """Run ids (int64 [T], at most a chunk) that stand at `position`, …; float32 [V], after the last."""
 
 
+class Holder(Runner, Protocol):
+    """A runner whose state may be looked at."""
+
+    def state(self, name: str, part: int = 0) -> np.ndarray:
+        """A state of a part of the model, of the manifest's shape, to be read before the next run."""
+
+
 class OnnxRunner:
     """ONNX Runtime; the state stays on its device. On the CPU the graph of standard operators, or the kernels' own.
 
@@ -54,6 +61,9 @@ class OnnxRunner:
         self._backend.feed(ids, position, sinks)
         return self._backend.logits.copy()
 
+    def state(self, name: str, part: int = 0) -> np.ndarray:
+        return self._backend.state()[name]
+
 
 class MilRunner:
     """Our evaluator of the Core ML program, rounding to fp16 wherever the program does unless told otherwise."""
@@ -66,8 +76,11 @@ class MilRunner:
         if device != "cpu":
             raise BadOption(f"device {device} for target {manifest.target}", "cpu")
         packages = [EvaluatedPackage(bundle / name, precision) for name in manifest.coreml_packages]
-        self.feed = partial(feed_packages, packages, manifest)
+        self._packages, self.feed = packages, partial(feed_packages, packages, manifest)
         self.name = f"MIL evaluator {precision}"
+
+    def state(self, name: str, part: int = 0) -> np.ndarray:
+        return self._packages[part].state[name]
 
 
 class CoreMlRunner:
@@ -99,15 +112,18 @@ class CoreAiRunner:
     def feed(self, ids: np.ndarray, position: int, sinks: int) -> np.ndarray:
         return self._stream.feed(ids, position, sinks)
 
+    def state(self, name: str, part: int = 0) -> np.ndarray:
+        return self._stream.state(name)
 
-RUNNERS: dict[Target, Callable[[Path, Manifest, Device], Runner]] = {
+
+RUNNERS: dict[Target, Callable[[Path, Manifest, Device], Holder]] = {
     "onnx": OnnxRunner,
     "coreml": MilRunner,
     "coreai": CoreAiRunner,
 }
 
 
-def open_runner(bundle: Path, manifest: Manifest, device: Device = "cpu") -> Runner:
+def open_runner(bundle: Path, manifest: Manifest, device: Device = "cpu") -> Holder:
     """The runner of the bundle's target on `device`; MissingPackage where the machine lacks it."""
     if manifest.target not in RUNNERS:
         raise BadBundle(f"a bundle for {manifest.target}", f"one for {' or '.join(RUNNERS)}, which can be run here")
@@ -127,7 +143,7 @@ def open_runners(
     out on a GPU that this machine's ONNX Runtime does not drive.
     """
     alone = torch is not None and device == "cuda" and not (manifest.target == "onnx" and runs_cuda())
-    runners = [] if alone else [open_runner(bundle, manifest, device)]
+    runners: list[Runner] = [] if alone else [open_runner(bundle, manifest, device)]
     if device == "cpu" and runs_kernels(bundle, manifest):
         runners.append(OnnxRunner(bundle, manifest, device, kernels=True))
     if manifest.target == "coreml" and runs_core_ml():
