@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -127,6 +128,15 @@ def rows(path: Path, query: str) -> list[tuple]:
 def test_the_same_conversation_leaves_the_same_memory_and_the_same_comes_back(bundle, tmp_path, made, calibrated):
     ways = compare(bundle, tmp_path, made if calibrated else None)
     assert ways == ({None, "words", "meaning"} if calibrated else {None, "words"})
+
+
+def test_swift_takes_the_calibration_out_of_the_folder_of_the_bundle(bundle, tmp_path, made):
+    carrying = shutil.copytree(bundle, tmp_path / "carrying")
+    calibration.write_into(read(made), carrying)
+    named, carried = in_swift(bundle, tmp_path / "a", "--calibration", made), in_swift(carrying, tmp_path / "b")
+    assert carried == named
+    assert "meaning" in {way for one in carried for _, way in one["recalled"]}
+    assert rows(tmp_path / "a", "SELECT * FROM vectors") == rows(tmp_path / "b", "SELECT * FROM vectors")
 
 
 @pytest.mark.parametrize("calibrated", [False, True])

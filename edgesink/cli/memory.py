@@ -119,10 +119,10 @@ def calibrate(
         typer.Option(
             "--for",
             metavar="BUNDLE",
-            help="Another bundle of the same model, for example one for Core ML: write the result into its folder too. "
+            help="Another bundle of the same model, for example one for Core ML: write the result into its folder. "
             "MODEL is measured only if the cache has no result yet. The bundle must have the same architecture, "
-            "tokenizer and chat format, and the values of a short text must be alike in both, which other weights fail. "
-            "A model that was trained a little further passes. Default: keep the result in the cache only.",
+            "tokenizer and chat format, and the values of a short text must be alike in both; a model with other "
+            "weights is refused, but not one that was trained a little further. Default: keep the result in the cache.",
         ),
     ] = None,
     threads: Threads = None,
@@ -186,7 +186,7 @@ def _lent(stream: Stream, folder: Path, other: Manifest) -> tuple[Calibration, f
     check_same_model(stream.manifest, other)
     made = calibration.read(stream.manifest, stream.bundle) or _measured(stream)
     layers, prefix = layers_of(made), stream.manifest.prefix
-    ids = probe_ids(stream.tokenizer, prefix)
+    ids = probe_ids(stream.tokenizer, stream.manifest, other)
     theirs = value_rows(folder, other, layers, ids)
     stream.feed(ids[len(prefix) :].tolist())  # the stream begins with the prefix by itself
     mine = {layer: stream.values(layer, 0, len(ids)) for layer in layers}

@@ -18,16 +18,16 @@ from edgesink.memory.calibration import Calibration, name_of
 from edgesink.memory.sample_talk import notes
 from edgesink.runtime.tokenizer import Tokenizer
 
-PROBE = 64  # tokens whose rows are compared
+PROBE = 64  # tokens whose rows are compared at most
 LEAST = 0.5  # mean cosine of their rows: other bits of the same weights give 0.7 and more, other weights about 0
 EXPORT_AGAIN = "export both from one checkpoint with one version of edgesink"
 
 _SAME: dict[str, Callable[[Manifest], object]] = {
-    "architecture": lambda manifest: manifest.architecture,
-    "vocabulary": lambda manifest: manifest.vocab,
-    "tokenizer": lambda manifest: [file.sha256 for file in manifest.files if file.path == TOKENIZER],
-    "way to write turns": lambda manifest: manifest.turns,
-    "first tokens": lambda manifest: manifest.first_ids,
+    "another architecture": lambda manifest: manifest.architecture,
+    "another vocabulary": lambda manifest: manifest.vocab,
+    "another tokenizer": lambda manifest: [file.sha256 for file in manifest.files if file.path == TOKENIZER],
+    "another way to write turns": lambda manifest: manifest.turns,
+    "other first tokens": lambda manifest: manifest.first_ids,
 }
 
 
@@ -37,7 +37,7 @@ def check_same_model(measured: Manifest, other: Manifest) -> None:
     for what, of in _SAME.items():
         if of(measured) != of(other):
             raise BadOption(
-                f"a bundle for {other.target} of {other.name} with another {what} than {measured.name}",
+                f"a bundle for {other.target} of {other.name} with {what} than {measured.name}",
                 "a bundle of the same model", EXPORT_AGAIN,
             )  # fmt: skip
     try:
@@ -51,10 +51,12 @@ def check_same_model(measured: Manifest, other: Manifest) -> None:
         ) from None
 
 
-def probe_ids(tokenizer: Tokenizer, prefix: tuple[int, ...]) -> np.ndarray:
-    """What both bundles are fed: int64 [n], with the ids in front that every stream of the model begins with."""
-    text = " ".join(note.text for note in notes("calibrate")[:PROBE])
-    return np.array([*prefix, *tokenizer.encode(text)][:PROBE], np.int64)
+def probe_ids(tokenizer: Tokenizer, measured: Manifest, other: Manifest) -> np.ndarray:
+    """What both bundles are fed: int64 [n], with the ids in front that every stream of the model begins with, and no
+    more than every layer of both sees."""
+    text = " ".join(note.text for note in notes("calibrate")[:8])  # far more than is taken of it
+    most = min(PROBE, *(view.capacity for view in (*measured.views, *other.views)))
+    return np.array([*measured.prefix, *tokenizer.encode(text)][:most], np.int64)
 
 
 def borrowed(

@@ -31,9 +31,9 @@ enum BundleFolder {
     }
 
     /// Where a memory of conversations with a bundle is kept; no backup takes it elsewhere.
-    static func memory(of bundle: URL) throws -> Memory {
+    static func memory(of bundle: URL, _ calibration: Calibration?) throws -> Memory {
         var file = documents.appending(path: "\(bundle.lastPathComponent).memory")
-        let memory = try Memory(file)
+        let memory = try Memory(file, calibration: calibration)
         var values = URLResourceValues()
         values.isExcludedFromBackup = true
         try? file.setResourceValues(values)

@@ -108,13 +108,21 @@ final class ChatModel {
         await memory?.close()
         memory = nil
         do {
-            let memory = try BundleFolder.memory(of: bundle)
+            let memory = try BundleFolder.memory(of: bundle, calibration(of: bundle, conversation.session.manifest))
             self.memory = memory
             let trouble = await memory.trouble  // of a file that was damaged
             if !trouble.isEmpty { notice = trouble }
         } catch { notice = "\(error)" }
         await conversation.remember(with: remembers ? memory : nil)
         await countPassages()
+    }
+
+    /// How meanings are compared; nil, so that words are searched, where the bundle does not say or nobody can use it.
+    private func calibration(of bundle: URL, _ manifest: Manifest) -> Calibration? {
+        do { return try Calibration.ofBundle(bundle, manifest) } catch {
+            notice = "Only words are searched: \(error)"
+            return nil
+        }
     }
 
     /// Remember what is said from now on, and bring back what was; or leave the memory as it is.

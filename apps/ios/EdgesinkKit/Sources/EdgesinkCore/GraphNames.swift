@@ -24,5 +24,6 @@ public enum BundleFiles {
     public static let onnxGraph = "model.onnx"
     public static let coreMLPackage = "model.mlpackage"
     public static let tokenizer = "tokenizer.json"
+    public static let calibration = "memory.safetensors"  // how a memory compares meanings; may be absent
     public static let goldenStream = "golden_stream.json"  // what the self-test at load repeats; may be absent
 }

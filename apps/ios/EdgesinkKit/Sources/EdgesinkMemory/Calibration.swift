@@ -90,6 +90,13 @@ extension Calibration {
         }
     }
 
+    /// The calibration that came with a bundle (`edgesink memory calibrate MODEL --for BUNDLE`); nil if its manifest names
+    /// none, `badMemory` if it is damaged, of another version or another bundle.
+    public static func ofBundle(_ bundle: URL, _ manifest: Manifest) throws -> Calibration? {
+        guard manifest.files.contains(where: { $0.path == BundleFiles.calibration }) else { return nil }
+        return try Calibration(reading: bundle.appending(path: BundleFiles.calibration), of: manifest)
+    }
+
     /// An error unless exactly those that are known were found.
     fileprivate static func requireKnown(_ what: String, _ found: some Sequence<String>, _ known: Set<String>) throws {
         let found = Set(found)

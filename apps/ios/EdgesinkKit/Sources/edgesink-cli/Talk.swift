@@ -25,7 +25,7 @@ enum Talk {
             units: arguments.string("units"))
         let conversation = try Conversation(session: session, bundle: bundle, system: arguments.string("system"))
         if let file = arguments.string("restore") { try await conversation.restore(from: URL(filePath: file)) }
-        let recalled = try await Self.recalled(arguments, conversation)
+        let recalled = try await Self.recalled(arguments, bundle, conversation)
         while let message = readLine() {
             let answer = try await conversation.ask(message, maxNewTokens: most)
             var text = ""
@@ -43,9 +43,10 @@ enum Talk {
     }
 
     #if canImport(EdgesinkMemory)
-        /// Gives the conversation its memory; says what came back for a message, and how.
+        /// Gives the conversation its memory; says what came back for a message, and how. Without --calibration meanings are
+        /// compared as the bundle says, if it does.
         private static func recalled(
-            _ arguments: Arguments, _ conversation: Conversation
+            _ arguments: Arguments, _ bundle: URL, _ conversation: Conversation
         ) async throws -> (String) async -> Fields {
             let spelled = arguments.string("recall") ?? RecallWay.quoted.rawValue
             guard let way = RecallWay(rawValue: spelled) else {
@@ -55,9 +56,10 @@ enum Talk {
                 guard way == .quoted else { throw UsageError(problem: "--recall pinned without --memory FILE") }
                 return { _ in fields() }
             }
-            let calibration = try arguments.string("calibration").map {
-                try Calibration(reading: URL(filePath: $0), of: conversation.session.manifest)
-            }
+            let manifest = conversation.session.manifest
+            let calibration =
+                try arguments.string("calibration").map { try Calibration(reading: URL(filePath: $0), of: manifest) }
+                ?? Calibration.ofBundle(bundle, manifest)
             let memory = try Memory(URL(filePath: file), way: way, calibration: calibration)
             await conversation.remember(with: memory)
             var trouble = ""
@@ -73,7 +75,7 @@ enum Talk {
         }
     #else
         private static func recalled(
-            _ arguments: Arguments, _ conversation: Conversation
+            _ arguments: Arguments, _ bundle: URL, _ conversation: Conversation
         ) async throws -> (String) async -> Fields {
             guard arguments.string("memory") == nil, arguments.string("recall") == nil else {
                 throw Remembered.notBuilt
