@@ -211,3 +211,17 @@ def test_the_golden_tokens_stay_in_the_manifest_beside_it(toy, copy, calibrated,
     lend(command, calibrated, bundle)
     assert {CALIBRATION, GOLDEN_STREAM} <= {file.path for file in Manifest.read(bundle).files}
     Manifest.read(bundle).check_files(bundle)
+
+
+@pytest.mark.slow
+def test_the_rows_of_a_real_model_are_alike_in_other_bits(command, smollm2, smollm2_bundles, tmp_path):
+    measured, bundle = smollm2_bundles("int4", StreamSpec.fitted(window=252)), tmp_path / "coreml"
+    export(smollm2, bundle, "coreml", StreamSpec.fitted(window=252, target="coreml"), "pal4")
+    manifest, numbers = Manifest.read(measured), Numbers(21, 20, 0.1, 0.2, 0.3, 0.5, 0.25)
+    arrays = [np.zeros(shape, np.float32) for shape in (192, 192, 192, (2, 192), 2)]
+    made = Calibration(calibration.name_of(manifest, "00ff"), numbers, *arrays)
+    calibration.write(made, calibration.place_of(manifest))
+    code, out, err = command("memory", "calibrate", measured, "--for", bundle, "--json")
+    assert code == 0, err
+    assert 0.7 < json.loads(out)["likeness"] < 0.95
+    assert calibration.read(Manifest.read(bundle), bundle).numbers == numbers
