@@ -98,7 +98,7 @@ def _feed(stream: Stream, report: Callable[[int, int], None]) -> Samples:
     """Tell the notes and the chatter in turns, then ask."""
     if stream.manifest.turns is None:
         raise BadBundle(f"{stream.manifest.name}", "a chat model", "a memory is for conversations")
-    teller = _Teller(stream)
+    teller = Teller(stream, range(len(stream.manifest.states) // 2))
     told: list[tuple[str, int]] = [(note.text, i) for i, note in enumerate(notes("calibrate"))]
     talk = chatter(seed=1)
     told += [(" ".join(itertools.islice(talk, 2)), -1) for _ in range(CHATTER)]
@@ -129,17 +129,17 @@ def _asked(about: Sequence[Note]) -> list[tuple[str, str, int]]:
     return asked + [("told", text, -1) for text in itertools.islice(chatter(seed=2), STATEMENTS)]
 
 
-class _Teller:
-    """Feeds messages to a stream in turns."""
+class Teller:
+    """Feeds messages to a stream in turns, and reads the value rows of some layers."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, layers: Sequence[int]) -> None:
         assert stream.manifest.turns is not None
         system = demanded_system(stream.manifest.turns)
         self._stream = stream
         self._feed = TurnFeed(stream.manifest, stream.manifest.turns, stream.tokenizer, system)
         self._answer = tuple(stream.tokenizer.encode(ANSWER))
         self._unfed = Unfed(stream.position)
-        self._layers = len(stream.manifest.states) // 2
+        self._layers = layers
 
     def tell(self, text: str, note: int) -> Fed:
         """A message that stays, with an answer."""
@@ -160,7 +160,7 @@ class _Teller:
 
     def _fed(self, unfed: Unfed, note: int) -> Fed:
         first, size = unfed.message_start, unfed.message_size
-        rows = [self._stream.values(layer, first, first + size) for layer in range(self._layers)]
+        rows = [self._stream.values(layer, first, first + size) for layer in self._layers]
         spoken = Spoken.of(self._stream.tokenizer, unfed.turn[unfed.before : unfed.before + size])
         return Fed(spoken, np.stack(rows).astype(np.float16), note)
 
