@@ -12,7 +12,7 @@ from conftest import make_toy
 import edgesink
 from edgesink.errors import BadOption
 from edgesink.export.bundle import export
-from edgesink.manifest import CALIBRATION, GOLDEN_STREAM, Manifest
+from edgesink.manifest import CALIBRATION, GOLDEN_STREAM, TOKENIZER, Manifest
 from edgesink.memory import calibrate, calibration
 from edgesink.memory.borrowing import LEAST, alike, check_same_model, probe_ids
 from edgesink.memory.calibration import Calibration, Numbers
@@ -94,6 +94,7 @@ def test_it_is_put_into_the_folder_of_another_bundle_of_the_model_and_read_there
     assert theirs.name == f"{after.fingerprint[:16]}:00ff"
     assert theirs.numbers == mine.numbers
     assert all(np.array_equal(getattr(theirs, name), getattr(mine, name)) for name in calibration.ARRAYS)
+    assert (bundle / CALIBRATION).stat().st_mode == (bundle / TOKENIZER).stat().st_mode, "who reads one reads the other"
     assert command("inspect", bundle)[0] == 0
     assert lend(command, calibrated, bundle)[0] == 0, "again"
     assert [file.path for file in Manifest.read(bundle).files].count(CALIBRATION) == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from edgesink import strict_json
 from edgesink.errors import BadMemory, BadOption
@@ -113,7 +113,7 @@ def write(calibration: Calibration, path: Path) -> None:
     with place_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as aside:
-        save_file({name: np.ascontiguousarray(getattr(calibration, name)) for name in ARRAYS}, aside, header)
+        aside.write_bytes(save({name: np.ascontiguousarray(getattr(calibration, name)) for name in ARRAYS}, header))
 
 
 def write_into(calibration: Calibration, bundle: Path) -> None:
