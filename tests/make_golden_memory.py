@@ -10,6 +10,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Generator, Iterable
 from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
@@ -27,7 +28,7 @@ from edgesink.memory.likeness import search_likeness
 from edgesink.memory.passages import cut
 from edgesink.memory.recalling import fitting, pinned_ids, quoted
 from edgesink.memory.sample_talk import changes, chatter, notes, small_talk
-from edgesink.memory.search import AsFed, Asked, is_question, search
+from edgesink.memory.search import AsFed, Asked, Gains, is_question, search
 from edgesink.memory.spoken import Spoken, weights_of
 from edgesink.memory.standing import is_standing
 from edgesink.memory.words import COMMON, content_words, weights, word_spans
@@ -305,8 +306,19 @@ class _Said:
         return self._words
 
 
+def judge_by_length(gains: list[float], asked: list[str]) -> Gains:
+    """One that goes by how long a passage is, and notes what it was asked about."""
+
+    def judge(passages: Iterable[str]) -> Generator[float]:
+        for passage in passages:
+            asked.append(passage)
+            yield gains[len(passage) % len(gains)]
+
+    return judge
+
+
 def meanings(archive: Archive) -> list[dict]:
-    """With a calibration: the gate, then words, then vectors."""
+    """With a calibration: the gate, then words, then vectors; the latter also where a model judges."""
     made, draw, found = calibration(), np.random.default_rng(8), []
     asked = [
         "lighthouse Piran",
@@ -327,6 +339,8 @@ def meanings(archive: Archive) -> list[dict]:
         with archive.reading() as connection:
             alike = search_likeness(connection, made, made.vectors(rows), weights_of(words, rarity), 5)
         hits = search(archive, Asked(message, fed), made, 1, 10**6, 3)
+        gains, judged = [round(float(gain), 3) for gain in draw.normal(0.3, 0.5, 7)], []
+        best = search(archive, Asked(message, fed), made, 1, 10**6, 3, judge_by_length(gains, judged))
         found.append(
             {
                 "message": message,
@@ -336,6 +350,9 @@ def meanings(archive: Archive) -> list[dict]:
                 "wants": made.wants(gate_rows).tolist(),
                 "alike": [[hit.passage, hit.score] for hit in alike],
                 "found": [[one.passage.id, one.score, one.way] for one in hits],
+                "gains": gains,
+                "judged": judged,
+                "best": [[one.passage.id, one.score, one.way] for one in best],
             }
         )
     return found

@@ -60,7 +60,7 @@ def test_swift_makes_the_same_tables():
     assert [line.strip() for line in schema.splitlines()] == [line.strip() for line in SCHEMA.strip().splitlines()]
 
 
-SPEC = StreamSpec(sinks=4, window=300, max_sinks=64, chunk=32)  # tokens of the toy are bytes
+SPEC = StreamSpec(sinks=4, window=300, max_sinks=64, chunk=64)  # tokens of the toy are bytes
 SHED = "The code of the garden shed is 4471."
 MESSAGES = (
     "From now on, answer in one word. My cousin Ilse lives in Bergen, where it rains.", SHED,
@@ -91,9 +91,9 @@ def made(bundle, tmp_path_factory) -> Path:
     return path
 
 
-def in_python(bundle: Path, path: Path, made: Calibration | None, way: Way) -> list[dict]:
+def in_python(bundle: Path, path: Path, made: Calibration | None, way: Way, judge: bool) -> list[dict]:
     """The conversation as Swift has it: the plain graph, and tokens that are forgotten one by one."""
-    memory, found = Memory(path, way, compare=made, judge=False), []
+    memory, found = Memory(path, way, compare=made, judge=judge), []
     stream = edgesink.load(bundle, provider="plain")
     chat = edgesink.Chat(stream, pin="none", memory=memory, evict="plain", undo_bytes=0)
     for message in MESSAGES:
@@ -126,8 +126,19 @@ def rows(path: Path, query: str) -> list[tuple]:
 
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_the_same_conversation_leaves_the_same_memory_and_the_same_comes_back(bundle, tmp_path, made, calibrated):
-    ways = compare(bundle, tmp_path, made if calibrated else None)
+    ways = ways_of(compare(bundle, tmp_path, made if calibrated else None))
     assert ways == ({None, "words", "meaning"} if calibrated else {None, "words"})
+
+
+def test_the_model_judges_the_same_passages_alike(bundle, tmp_path, made):
+    found = []
+    for judge in (True, False):
+        folder = tmp_path / str(judge)
+        folder.mkdir()
+        found.append(compare(bundle, folder, made, judge=judge))
+        assert "meaning" in ways_of(found[-1])
+    judged, unjudged = ([one["recalled"] for one in each] for each in found)
+    assert judged != unjudged, "or it is not seen whether anything was judged"
 
 
 def test_swift_takes_the_calibration_out_of_the_folder_of_the_bundle(bundle, tmp_path, made):
@@ -135,7 +146,7 @@ def test_swift_takes_the_calibration_out_of_the_folder_of_the_bundle(bundle, tmp
     calibration.write_into(read(made), carrying)
     named, carried = in_swift(bundle, tmp_path / "a", "--calibration", made), in_swift(carrying, tmp_path / "b")
     assert carried == named
-    assert "meaning" in {way for one in carried for _, way in one["recalled"]}
+    assert "meaning" in ways_of(carried)
     assert rows(tmp_path / "a", "SELECT * FROM vectors") == rows(tmp_path / "b", "SELECT * FROM vectors")
 
 
@@ -151,14 +162,19 @@ def test_the_same_holds_of_a_real_model(smollm2_bundles, tmp_path, recall):
     numbers, draw, made = Numbers(20, 10, -1e9, -1e9, 0.2, 0.5, 0.5), np.random.default_rng(0), tmp_path / "made"
     arrays = [draw.normal(size=shape).astype(np.float32) for shape in (192, 192, 192, (2, 192), 2)]
     calibration.write(Calibration(calibration.name_of(edgesink.load(bundle).manifest, "0"), numbers, *arrays), made)
-    assert compare(bundle, tmp_path, made, recall) == {None, "words", "meaning"}
+    assert ways_of(compare(bundle, tmp_path, made, recall)) == {None, "words", "meaning"}
 
 
-def compare(bundle: Path, tmp_path: Path, made: Path | None, recall: Way = "quoted") -> set[str | None]:
-    """The conversation in both languages, which must not differ; how what came back was found."""
+def ways_of(answers: list[dict]) -> set[str | None]:
+    """How what came back was found."""
+    return {way for one in answers for _, way in one["recalled"]}
+
+
+def compare(bundle: Path, tmp_path: Path, made: Path | None, recall: Way = "quoted", judge: bool = True) -> list[dict]:
+    """The conversation in both languages, which must not differ: its answers, and what came back."""
     python, other = tmp_path / "python.memory", tmp_path / "swift.memory"
-    options = ["--recall", recall, *(["--calibration", made] if made else [])]
-    expected = in_python(bundle, python, read(made) if made else None, recall)
+    options = ["--recall", recall, *(["--calibration", made] if made else []), *([] if judge else ["--no-judge"])]
+    expected = in_python(bundle, python, read(made) if made else None, recall, judge)
     assert in_swift(bundle, other, *options) == expected
     assert sum(bool(one["recalled"]) for one in expected) > 3
     assert {one["way"] for one in expected} == {recall, None}
@@ -173,7 +189,7 @@ def compare(bundle: Path, tmp_path: Path, made: Path | None, recall: Way = "quot
             difference = np.frombuffer(a, np.int8).astype(int) - np.frombuffer(b, np.int8)
             assert np.abs(difference).max() <= 1, "but for a number between two"
     assert bool(rows(other, "SELECT * FROM vectors")) == bool(made)
-    return {way for one in expected for _, way in one["recalled"]}
+    return expected
 
 
 def read(path: Path) -> Calibration:

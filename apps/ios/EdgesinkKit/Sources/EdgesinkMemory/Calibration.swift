@@ -45,6 +45,9 @@ public struct Calibration: Sendable {
         return Double(wants[0]) >= numbers.asks && Double(wants[1]) >= numbers.isQuestion
     }
 
+    /// How much surer the gate is than it must be that a message asks for something that was told.
+    func surer(_ rows: Rows) -> Double { Double(wants(rows)[0]) - numbers.asks }
+
     /// What the gate says of a message: float32 [2].
     func wants(_ rows: Rows) -> [Float] {
         let centred = zip(rows.mean, gateMean).map { $0 - $1 }

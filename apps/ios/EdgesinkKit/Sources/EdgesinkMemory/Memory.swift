@@ -27,6 +27,7 @@ public actor Memory: ConversationMemory {
     private let calibration: Calibration?
     private let budget: Int
     private let way: RecallWay
+    private let judges: Bool
     private var conversation: Conversation?
     private var stream: Int?  // its number in the archive; nil: none yet
     private var reached = 0  // position behind what was remembered last
@@ -56,15 +57,17 @@ public actor Memory: ConversationMemory {
     /// `file`: the archive, made if there is none; a damaged one is set aside and a new one is made. `way`: how passages
     /// come back; `.pinned` keeps up to 128 pinned rows of a new stream for it, and quotes where the bundle cannot pin so
     /// many, or the stream began without. `mostBytes`: how large the file may grow. `budget`: tokens of a message that
-    /// quotations may take. `calibration`: how meanings are compared; nil: by words only.
+    /// quotations may take. `calibration`: how meanings are compared; nil: by words only. `judge`: whether the model judges
+    /// what is near in meaning, which finds more and brings back less that does not matter; a message is then read once
+    /// more, token by token, and again with each passage that is judged.
     ///
     /// Throws `badMemory` where the file is of another program or a later version, `badPlace` where it cannot be read or
     /// written.
     public init(
         _ file: URL, way: RecallWay = .quoted, mostBytes: Int = Archive.mostBytes, budget: Int = 160,
-        calibration: Calibration? = nil
+        calibration: Calibration? = nil, judge: Bool = true
     ) throws {
-        (self.way, self.budget, self.calibration) = (way, budget, calibration)
+        (self.way, self.budget, self.calibration, judges) = (way, budget, calibration, judge)
         do {
             archive = try Archive(file, mostBytes: mostBytes)
         } catch let error as EdgesinkError where error.kind == .damagedMemory {
@@ -176,10 +179,11 @@ public actor Memory: ConversationMemory {
         let unfed = try await conversation.nextTurn(message)
         let seenFrom = max(0, unfed.end - (await session.status.ring.window))
         guard try archive.hasUnseen(stream: stream ?? 0, seenFrom: seenFrom) else { return message }
-        var fed: AsFed?
-        if let calibration { fed = try await Asking.ask(unfed, calibration, conversation) }
         let canPin = await canPin(session)
-        let found = try find(message, fed, seenFrom, canPin ? PinnedPassages.count : Self.quoted)
+        let search = Search(
+            archive: archive, stream: stream ?? 0, seenFrom: seenFrom,
+            count: canPin ? PinnedPassages.count : Self.quoted)
+        let found = try withNeighbour(await find(message, unfed, search, conversation), seenFrom)
         var wishes = try archive.standing().filter { $0.stream != stream || ($0.first ?? -1) < seenFrom }
         let searched = ContinuousClock.now
         var written = message
@@ -199,12 +203,20 @@ public actor Memory: ConversationMemory {
         return written
     }
 
-    /// The passages that belong to a message and are not seen, the best first, with what it needs of its neighbours.
-    private func find(_ message: String, _ fed: AsFed?, _ seenFrom: Int, _ count: Int) throws -> [Found] {
-        let search = Search(archive: archive, stream: stream ?? 0, seenFrom: seenFrom, count: count)
-        let found = try search.search(message, calibration, fed).filter {
-            !$0.passage.isStanding && !isShown($0.passage, seenFrom)
+    /// The passages that belong to a message, the best first.
+    private func find(
+        _ message: String, _ unfed: UnfedTurn, _ search: Search, _ conversation: Conversation
+    ) async throws -> [Found] {
+        guard let calibration else { return try search.search(message) }
+        return try await Asking.asking(unfed, calibration, conversation, judges: judges) { fed, judge in
+            guard let judge else { return try search.search(message, calibration, fed) }
+            return try await search.search(message, calibration, fed, by: judge.gain)
         }
+    }
+
+    /// Those that were found and are not seen, with what the best of them needs of its neighbours.
+    private func withNeighbour(_ found: [Found], _ seenFrom: Int) throws -> [Found] {
+        let found = found.filter { !$0.passage.isStanding && !isShown($0.passage, seenFrom) }
         guard let best = found.first, let other = try Context.neighbour(of: best.passage, in: archive),
             !isShown(other, seenFrom)
         else { return found }

@@ -22,7 +22,8 @@ struct AsFed {
 ///
 /// Owns the choice: where the gate of the calibration does not take the message for one that asks, nothing comes back but
 /// what holds all that is rare in a question; words speak only where the best passage holds most of what is rare in the
-/// message, else meanings do; of passages about the same thing the newest is right.
+/// message, else meanings do, and of the few best by meaning the model itself judges; of passages about the same thing the
+/// newest is right.
 struct Search {
     static let held = 0.6  // of what is rare in a message, that the best passage must hold for words to speak
     static let whole = 0.99  // of what is rare in a question, that a passage holds which comes back without the gate
@@ -31,6 +32,14 @@ struct Search {
     static let assistant = 0.8  // what a score counts if the model said it
     static let wide = 24  // passages that are looked at
     static let near = 0.8  // of the best score, that another passage must have to come along
+    static let judged = 4  // passages that the model judges
+    static let wider = 0.75  // of the least likeness, for passages that are judged
+    static let ofLikeness = 4.0  // what likeness counts, where a nat a token that a message gains counts 1
+    static let ofGate = 2.0  // what counts how much surer the gate is than it must be that something told is asked for
+    static let surest = 0.4  // how much surer it counts at most
+    static let usual = 0.3  // nats a token that any passage makes a message likelier by: only what is beyond counts
+    static let leastSum = 0.7  // of all three, likeness being counted from the least
+    static let nearSum = 0.2  // what the best of likeness and gain may be ahead by for another passage to come along
 
     /// Of the best score: a newer passage about the same thing takes its place. What changed is told in other words.
     static func close(_ way: Way) -> Double { way == .words ? 0.6 : 0.85 }
@@ -44,6 +53,26 @@ struct Search {
     ///
     /// `calibration`, `fed`: of the model, and what it made of the message; nil searches by words only.
     func search(_ message: String, _ calibration: Calibration? = nil, _ fed: AsFed? = nil) throws -> [Found] {
+        Array(near(try candidates(message, calibration, fed)).prefix(count))
+    }
+
+    /// The same where the model judges of what is near in meaning; `judge`: how much likelier a passage makes the message.
+    func search(
+        _ message: String, _ calibration: Calibration, _ fed: AsFed, by judge: (String) async throws -> Double,
+        isolation: isolated (any Actor)? = #isolation
+    ) async throws -> [Found] {
+        let found = try candidates(message, calibration, fed, wider: Self.wider)
+        guard found.first?.way == .meaning else { return Array(near(found).prefix(count)) }
+        let (least, surer) = (calibration.numbers.least, calibration.surer(fed.gateRows))
+        return Array(try await chosen(found.prefix(Self.judged), by: judge, least, surer).prefix(count))
+    }
+
+    /// Passages that may belong to a message and are not seen any more, the best first, all found in one way.
+    ///
+    /// `wider`: of the least likeness, that is enough.
+    private func candidates(
+        _ message: String, _ calibration: Calibration?, _ fed: AsFed?, wider: Double = 1
+    ) throws -> [Found] {
         let (seen, rarity, byWords) = try archive.reading { database in
             let query = "SELECT id FROM passage WHERE stream = ? AND first >= ?"
             let seen = try Set(database.run(query, [.int(stream), .int(seenFrom)]).map { $0[0] })
@@ -52,9 +81,7 @@ struct Search {
         }
         let about = Self.stems(message)
         func unseen(_ found: [Found]) -> [Found] {
-            let left = Self.newest(found, about: about).filter { !seen.contains(.int($0.passage.id)) }
-            let least = Self.near * (left.first?.score ?? 0)
-            return Array(left.filter { $0.score >= least }.prefix(count))
+            Self.newest(found, about: about).filter { !seen.contains(.int($0.passage.id)) }
         }
         let isAsked = calibration != nil && fed != nil
         let found = try told(byWords, .words).filter { $0.score >= Self.held }
@@ -69,7 +96,34 @@ struct Search {
                 calibration.vectors(fed.rows), weights: Spoken.weights(of: fed.words, rarity),
                 space: calibration.name, count: Self.wide, database)
         }
-        return unseen(try told(byMeaning, .meaning).filter { $0.score >= calibration.numbers.least })
+        return unseen(try told(byMeaning, .meaning).filter { $0.score >= wider * calibration.numbers.least })
+    }
+
+    /// Without those that fit clearly worse than the best: a small model takes its answer from any of them.
+    private func near(_ found: [Found]) -> [Found] {
+        let least = Self.near * (found.first?.score ?? 0)
+        return found.filter { $0.score >= least }
+    }
+
+    /// Those that the model takes to belong to the message as well, the best by both first.
+    ///
+    /// They are judged in the order of their likeness, until none that is left could come back without making the message
+    /// likelier than any passage does. The surer the gate is of the message, the less they must have.
+    private func chosen(
+        _ found: some Collection<Found>, by judge: (String) async throws -> Double, _ least: Double, _ surer: Double,
+        isolation: isolated (any Actor)? = #isolation
+    ) async throws -> [Found] {
+        var judged: [(one: Found, sum: Double)] = []
+        var best = -Double.infinity
+        for one in found {
+            let likeness = Self.ofLikeness * (one.score - least)
+            if !judged.isEmpty, best - Self.nearSum >= likeness { break }
+            let sum = likeness + (try await judge(one.passage.text)) - Self.usual
+            judged.append((one, sum))
+            best = max(best, sum)
+        }
+        let enough = max(Self.leastSum - Self.ofGate * min(surer, Self.surest), best - Self.nearSum)
+        return judged.sorted { $0.sum > $1.sum }.filter { $0.sum >= enough }.map(\.one)
     }
 
     /// The passages found, but those that only ask; what the model said counts less.

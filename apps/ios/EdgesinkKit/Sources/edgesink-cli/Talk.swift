@@ -9,7 +9,7 @@ import Foundation
 enum Talk {
     static let usage = """
         talk BUNDLE [--system TEXT] [--max-new-tokens N] [--memory FILE] [--recall quoted|pinned] [--calibration FILE]
-                [--sinks S] [--threads N] [--units U] [--save FILE] [--restore FILE] < MESSAGES
+                [--no-judge] [--sinks S] [--threads N] [--units U] [--save FILE] [--restore FILE] < MESSAGES
         """
 
     private static let options = [
@@ -17,7 +17,7 @@ enum Talk {
     ]
 
     static func run(_ words: some Sequence<String>) async throws {
-        let arguments = try Arguments(words, options: options)
+        let arguments = try Arguments(words, options: options, switches: ["no-judge"])
         let bundle = URL(filePath: try arguments.word("bundle"))
         let most = try arguments.optional("max-new-tokens", Int.self)
         let session = try await Opening.open(
@@ -60,7 +60,8 @@ enum Talk {
             let calibration =
                 try arguments.string("calibration").map { try Calibration(reading: URL(filePath: $0), of: manifest) }
                 ?? Calibration.ofBundle(bundle, manifest)
-            let memory = try Memory(URL(filePath: file), way: way, calibration: calibration)
+            let memory = try Memory(
+                URL(filePath: file), way: way, calibration: calibration, judge: !arguments.has("no-judge"))
             await conversation.remember(with: memory)
             var trouble = ""
             return { message in

@@ -157,11 +157,11 @@ struct GoldenMemoryTests {
         #expect(packed.mean.map(Int.init) == Golden.ints(json["packed"]))
     }
 
-    @Test func findsTheSamePassagesByMeaning() throws {
+    @Test func findsTheSamePassagesByMeaning() async throws {
         let folder = try TemporaryFolder()
         let archive = try Self.archive(folder)
         let calibration = try Self.calibration()
-        var ways: Set<String> = []
+        var (ways, judgements) = (Set<String>(), 0)
         for json in try Self.list("meanings") {
             let message = try #require(json["message"]?.string)
             let fed = AsFed(
@@ -183,8 +183,20 @@ struct GoldenMemoryTests {
             let found = try search.search(message, calibration, fed)
             #expect(Self.shown(found) == Self.shown(json["found"]), "\(message)")
             ways.formUnion(found.map(\.way.rawValue))
+            let gains = Golden.list(json["gains"]).compactMap(\.double)
+            var judged: [String] = []
+            let best = try await search.search(
+                message, calibration, fed,
+                by: { passage in
+                    judged.append(passage)
+                    return gains[passage.unicodeScalars.count % gains.count]
+                })
+            #expect(judged == Golden.list(json["judged"]).compactMap(\.string), "\(message)")
+            #expect(Self.shown(best) == Self.shown(json["best"]), "\(message)")
+            judgements += judged.count
         }
         #expect(ways == ["words", "meaning"])
+        #expect(judgements > 20)
         archive.close()
     }
 

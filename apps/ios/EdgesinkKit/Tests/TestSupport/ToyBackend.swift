@@ -95,13 +95,14 @@ package actor ToyBackend: ModelBackend {
         wasLoaded = true
     }
 
-    /// The id that follows what is seen, as logits.
+    /// The id that follows what is seen, as logits; those of all others depend on it as well.
     package static func logits(after seen: [Int], _ vocab: Int) -> [Float] {
         let hash = seen.reduce(UInt64(seen.count)) {
             ($0 &* 6_364_136_223_846_793_005) &+ UInt64(bitPattern: Int64($1)) &+ 1
         }
-        var logits = [Float](repeating: 0, count: vocab)
-        logits[Int((hash >> 33) % UInt64(vocab))] = 1
+        var random = SplitMix64(seed: hash)
+        var logits = (0..<vocab).map { _ in 8 * Float(random.uniform()) }
+        logits[Int((hash >> 33) % UInt64(vocab))] = 9
         return logits
     }
 
@@ -113,7 +114,8 @@ package actor ToyBackend: ModelBackend {
 
 /// A manifest for toys: 2 layers, 4 sinks, chunks of 8.
 package func toyManifest(
-    eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil, window: Int = 28, maxSinks: Int = 16
+    eos: [Int] = [], vocab: Int = 256, sinkToken: Int? = nil, window: Int = 28, maxSinks: Int = 16,
+    chunk: Int = 8
 ) throws -> Manifest {
     let text = try Golden.manifest("good").text
     let changed = text.replacing("\"eos_ids\": [0, 2]", with: "\"eos_ids\": \(eos)")
@@ -121,7 +123,8 @@ package func toyManifest(
         .replacing("\"window\": 28", with: "\"window\": \(window)")
         .replacing("\"max_sinks\": 16", with: "\"max_sinks\": \(maxSinks)")
         .replacing("\"capacity\": 32", with: "\"capacity\": \(window + 4)")
-        .replacing("2, 39, 16]", with: "2, \(window + 11), 16]")
+        .replacing("2, 39, 16]", with: "2, \(window + chunk + 3), 16]")
+        .replacing("\"chunk\": 8", with: "\"chunk\": \(chunk)")
         .replacing("\"sink_token_id\": null", with: "\"sink_token_id\": \(sinkToken.map { "\($0)" } ?? "null")")
     return try Manifest(json: Data(changed.utf8))
 }
