@@ -93,6 +93,8 @@ class State:
     dtype: StateDtype
     view: int  # whose ring its rows are: a place in `Manifest.views`
     part: int = 0  # of a model that is cut: the package that has it
+    layers: tuple[int, ...] | None = dataclasses.field(default=None, metadata=MAY_LACK)
+    """Of Core ML, where there are several states: the layers whose keys and values it has, in turn."""
 
     def __post_init__(self) -> None:
         sizes_fit = len(self.shape) == 4 and all(0 < size <= LARGEST_SIZE for size in self.shape)
@@ -179,9 +181,21 @@ class Manifest:
             raise BadBundle("two states of one name", "names that differ", AGAIN)
         if len({state.dtype for state in self.states}) > 1:
             raise BadBundle("states of two types", "one type", AGAIN)
+        self._check_layers()
         known = {state.name for state in self.states}
         if odd := [name for name in self.float32_in_kernels or () if name not in known]:
             raise BadBundle(f"float32_in_kernels names {odd[0]}", "a state", AGAIN)
+
+    def _check_layers(self) -> None:
+        """Where a state says which layers it has, all do, and every layer is in one of them."""
+        said = [layer for state in self.states for layer in state.layers or ()]
+        if all(state.layers is None for state in self.states):
+            return
+        if self.target != "coreml" or sorted(said) != list(range(len(said))):
+            raise BadBundle(f"states of the layers {sorted(said)}", "every layer once, in Core ML's states", AGAIN)
+        if odd := [state for state in self.states if 2 * len(state.layers or ()) != state.shape[0]]:
+            found = f"state {odd[0].name} has {len(odd[0].layers or ())} layers and shape {list(odd[0].shape)}"
+            raise BadBundle(found, "keys and values of each", AGAIN)
 
     def _check_state(self, state: State) -> None:
         if not 0 <= state.view < len(self.views) or not 0 <= state.part < self.parts:
@@ -241,13 +255,19 @@ class Manifest:
         return {KERNELS_GRAPH, ONNX_DATA} <= {file.path for file in self.files}
 
     def values_of(self, layer: int) -> tuple[State, int]:
-        """The state that has the values of a layer, and which block of it; BadOption where the manifest does not say:
-        in Core ML's only state, layer i's keys are at 2 i and its values behind; of several it tells no layers."""
+        """The state that has the values of a layer, and which block of it; BadOption where the manifest does not say.
+
+        A Core ML state has the keys of its first layer, then that layer's values, and so on; of one that does not name
+        its layers they are the model's, if there is no other state.
+        """
         for state in self.states:
             if state.name == names.value(layer):
                 return state, 0
-        if self.target == "coreml" and len(self.states) == 1 and 0 <= layer < self.states[0].shape[0] // 2:
-            return self.states[0], 2 * layer + 1
+            if layer in (state.layers or ()):
+                return state, 2 * (state.layers or ()).index(layer) + 1
+        first, *others = self.states
+        if self.target == "coreml" and not others and first.layers is None and 0 <= layer < first.shape[0] // 2:
+            return first, 2 * layer + 1
         raise BadOption(f"the values of layer {layer}", "a layer of the model")
 
     @property
@@ -264,9 +284,10 @@ class Manifest:
     def to_json(self) -> str:
         """The text of `manifest.json`."""
         data = dataclasses.asdict(self)
-        for name in _may_lack(Manifest):
-            if data[name] is None:
-                del data[name]
+        for kind, part in ((Manifest, data), *((State, state) for state in data["states"])):
+            for name in _may_lack(kind):
+                if part[name] is None:
+                    del part[name]
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod

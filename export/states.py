@@ -8,6 +8,8 @@ of two kinds: in Qwen2.5-Coder-0.5B their largest bias is below 10 or beyond 21,
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from edgesink import names
@@ -35,11 +37,12 @@ def float32_in_kernels(model: ModelSpec, recipe: Recipe, weights: Weights) -> tu
 def states_of(model: ModelSpec, recipe: Recipe) -> tuple[State, ...]:
     """Every state of the export, in the order of its graph."""
     if recipe.target == "coreml":
-        return tuple(
+        states = tuple(
             state
             for part, layers in enumerate(cut(model.layers, recipe.parts))
             for state in packed_states(model, recipe, layers, part)
         )
+        return states if len(states) > 1 else (replace(states[0], layers=None),)  # which then goes without saying
     dtype = ROWS[recipe.target].states[recipe.precision]
     return tuple(
         State(name(layer), (1, model.kv_heads, _rows(model, recipe, view), model.head_dim), dtype, view)
@@ -56,7 +59,7 @@ def packed_states(model: ModelSpec, recipe: Recipe, layers: range, part: int) ->
         here = layers_of(model, recipe, layers, view)
         if here:
             shape = (2 * len(here), model.kv_heads, _rows(model, recipe, view), model.head_dim)
-            states.append(State(names.kv_cache(view), shape, dtype, view, part))
+            states.append(State(names.kv_cache(view), shape, dtype, view, part, tuple(here)))
     return states
 
 

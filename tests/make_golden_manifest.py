@@ -40,7 +40,10 @@ GOOD = Manifest(
 TWO_VIEWS = dataclasses.replace(
     GOOD, target="coreml", kv_write="host", turns=None, no_turns="it has no chat template", sampling=None,
     views=(LayerRing(32, True), LayerRing(8, False)),
-    states=(State("kv_cache", (4, 2, 64, 16), "float16", 0), State("kv_cache_1", (6, 2, 32, 16), "float16", 1)),
+    states=(
+        State("kv_cache", (4, 2, 64, 16), "float16", 0, layers=(1, 3)),
+        State("kv_cache_1", (6, 2, 32, 16), "float16", 1, layers=(0, 2, 4)),
+    ),
 )  # fmt: skip
 MANIFESTS = {"good": GOOD, "two_views": TWO_VIEWS}
 STATE = {"name": "key_2", "shape": [1, 2, 39, 16], "dtype": "float32", "view": 0, "part": 0}
@@ -230,6 +233,17 @@ FAULTS = [
     ("two_views", ["states", "1", "shape"], [5, 2, 32, 16]),
     ("two_views", ["states", "1", "shape"], [6, 1, 32, 32]),
     ("two_views", ["states", "1", "part"], 1),
+    ("two_views", ["states", "1", "layers"], "remove"),
+    ("two_views", ["states", "1", "layers"], None),
+    ("two_views", ["states", "1", "layers"], 2),
+    ("two_views", ["states", "1", "layers"], []),
+    ("two_views", ["states", "1", "layers"], [0, 2, "4"]),
+    ("two_views", ["states", "1", "layers"], [0, 2, 5]),
+    ("two_views", ["states", "1", "layers"], [0, 2, 3]),
+    ("two_views", ["states", "1", "layers"], [0, 2, -1]),
+    ("two_views", ["states", "1", "layers"], [0, 2, 4, 5]),
+    ("two_views", ["states", "1", "layers"], [4, 2, 0]),
+    ("good", ["states", "0", "layers"], [0]),
     ("two_views", ["parts"], 2),
 ]
 POSITIONS = [(0, 4), (7, 4), (14, 4), (15, 4), (39, 4), (40, 0), (1000, 16), (2**40 + 3, 1)]  # and sinks

@@ -17,12 +17,14 @@ from edgesink.export.to_coreml.buffers import MilBuffers
 from edgesink.export.to_coreml.builder import Program, WeightStore, function, save_program
 from edgesink.export.to_coreml.ops import SMALLEST_EPS, MilOps
 from edgesink.manifest import COREML_PACKAGE, Manifest
+from edgesink.memory.borrowing import alike
 from edgesink.mil.evaluator import MilEvaluator
 from edgesink.mil.ops import COMING, OPS
 from edgesink.mil.structure import describe
 from edgesink.targets import KV_WRITES
 from edgesink.verify.coreml_packages import structure_findings
 from edgesink.verify.runners import MilRunner
+from edgesink.verify.value_rows import value_rows
 
 TOLERANCE = {
     "fp32": 1e-4,  # share of the logits' spread: the evaluator in float32 against the oracle in float64
@@ -45,10 +47,13 @@ def bundle(tmp_path_factory):
     return make
 
 
-def exported(checkpoint: HandMade, out: Path, kv_write: str = "slice", parts: int = 1, precision: str = "fp16") -> Path:
+def exported(
+    checkpoint: HandMade, out: Path, kv_write: str | None = "slice", parts: int = 1, precision: str = "fp16",
+    target: str = "coreml",
+) -> Path:  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_bundle, "open_checkpoint", lambda path: checkpoint)
-        export(Path("hand-made"), out, "coreml", STREAM, precision, kv_write=kv_write, parts=parts)
+        export(Path("hand-made"), out, target, STREAM, precision, kv_write=kv_write, parts=parts)
     return out
 
 
@@ -124,6 +129,17 @@ def test_a_package_has_a_state_for_each_ring_of_its_layers(bundle, kv_write, par
             new = [name for name, _ in one.outputs if name.startswith(names.new_kv(0))]
             assert new == ([state.replace("kv_cache", "new_kv") for state in layers] if kv_write == "host" else [])
     assert sum(state.bytes for state in manifest.states) == manifest.state_bytes == 2 * 4 * 2 * 2 * 32 * 16
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_manifest_says_where_the_values_of_a_layer_are(bundle, tmp_path, name, parts):
+    onnx = exported(HandMade(MODELS[name]), tmp_path / "onnx", None, precision="fp32", target="onnx")
+    package, layers = bundle(name, parts=parts), range(MODELS[name].layers)
+    mine, theirs = (value_rows(one, Manifest.read(one), layers, IDS[:7]) for one in (onnx, package))
+    for layer in layers:
+        assert alike(mine[layer], theirs[layer]) > 0.99
+        assert all(alike(mine[layer], theirs[other]) < 0.9 for other in layers if other != layer)
 
 
 def test_views_of_one_ring_share_its_state(bundle):

@@ -21,7 +21,13 @@ from edgesink.spec import StreamSpec
 from edgesink.verify.value_rows import value_rows
 
 SPEC = StreamSpec(sinks=4, window=92, max_sinks=8, chunk=32)
-OTHERS = [("coreml", "fp16"), ("coreml", "pal4"), ("coreai", "fp16"), ("onnx", "fp32")]
+OTHERS = [
+    ("coreml", "fp16", 1),
+    ("coreml", "fp16", 2),
+    ("coreml", "pal4", 1),
+    ("coreai", "fp16", 1),
+    ("onnx", "fp32", 1),
+]
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +81,13 @@ def lend(command, measured, bundle):
     return command("memory", "calibrate", measured, "--for", bundle)
 
 
-@pytest.mark.parametrize(("target", "precision"), OTHERS)
+@pytest.mark.parametrize(("target", "precision", "parts"), OTHERS)
 def test_it_is_put_into_the_folder_of_another_bundle_of_the_model_and_read_there(
-    command, copy, calibrated, target, precision
+    command, copy, calibrated, target, precision, parts
 ):
     if target == "coreai":
         pytest.importorskip("coreai_torch")
-    bundle = copy(target, precision)
+    bundle = copy(target, precision, **({"parts": parts} if parts > 1 else {}))
     before = Manifest.read(bundle)
     code, out, err = lend(command, calibrated, bundle)
     assert (code, "alike" in out) == (0, True), err
@@ -162,6 +168,11 @@ def test_a_bundle_of_another_model_is_refused_by_what_differs(measured, field, w
 
 def test_a_bundle_whose_manifest_does_not_say_which_layers_are_where_is_refused(command, copy, calibrated):
     bundle = copy("coreml", "fp16", parts=2)
+    manifest = Manifest.read(bundle)
+    older = dataclasses.replace(
+        manifest, states=tuple(dataclasses.replace(one, layers=None) for one in manifest.states)
+    )
+    (bundle / "manifest.json").write_text(older.to_json(), encoding="utf-8")
     code, _, err = lend(command, calibrated, bundle)
     assert (code, "does not say which layers are in which" in err) == (1, True)
 

@@ -46,8 +46,8 @@ def check_same_model(measured: Manifest, other: Manifest) -> None:
         raise BadOption(
             f"{other.name} for {other.target} has {len(other.states)} states, and its manifest does not say which "
             "layers are in which",
-            "one state for all layers",
-            "search it by words only",
+            "one that does",
+            "export it again",
         ) from None
 
 

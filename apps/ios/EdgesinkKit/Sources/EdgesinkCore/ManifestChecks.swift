@@ -43,9 +43,26 @@ extension Manifest {
             throw fault("two states of one name", "names that differ")
         }
         if Set(states.map(\.dtype)).count > 1 { throw fault("states of two types", "one type") }
+        try checkLayers()
         let known = Set(states.map(\.name))
         if let odd = float32InKernels?.first(where: { !known.contains($0) }) {
             throw fault("float32_in_kernels names \(odd)", "a state")
+        }
+    }
+
+    /// Where a state says which layers it has, all do, and every layer is in one of them.
+    private func checkLayers() throws {
+        if states.allSatisfy({ $0.layers == nil }) { return }
+        let said = states.flatMap { $0.layers ?? [] }.sorted()
+        if target != .coreml || said != Array(0..<said.count) {
+            throw fault("states of the layers \(said)", "every layer once, in Core ML's states")
+        }
+        for state in states {
+            let count = state.layers?.count ?? 0
+            if 2 * count != state.shape[0] {
+                throw fault(
+                    "state \(state.name) has \(count) layers and shape \(state.shape)", "keys and values of each")
+            }
         }
     }
 

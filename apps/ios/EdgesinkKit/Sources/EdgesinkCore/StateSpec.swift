@@ -5,6 +5,7 @@ public struct StateSpec: Equatable, Sendable {
     public let dtype: StateDtype
     public let view: Int  // whose ring its rows are: a place in `Manifest.views`
     public let part: Int  // of a model that is cut: the package that has it
+    public let layers: [Int]?  // of Core ML, where there are several states: those that it has, in turn
     public let bytes: Int  // that it takes
 }
 
@@ -15,13 +16,16 @@ public enum StateDtype: String, Sendable {
 }
 
 extension Manifest {
-    /// Where the values of a layer are: a state, and which block of it.
+    /// Where the values of a layer are: a state, and which block of it. A Core ML state has the keys of its first layer,
+    /// then that layer's values, and so on; of one that does not name its layers they are the model's, if it is the only
+    /// one.
     public func values(ofLayer layer: Int) throws -> (state: StateSpec, block: Int) {
-        if let state = states.first(where: { $0.name == GraphNames.value(layer) }) { return (state, 0) }
-        // Core ML's state has keys of its layer i at 2 i, values behind; which layers those of several views are is not
-        // in the manifest.
-        if target == .coreml, views.count == 1, parts == 1, let state = states.first, layer >= 0,
-            2 * layer + 1 < state.shape[0]
+        for state in states {
+            if state.name == GraphNames.value(layer) { return (state, 0) }
+            if let place = state.layers?.firstIndex(of: layer) { return (state, 2 * place + 1) }
+        }
+        if target == .coreml, states.count == 1, let state = states.first, state.layers == nil,
+            (0..<state.shape[0] / 2).contains(layer)
         {
             return (state, 2 * layer + 1)
         }
@@ -33,12 +37,13 @@ extension Manifest {
 
 extension StateSpec {
     init(_ json: JSON, _ place: String) throws {
-        let fields = try StrictFields(json, place, ["name", "shape", "dtype", "view", "part"])
+        let fields = try StrictFields(json, place, ["name", "shape", "dtype", "view", "part"], mayLack: ["layers"])
         name = try fields.string("name")
         shape = try fields.list("shape", StrictFields.int)
         dtype = try fields.choice("dtype")
         view = try fields.int("view")
         part = try fields.int("part")
+        layers = try fields.optional("layers") { try fields.list($0, StrictFields.int) }
         guard let bytes = Self.bytes(shape, dtype) else {
             throw EdgesinkError(
                 .badBundle, "state \(name) has shape \(shape)", expected: "four sizes that fit a machine",

@@ -69,15 +69,19 @@ struct RewindTests {
     }
 
     @Test func coreMLHasTheValuesOfALayerBehindItsKeys() throws {
-        let twoViews = try Golden.manifest("two_views")
-        let manifest = try Manifest(json: Data(twoViews.text.utf8))
+        func made(_ views: Int, namesLayers: Bool) throws -> Manifest {
+            let fields = try Golden.coreML(views: views, namesLayers: namesLayers)
+            return try Manifest(json: Data(JSON.object(fields).text.utf8))
+        }
+        let manifest = try made(2, namesLayers: true)
+        let places = try (0..<5).map { try manifest.values(ofLayer: $0) }
+        #expect(places.map(\.state.name) == [1, 0, 1, 0, 1].map { manifest.states[$0].name })
+        #expect(places.map(\.block) == [1, 1, 3, 3, 5])
+        #expect(throws: EdgesinkError.self) { try manifest.values(ofLayer: 5) }
         #expect(throws: EdgesinkError.self, "which layers those of a view are is not said") {
-            try manifest.values(ofLayer: 0)
+            try made(2, namesLayers: false).values(ofLayer: 0)
         }
-        let fields = try #require(twoViews.object).map { key, value -> (key: String, value: JSON) in
-            ["views", "states"].contains(key) ? (key, .array(Array(Golden.list(value).prefix(1)))) : (key, value)
-        }
-        let oneView = try Manifest(json: Data(JSON.object(fields).text.utf8))
+        let oneView = try made(1, namesLayers: false)
         #expect(oneView.states[0].shape[0] == 4, "keys and values of two layers")
         #expect(try oneView.values(ofLayer: 1).block == 3)
         #expect(throws: EdgesinkError.self) { try oneView.values(ofLayer: 2) }

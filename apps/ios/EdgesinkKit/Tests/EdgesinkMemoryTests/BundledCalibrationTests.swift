@@ -7,18 +7,13 @@ import Testing
 
 @Suite("A calibration that came with its bundle")
 struct BundledCalibrationTests {
-    /// A manifest of Core ML whose layers are all in one state, which names a calibration or not.
-    private static func manifest(named: Bool, views: Int = 1) throws -> Manifest {
-        let fields = try #require(Golden.manifest("two_views").object).map { key, value -> (key: String, value: JSON) in
-            switch key {
-            case "views", "states": return (key, .array(Array(Golden.list(value).prefix(views))))
-            case "files" where named:
-                let file: [(key: String, value: JSON)] = [
-                    ("path", .string(BundleFiles.calibration)), ("bytes", .int(7)), ("sha256", .string("0")),
-                ]
-                return (key, .array(Golden.list(value) + [.object(file)]))
-            default: return (key, value)
-            }
+    /// A manifest of Core ML, which names a calibration or not; by itself of one whose layers are all in one state.
+    private static func manifest(named: Bool, views: Int = 1, namesLayers: Bool = false) throws -> Manifest {
+        let file: [(key: String, value: JSON)] = [
+            ("path", .string(BundleFiles.calibration)), ("bytes", .int(7)), ("sha256", .string("0")),
+        ]
+        let fields = try Golden.coreML(views: views, namesLayers: namesLayers).map { key, value in
+            key == "files" && named ? (key, .array(Golden.list(value) + [.object(file)])) : (key, value)
         }
         return try Manifest(json: Data(JSON.object(fields).text.utf8))
     }
@@ -83,7 +78,10 @@ struct BundledCalibrationTests {
         #expect(damaged.contains("cannot be used"))
         #expect(try written(manifest, name: "another:00ff").contains("it is of another bundle: 'another:00ff'"))
         #expect(try written(manifest, layer: 2).contains("layer 2 is no layer of the model"))
-        let twoViews = try Self.manifest(named: true, views: 2)
-        #expect(try written(twoViews).contains("layer 1 is no layer of the model"), "which view has it is not said")
+        let older = try Self.manifest(named: true, views: 2)
+        #expect(try written(older).contains("layer 1 is no layer of the model"), "which view has it is not said")
+        let twoViews = try Self.manifest(named: true, views: 2, namesLayers: true)
+        #expect(try written(twoViews, layer: 4) == "\(twoViews.fingerprint.prefix(16)):00ff")
+        #expect(try written(twoViews, layer: 5).contains("layer 5 is no layer of the model"))
     }
 }

@@ -15,6 +15,20 @@ package enum Golden {
         try json("manifest.json")["manifests"]?[name]?["manifest"] ?? .null
     }
 
+    /// The fields of a manifest of Core ML: of its first rings only, and with or without the layers of their states.
+    package static func coreML(views: Int, namesLayers: Bool) throws -> [(key: String, value: JSON)] {
+        let states = try list(manifest("two_views")["states"]).prefix(views).map { state in
+            JSON.object((state.object ?? []).filter { namesLayers || $0.key != "layers" })
+        }
+        return try (manifest("two_views").object ?? []).map { key, value in
+            switch key {
+            case "views": (key, .array(Array(list(value).prefix(views))))
+            case "states": (key, .array(states))
+            default: (key, value)
+            }
+        }
+    }
+
     package static func list(_ json: JSON?) -> [JSON] { json?.array ?? [] }
 
     package static func ints(_ json: JSON?) -> [Int] { list(json).compactMap(\.int) }
