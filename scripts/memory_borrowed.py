@@ -5,7 +5,8 @@
 
 Notes to develop with, each with a passage of chatter behind it, are told to both in turns and asked for in other words;
 then come small talk and statements. A Core ML bundle is run by our evaluator, a few tokens a second. Prints how alike
-the vectors of the questions are, what the gates let through, and how often the right note comes first.
+the vectors of the questions are, what the gates let through, how often the right note comes first, and how alike the
+two judge whether a note makes its question likelier than the next note does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,12 @@ from edgesink.bundles import find_bundle
 from edgesink.errors import BadOption
 from edgesink.manifest import Manifest
 from edgesink.memory import calibration
+from edgesink.memory.asking import asking, demanded_system
 from edgesink.memory.calibrate import Fed, Teller
 from edgesink.memory.calibration import Calibration
+from edgesink.memory.judging import MOST_MESSAGE
 from edgesink.memory.likeness import likeness
-from edgesink.memory.sample_talk import chatter, notes, small_talk, statements
+from edgesink.memory.sample_talk import Note, chatter, notes, small_talk, statements
 from edgesink.memory.spoken import weights_of
 from edgesink.runtime.session import Stream
 from edgesink.verify.runners import MilRunner
@@ -38,7 +42,7 @@ ROWS, GATE_ROWS = 0, 1  # places in `Fed.rows`
 class EvaluatedBackend:
     """As much of a backend as feeding and reading values asks for."""
 
-    can_hide, name = False, "evaluator"
+    can_hide, name, most_rows = False, "evaluator", MOST_MESSAGE
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         self._runner = MilRunner(bundle, manifest, "cpu")
@@ -46,6 +50,17 @@ class EvaluatedBackend:
 
     def feed(self, ids: np.ndarray, position: int, sinks: int, oldest: np.ndarray | None = None) -> None:
         self.logits = self._runner.feed(ids, position, sinks)
+
+    def feed_rows(
+        self, ids: np.ndarray, position: int, sinks: int, rows: int, oldest: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Token by token, as on a phone: the program gives the logits after the last only."""
+        first = len(ids) - rows + 1
+        found = []
+        for start, end in itertools.pairwise((0, *range(first, len(ids) + 1))):
+            self.feed(ids[start:end], position + start, sinks)
+            found.append(self.logits)
+        return np.stack(found)
 
     def rows(self, name: str) -> np.ndarray:
         return self._runner.state(name)
@@ -76,6 +91,7 @@ class Talk:
         self.questions = [teller.ask(note.other, number) for number, note in enumerate(told)]
         self.small_talk = [teller.ask(text, -1) for text in small_talk("develop")[:others]]
         self.statements = [teller.ask(text, -1) for text in statements()[:others]]
+        self.gains = gains(stream, self.made, told)
 
     def vectors(self, fed: Fed) -> np.ndarray:
         return self.made.vectors(fed.rows[ROWS].astype(np.float32))
@@ -98,6 +114,19 @@ class Talk:
         return found
 
 
+def gains(stream: Stream, made: Calibration, told: Sequence[Note]) -> np.ndarray:
+    """How much likelier each question is behind its note, and behind the next: float64 [notes, 2], nats a token."""
+    stream.reset()
+    chat, found = edgesink.Chat(stream, demanded_system(stream.manifest.turns), pin="none"), []
+    for number, note in enumerate(told):
+        texts = [note.text, told[(number + 1) % len(told)].text]
+        with asking(stream, made, note.other, chat.next_turn(note.other), chat.text_ids) as (_, judge):
+            if judge is None:
+                raise BadOption(f"a question of {len(note.other)} characters", "one that leaves room for a passage")
+            found.append(list(judge(texts)))
+    return np.array(found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -116,6 +145,10 @@ def main() -> None:
         mine, theirs = own.let_through(getattr(own, kind)), other.let_through(getattr(other, kind))
         same = sum(one == two for one, two in zip(mine, theirs, strict=True))
         print(f"{kind} let through: {sum(mine)} measured, {sum(theirs)} borrowed, {same} alike, of {len(mine)}")
+    apart = np.abs(own.gains - other.gains)
+    print(f"gains of the judge: {apart.mean():.3f} nats apart in the mean, {apart.max():.3f} at most")
+    right = [int((one.gains[:, 0] > one.gains[:, 1]).sum()) for one in (own, other)]
+    print(f"question likelier behind its own note than behind the next: {right[0]} and {right[1]} of {options.notes}")
 
 
 if __name__ == "__main__":
