@@ -177,6 +177,13 @@ def test_a_bundle_whose_manifest_does_not_say_which_layers_are_where_is_refused(
     assert (code, "does not say which layers are in which" in err) == (1, True)
 
 
+def test_a_bundle_that_cannot_be_measured_here_says_how_it_is_calibrated(command, exported):
+    bundle = exported("coreml", "fp16")
+    code, out, err = command("memory", "calibrate", bundle)
+    assert (code, out) == (1, "")
+    assert f"edgesink memory calibrate MODEL --for {bundle}" in err
+
+
 def test_what_is_no_bundle_or_a_damaged_one_is_refused(command, copy, calibrated, tmp_path):
     code, _, err = lend(command, calibrated, tmp_path / "nowhere")
     assert (code, "no manifest.json" in err) == (1, True)

@@ -139,7 +139,11 @@ def calibrate(
     from edgesink.memory.calibrate import PASSAGES
 
     other = None if for_bundle is None else _bundle_for(for_bundle)
-    stream = edgesink.load(find_bundle(model, talk=on_terminal()), threads)
+    bundle = find_bundle(model, talk=on_terminal())
+    if (target := Manifest.read(bundle).target) != "onnx":
+        remedy = f"edgesink memory calibrate MODEL --for {model}, MODEL being what it was exported from"
+        raise BadOption(f"{model} is a bundle for {target}", "a model, or a bundle for onnx", remedy)
+    stream = edgesink.load(bundle, threads)
     if other is None:
         made, goal, likeness = _measured(stream), calibration.place_of(stream.manifest), {}
     else:
