@@ -42,7 +42,7 @@ ROWS, GATE_ROWS = 0, 1  # places in `Fed.rows`
 class EvaluatedBackend:
     """As much of a backend as feeding and reading values asks for."""
 
-    can_hide, name, most_rows = False, "evaluator", MOST_MESSAGE
+    can_hide, in_memory, name, most_rows = False, False, "evaluator", MOST_MESSAGE
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         self._runner = MilRunner(bundle, manifest, "cpu")
