@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgesink.gauges import own_bytes
+
 LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 32, 4096, 14336, 32, 8, 128, 32768
 LAYERS_PER_SHARD = 4
 
@@ -83,8 +85,7 @@ def anonymous_peak(every_seconds: float = 0.1) -> Iterator[list[int]]:
 
     def watch() -> None:
         while not done.wait(every_seconds):
-            status = Path("/proc/self/status").read_text()
-            peak.append(max(peak.pop(), 1024 * int(status.partition("RssAnon:")[2].split()[0])))
+            peak.append(max(peak.pop(), own_bytes()))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
