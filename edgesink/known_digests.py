@@ -2,7 +2,8 @@
 
 Owns the question whether a file changed. The system tells: size, inode, and the times of the last write and of the last
 change to anything about the file (`st_ctime_ns`, which no program can set back). Records lie in the cache, one for each
-folder; without a cache that can be written every file is hashed each time. Knows nothing of what the files mean.
+folder that still exists; without a cache that can be written every file is hashed each time. Knows nothing of what the
+files mean.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class KnownDigests:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
+        name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]  # which every path has, however odd
         self._record = cache_folder("digests") / f"{name}.json"
         self._known = _read(self._record)
         self._has_news = False
@@ -49,12 +50,18 @@ class KnownDigests:
         return digest
 
     def keep(self) -> None:
-        """Write down what was hashed since; a cache that cannot be written stays as it is."""
+        """Write down what was hashed since, and remove the records of folders that are gone; a cache that cannot be
+        written stays as it is."""
         if self._has_news:
+            files = {name: known for name, known in self._known.items() if (self._folder / name).exists()}
+            record = {"format": FORMAT, "folder": str(self._folder.resolve()), "files": files}
             with suppress(EdgesinkError, OSError):
                 self._record.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(self._record) as aside:
-                    aside.write_text(json.dumps({"format": FORMAT, "files": self._known}), encoding="utf-8")
+                    aside.write_text(json.dumps(record), encoding="utf-8")
+                for other in self._record.parent.glob("*.json"):
+                    if _is_of_no_folder(other):
+                        other.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -67,6 +74,15 @@ def _identity(path: Path) -> list[int]:
     """What is another number once the file has been written to or replaced, the two times last."""
     found = path.stat()
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _is_of_no_folder(record: Path) -> bool:
+    """Whether a record names a folder that is not there any more; one that names none is left."""
+    try:
+        folder = json.loads(record.read_text(encoding="utf-8"))["folder"]
+        return isinstance(folder, str) and not os.path.lexists(folder)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _read(record: Path) -> dict[str, list[int | str]]:

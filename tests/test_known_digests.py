@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -91,6 +92,27 @@ def test_a_damaged_record_only_costs_time(folder, hashed, record):
     assert digest(folder) == hashlib.sha256(b"data").hexdigest()
     assert len(hashed) == 2
     assert json.loads(path.read_text(encoding="utf-8"))["format"] == 1
+
+
+def test_what_is_gone_is_not_kept(folder, hashed):
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    for one in (folder, other):
+        digest(one)
+    records = folder.parent / "cache" / "digests"
+    strangers = {"later.json": '{"format": 9}', "older.json": '{"format": 1, "files": {}}', "odd.json": "no JSON"}
+    for name, text in strangers.items():
+        (records / name).write_text(text, encoding="utf-8")
+    assert len(list(records.iterdir())) == 2 + len(strangers)
+    shutil.rmtree(other)
+    (folder / "more").write_bytes(b"more")
+    digests = KnownDigests(folder)
+    digests.sha256_of(folder / "more")
+    (folder / "model.onnx").unlink()
+    digests.keep()
+    (record,) = (path for path in records.iterdir() if path.name not in strangers)
+    assert list(json.loads(record.read_text(encoding="utf-8"))["files"]) == ["more"]
+    assert {path.name for path in records.iterdir()} == {record.name, *strangers}
 
 
 def test_without_a_cache_that_can_be_written_files_are_hashed_each_time(folder, hashed, monkeypatch):
