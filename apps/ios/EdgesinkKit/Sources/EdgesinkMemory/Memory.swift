@@ -58,8 +58,8 @@ public actor Memory: ConversationMemory {
     /// come back; `.pinned` keeps up to 128 pinned rows of a new stream for it, and quotes where the bundle cannot pin so
     /// many, or the stream began without. `mostBytes`: how large the file may grow. `budget`: tokens of a message that
     /// quotations may take. `calibration`: how meanings are compared; nil: by words only. `judge`: whether the model judges
-    /// what is near in meaning, which finds more and brings back less that does not matter; a message is then read once
-    /// more, token by token, and again with each passage that is judged.
+    /// what is near in meaning, so that less comes back that does not matter; a message is then read once more, token by
+    /// token, and again with each passage that is judged.
     ///
     /// Throws `badMemory` where the file is of another program or a later version, `badPlace` where it cannot be read or
     /// written.
