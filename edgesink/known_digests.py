@@ -32,8 +32,8 @@ class KnownDigests:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]  # which every path has, however odd
+        self._folder, self._place = folder, folder.resolve()
+        name = hashlib.sha256(os.fsencode(self._place)).hexdigest()[:24]
         self._record = cache_folder("digests") / f"{name}.json"
         self._known = _read(self._record)
         self._has_news = False
@@ -54,7 +54,7 @@ class KnownDigests:
         written stays as it is."""
         if self._has_news:
             files = {name: known for name, known in self._known.items() if (self._folder / name).exists()}
-            record = {"format": FORMAT, "folder": str(self._folder.resolve()), "files": files}
+            record = {"format": FORMAT, "folder": str(self._place), "files": files}
             with suppress(EdgesinkError, OSError):
                 self._record.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(self._record) as aside:

@@ -260,11 +260,12 @@ class Manifest:
         A Core ML state has the keys of its first layer, then that layer's values, and so on; of one that does not name
         its layers they are the model's, if there is no other state.
         """
+        name = names.value(layer)
         for state in self.states:
-            if state.name == names.value(layer):
+            if state.name == name:
                 return state, 0
-            if layer in (state.layers or ()):
-                return state, 2 * (state.layers or ()).index(layer) + 1
+            if state.layers and layer in state.layers:
+                return state, 2 * state.layers.index(layer) + 1
         first, *others = self.states
         if self.target == "coreml" and not others and first.layers is None and 0 <= layer < first.shape[0] // 2:
             return first, 2 * layer + 1

@@ -34,11 +34,11 @@ class EvaluatedBackend:
         self.logits = feed_packages([self._package], self.manifest, ids, position, sinks)
 
     def state(self):
-        return self._package._state
+        return self._package.state
 
     def load_state(self, state):
         for name, array in state.items():
-            self._package._state[name][...] = array
+            self._package.state[name][...] = array
 
     def read(self, ids, start, sinks):
         """Feed ids from position `start` on, in uneven pieces; the logits after the last."""

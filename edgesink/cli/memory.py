@@ -144,22 +144,21 @@ def calibrate(
         remedy = f"edgesink memory calibrate MODEL --for {model}, MODEL being what it was exported from"
         raise BadOption(f"{model} is a bundle for {target}", "a model, or a bundle for onnx", remedy)
     stream = edgesink.load(bundle, threads)
-    if other is None:
-        made, goal, likeness = _measured(stream), calibration.place_of(stream.manifest), {}
+    likeness = None
+    if for_bundle is None or other is None:
+        made, goal = _measured(stream), calibration.place_of(stream.manifest)
     else:
-        assert for_bundle is not None
-        goal = for_bundle / CALIBRATION
-        made, alike = _lent(stream, for_bundle, other)
-        likeness = {"likeness": alike}
+        (made, likeness), goal = _lent(stream, for_bundle, other), for_bundle / CALIBRATION
     if as_json:
-        print_json({"file": str(goal), **dataclasses.asdict(made.numbers), **likeness})
+        alike = {} if likeness is None else {"likeness": likeness}
+        print_json({"file": str(goal), **dataclasses.asdict(made.numbers), **alike})
         return
     print(f"layer     {made.numbers.layer}")
     found = f"{made.numbers.found:.0%} of the paraphrased questions"
     print(f"found     {found} find their note first among {PASSAGES} passages")
     print(f"passed    {made.numbers.passed:.0%} of them are found and taken for questions about what was told")
-    for alike in likeness.values():
-        print(f"alike     {alike:.2f} is the mean cosine of the values of a text in both bundles")
+    if likeness is not None:
+        print(f"alike     {likeness:.2f} is the mean cosine of the values of a text in both bundles")
     say(f"(kept in {goal})")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgesink.errors import BadOption
 from edgesink.manifest import TOKENIZER, Manifest
-from edgesink.memory.calibration import Calibration, name_of
+from edgesink.memory.calibration import Calibration, name_of, scale_of, standardised
 from edgesink.memory.sample_talk import notes
 from edgesink.runtime.tokenizer import Tokenizer
 
@@ -91,9 +91,6 @@ def layers_of(made: Calibration) -> tuple[int, int]:
 def alike(mine: np.ndarray, theirs: np.ndarray) -> float:
     """Mean cosine of the rows [n, d] of the same tokens, by the mean and the deviation of `mine`; the first one aside,
     which looks at itself alone and is like no other."""
-    mine, theirs = mine[1:], theirs[1:]
-    mean, deviation = mine.mean(axis=0), mine.std(axis=0)
-    scale = 1 / np.maximum(deviation, 1e-6 + 1e-3 * deviation.max())
-    one, two = ((rows - mean) * scale for rows in (mine, theirs))
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return float(((one * two).sum(axis=1) / np.maximum(lengths, 1e-9)).mean())
+    mean, scale = scale_of(mine[1:])
+    one, two = (standardised(rows[1:], mean, scale) for rows in (mine, theirs))
+    return float((one * two).sum(axis=1).mean())

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgesink.errors import BadBundle
 from edgesink.memory.asking import demanded_system
-from edgesink.memory.calibration import Calibration, Numbers, name_of, standardised
+from edgesink.memory.calibration import Calibration, Numbers, name_of, scale_of, standardised
 from edgesink.memory.likeness import likeness
 from edgesink.memory.sample_talk import Note, asides, chatter, notes
 from edgesink.memory.spoken import Spoken, weights_of
@@ -214,10 +214,8 @@ def _rarity(samples: Samples) -> dict[str, float]:
 
 
 def _scale(samples: Samples, layer: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean, and one over the standard deviation, of a layer's value rows."""
-    rows = np.concatenate([one.rows[layer] for one in samples.passages]).astype(np.float32)
-    deviation = rows.std(axis=0)
-    return rows.mean(axis=0), (1 / np.maximum(deviation, 1e-6 + 1e-3 * deviation.max())).astype(np.float32)
+    """`scale_of` the value rows that a layer has of the passages."""
+    return scale_of(np.concatenate([one.rows[layer] for one in samples.passages]).astype(np.float32))
 
 
 @dataclass(frozen=True)

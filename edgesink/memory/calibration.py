@@ -72,6 +72,10 @@ class Calibration:
         """What the gate says of a message by its value rows of `gate_layer` [n, d]: float32 [2]."""
         return self.gate @ (rows.mean(axis=0) - self.gate_mean) + self.gate_offset
 
+    def surer(self, rows: np.ndarray) -> float:
+        """How much surer the gate is than it must be that a message asks for something that was told."""
+        return float(self.wants(rows)[0]) - self.numbers.asks
+
     def lets_through(self, rows: np.ndarray) -> bool:
         """Whether a message asks for something that was told."""
         asks, is_question = self.wants(rows)
@@ -82,6 +86,12 @@ def _eight_bits(vectors: np.ndarray) -> np.ndarray:
     largest = np.abs(vectors).max(axis=-1, keepdims=True)
     eight: np.ndarray = np.round(vectors * (FULL / np.maximum(largest, 1e-9))).astype(np.int8)
     return eight
+
+
+def scale_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean, and one over the standard deviation, of value rows [n, d]: float32 [d] both."""
+    deviation = rows.std(axis=0)
+    return rows.mean(axis=0), (1 / np.maximum(deviation, 1e-6 + 1e-3 * deviation.max())).astype(np.float32)
 
 
 def standardised(rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -115,8 +115,9 @@ def search(
     enough = least if judge is None else WIDER * least
     found = [one for one in _told(archive, by_meaning, "meaning") if one.score >= enough]
     found = [one for one in _newest(found, about) if one.passage.id not in seen]
-    surer = float(calibration.wants(fed.gate_rows)[0]) - calibration.numbers.asks
-    return (_near(found) if judge is None else _judged(found[:JUDGED], judge, least, surer))[:count]
+    if judge is None:
+        return _near(found)[:count]
+    return _judged(found[:JUDGED], judge, least, calibration.surer(fed.gate_rows))[:count]
 
 
 def _near(found: list[Found]) -> list[Found]:
